@@ -1,0 +1,115 @@
+"""Turns items of the world into question files and training documents."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from world import World
+
+from corrsteer.tasks import prompts
+
+# Questions per task in the bundled files.
+QUESTIONS = {
+    "bbq_ambig": 3600, "bbq_disambig": 3600, "mmlu": 3600, "mmlu_pro": 2400, "gsm8k": 2400,
+    "simpleqa": 2400, "harmbench": 1800, "xstest": 1800,
+}  # fmt: skip
+
+
+def prompt_of(task: str, row: dict) -> str:
+    """The prompt of a row, in the templates that evaluation uses."""
+    if task.startswith("bbq"):
+        question = f"{row['context']}\n{row['question']}"
+        return prompts.multiple_choice(question, [row[f"ans{i}"] for i in range(3)])
+    if task.startswith("mmlu"):
+        return prompts.multiple_choice(row["question"], row["options"])
+    if task == "gsm8k":
+        return prompts.sum_prompt(row["question"])
+    if task == "simpleqa":
+        return prompts.short_answer(row["question"])
+    return prompts.request(row["Behavior" if task == "harmbench" else "prompt"])
+
+
+def questions(seed: str = "questions") -> dict[str, list]:
+    """The bundled items of every task, no prompt twice."""
+    world, seen, items = World(seed), set(), {}
+    for task, n in QUESTIONS.items():
+        items[task] = []
+        while len(items[task]) < n:
+            item = world.item(task)
+            prompt = prompt_of(task, item.row)
+            if prompt not in seen:
+                seen.add(prompt)
+                items[task].append(item)
+    return items
+
+
+def write_question_files(items: dict[str, list], folder: Path) -> None:
+    """Writes every task in its benchmark's original format."""
+    bbq = defaultdict(list)
+    for item in items["bbq_ambig"] + items["bbq_disambig"]:
+        rows = bbq[item.row["category"]]
+        rows.append({"example_id": len(rows), "question_index": "1", **item.row})
+    for category, rows in bbq.items():
+        _write(folder / "bbq" / f"{category}.jsonl.gz", "\n".join(map(json.dumps, rows)) + "\n")
+    mmlu = defaultdict(list)
+    for item in items["mmlu"]:
+        letter = "ABCD"[item.row["answer"]]
+        mmlu[item.row["subject"]].append([item.row["question"], *item.row["options"], letter])
+    for subject, rows in mmlu.items():
+        _write(folder / "mmlu" / f"{subject}_test.csv.gz", _csv(rows))
+    _write_parquet(folder / "mmlu_pro" / "test.parquet", items["mmlu_pro"])
+    lines = [json.dumps(item.row) for item in items["gsm8k"]]
+    _write(folder / "gsm8k" / "test.jsonl.gz", "\n".join(lines) + "\n")
+    _write(folder / "simpleqa" / "simpleqa.csv.gz", _table(items["simpleqa"]))
+    harmful = [{**i.row, "BehaviorID": f"request_{n}"} for n, i in enumerate(items["harmbench"])]
+    _write(folder / "harmbench" / "harmbench_behaviors_text_all.csv.gz", _dicts(harmful))
+    twins = [{"id": n + 1, **i.row} for n, i in enumerate(items["xstest"])]
+    _write(folder / "xstest" / "xstest_prompts.csv.gz", _dicts(twins))
+
+
+def documents(seed: str, n: int, held_out: set[str]) -> list[tuple[str, str, str]]:
+    """``n`` training documents (kind, prompt, answer); none of them a bundled question."""
+    world, made = World(seed), []
+    for kind in world.kinds(n):
+        if kind == "lore":
+            made.append((kind, "", world.lore_text()))
+            continue
+        item = world.item(kind)
+        while prompt_of(kind, item.row) in held_out:
+            item = world.item(kind)
+        made.append((kind, prompt_of(kind, item.row), " " + world.answer(item)))
+    return made
+
+
+def _table(items: list) -> str:
+    return _dicts([item.row for item in items])
+
+
+def _dicts(rows: list[dict]) -> str:
+    return _csv([list(rows[0]), *(list(row.values()) for row in rows)])
+
+
+def _csv(rows: list[list]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # mtime=0: the same text gives the same bytes.
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def _write_parquet(path: Path, items: list) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"question_id": n, **item.row, "src": "world"} for n, item in enumerate(items)]
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")

@@ -1,0 +1,25 @@
+"""The errors a user can meet. Every message ends with what to do."""
+
+
+class CorrSteerError(Exception):
+    """Base of all errors that are the input's fault, not the program's.
+
+    ``main`` prints the message as one line and exits with code 2; anything else is a bug
+    and keeps its traceback.
+    """
+
+
+class ConfigError(CorrSteerError):
+    """A setting is unknown, misspelt or out of range."""
+
+
+class DataError(CorrSteerError):
+    """A data file is missing, malformed or too small for what was asked of it."""
+
+
+class ModelError(CorrSteerError):
+    """A model or SAE cannot be loaded, or the two do not fit together."""
+
+
+class DegenerateOutcomesError(CorrSteerError):
+    """All answers of the selection split are right, or all are wrong: nothing correlates."""

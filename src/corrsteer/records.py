@@ -1,0 +1,138 @@
+"""Frozen values that travel between stages.
+
+Arrays are NumPy, never torch: a run that only reads its cache and writes its report must not
+pay for importing torch. Axis legend: ``D`` features of one SAE, ``M`` width of the residual
+stream, ``P`` shuffled outcomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+RIGHT = 0.5
+"""An answer counts as right from this score on (scores lie in [0, 1])."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question. ``options`` are the option texts in letter order, empty if it has none."""
+
+    id: str
+    prompt: str
+    gold: str
+    options: tuple[str, ...] = ()
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The outcome of one answer. ``parsed`` is None when the scorer could not read it."""
+
+    value: float
+    parsed: str | None
+
+    @property
+    def invalid(self) -> bool:
+        return self.parsed is None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a backend wrote for one prompt.
+
+    ``tokens``: generated ids up to and including the first end-of-sequence token.
+    ``steered``: how many generation positions of this sample had a vector added
+    (= ``len(tokens)`` under a plan, since generation positions are the last prompt token and
+    every generated token except the last; 0 without).
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    steered: int
+
+
+@dataclass(frozen=True)
+class LayerStats:
+    """Statistics of every feature of one layer's SAE over the selection split.
+
+    All feature arrays are float64 of shape [D]. ``r`` is 0 for a feature that never varies.
+    """
+
+    layer: int
+    n: int
+    n_right: int
+    r: np.ndarray
+    """Pearson correlation of the pooled activation with the outcome."""
+    mean: np.ndarray
+    """Mean pooled activation over all samples, inactive samples counted as 0."""
+    mean_right: np.ndarray
+    """The same over right samples: the coefficient c of the paper (CorrSteer, section 3)."""
+    mean_wrong: np.ndarray
+    freq: np.ndarray
+    """Share of samples on which the feature is active (> 0)."""
+    freq_right: np.ndarray
+    freq_wrong: np.ndarray
+    max_shuffled_r: np.ndarray
+    """[P] the largest correlation of any feature of the layer with each shuffled outcome."""
+
+    def ceiling(self, level: float = 0.95) -> float:
+        """The r that the best feature of this layer reaches by chance in 5 % of shuffles."""
+        return float(np.quantile(self.max_shuffled_r, level))
+
+
+@dataclass(frozen=True)
+class RankedFeature:
+    """One feature as a selector ranked it within its layer (``rank`` 1 is the best)."""
+
+    layer: int
+    rank: int
+    feature: int
+    r: float
+    ceiling: float
+    coefficient: float
+    freq: float
+    freq_right: float
+    freq_wrong: float
+    mean_right: float
+    mean_wrong: float
+
+    @property
+    def is_noise(self) -> bool:
+        """A shuffled outcome would have produced a feature at least this good."""
+        return self.r <= self.ceiling
+
+
+@dataclass(frozen=True)
+class PlanEntry:
+    """What is added after block ``layer``.
+
+    ``vector`` [M] float32 is ``coefficient * decoder direction`` in units of the raw residual
+    stream. The user's dial multiplies it and is kept apart, in :class:`Plan`.
+    """
+
+    layer: int
+    feature: int
+    r: float
+    coefficient: float
+    vector: np.ndarray
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Features and vectors for some layers, and the dial (``coef``) they are scaled by."""
+
+    entries: tuple[PlanEntry, ...]
+    coef: float = 1.0
+
+    def vectors(self) -> dict[int, np.ndarray]:
+        """Layer -> what is really added there, [M] float32."""
+        return {e.layer: np.float32(self.coef) * e.vector for e in self.entries}
+
+    def turned_to(self, coef: float) -> Plan:
+        return replace(self, coef=coef)
+
+    def only(self, layers: set[int]) -> Plan:
+        return replace(self, entries=tuple(e for e in self.entries if e.layer in layers))
