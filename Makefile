@@ -1,0 +1,55 @@
+# CorrSteer. `make` lists what can be done.
+
+PYTHON ?= python3
+PIP_OPTIONS ?= --quiet
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check model bench report clean-cache
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## install everything into .venv (once, about 2 GB)
+
+# torch first and alone: pip then takes the build the machine is set up for.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: CorrSteer needs Python 3.11 or newer, and $(PYTHON) is" \
+	    "$$($(PYTHON) --version 2>&1); type: make setup PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make virtual environments; on Debian or Ubuntu type:" \
+	    "apt-get install python3-venv" >&2; exit 1; }
+	@echo "installing into $(VENV): a few minutes, once"
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install $(PIP_OPTIONS) 'torch==2.13.0'
+	$(PY) -m pip install $(PIP_OPTIONS) -e '.[dev]' -c constraints.txt
+	@touch $@
+
+run: $(STAMP) ## the main job: steer the bundled model on BBQ with three coefficients
+	$(PY) -m src.main task=bbq layers=all -m coef=0.5,1,2
+
+test: $(STAMP) ## all tests
+	$(PY) -m pytest $(PYTEST)
+
+check: $(STAMP) ## style and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+model: $(STAMP) ## train the bundled model and its SAEs anew (90 minutes on 2 cores)
+	$(PY) experiments/bundled_model/train.py
+
+bench: $(STAMP) ## time generation, with and without steering
+	$(PY) benchmarks/generate.py
+
+# The newest run or sweep, unless FOLDER=outputs/... says another.
+report: FOLDER ?= $(shell ls -td outputs/runs/*/ outputs/sweeps/*/ 2>/dev/null | head -n 1)
+report: $(STAMP) ## write the report of the newest run or sweep again, or of FOLDER=outputs/...
+	@test -n "$(FOLDER)" || { echo "error: outputs/ holds no run yet; type make run" >&2; exit 2; }
+	$(PY) -m corrsteer.runs $(FOLDER)
+
+clean-cache: ## delete the stage cache, outputs/cache (runs and sweeps stay)
+	rm -rf outputs/cache

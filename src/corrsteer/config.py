@@ -1,0 +1,267 @@
+"""The typed root config, its checks, and what a wrong setting is told.
+
+``import corrsteer.config`` registers the schema and the resolvers that ``conf/`` uses; it costs
+as much as importing Hydra (0.3 s). Values and their meaning stand in ``conf/config.yaml`` alone:
+the schema gives types only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+from hydra.core.config_store import ConfigStore
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import MISSING, Container, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from corrsteer.errors import ConfigError
+
+POOLINGS = ("max", "mean")
+TOKEN_SOURCES = ("generated", "last_prompt", "prompt", "all")
+
+SETTING_ERRORS = (HydraException, OmegaConfBaseException, OSError, ValueError)
+"""What Hydra raises outside jobs. OSError: a run folder that cannot be made. ValueError: two
+modes asked for at once (``--cfg job -m``) or a group set to a number or null."""
+
+
+@dataclass
+class Splits:
+    selection: int = MISSING
+    validation: int = MISSING
+    test: int = MISSING
+
+
+@dataclass
+class Collect:
+    token_source: str = MISSING
+    pooling: str = MISSING
+    shuffles: int = MISSING
+
+
+@dataclass
+class Controls:
+    random_draws: int = MISSING
+    constrained: bool = MISSING
+
+
+@dataclass
+class Root:
+    model: Any = MISSING
+    sae: Any = MISSING
+    task: Any = MISSING
+    selector: Any = MISSING
+    strategy: Any = MISSING
+    backend: Any = MISSING
+    tracker: Any = MISSING
+    layers: Any = MISSING
+    coef: float = MISSING
+    seed: int = MISSING
+    limit: int | None = MISSING
+    data: str = MISSING
+    cache: str = MISSING
+    name: str = MISSING
+    splits: Splits = field(default_factory=Splits)
+    collect: Collect = field(default_factory=Collect)
+    controls: Controls = field(default_factory=Controls)
+
+
+def bundled(folder: str) -> str:
+    """``${bundled:model}``: a folder that ships inside the package."""
+    return str(Path(__file__).parent / "bundled" / folder)
+
+
+def run_name(name: str, overrides: Sequence[str]) -> str:
+    """What a run's folder is called after its time: ``name``, or all tasks of a task sweep.
+
+    Hydra names a sweep's folder from the defaults, before it looks at swept values, so a sweep
+    over ``task=mmlu,bbq`` would be called ``bbq``.
+    """
+    given = dict(text.split("=", 1) for text in overrides if "=" in text)
+    swept = given.get("name", given.get("task", ""))
+    return re.sub(r"[^\w.-]+", "-", swept if "," in swept else name).strip("-.")
+
+
+ConfigStore.instance().store(name="schema", node=Root)
+OmegaConf.register_new_resolver("bundled", bundled, replace=True)
+# Cached: Hydra hands the cache to the jobs of a sweep, and all of them must find one folder.
+OmegaConf.register_new_resolver("run_name", run_name, replace=True, use_cache=True)
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse unknown keys and values out of range, before anything is computed.
+
+    Raises ConfigError. Hydra has refused misspelt keys and wrong types by now, but lets
+    ``+coeff=1`` add a key that nothing reads, and ``~coef`` take one away. The keys of a group
+    are :func:`instantiate`'s.
+    """
+    names = [f.name for f in fields(Root)]
+    _check_keys("", cfg, names)
+    gone = [name for name in names if name not in cfg]
+    if gone:
+        raise ConfigError(f"{gone[0]} is missing: type {gone[0]}=VALUE, or leave ~{gone[0]} away")
+    try:
+        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from None
+    for group in ("splits", "collect", "controls"):
+        legal = [f.name for f in fields(OmegaConf.get_type(cfg, group))]
+        _check_keys(group, cfg[group], legal)
+    if not math.isfinite(cfg.coef):
+        raise ConfigError(f"coef={cfg.coef}: it must be a finite number, such as coef=1")
+    for key in ("pooling", "token_source"):
+        legal_values = POOLINGS if key == "pooling" else TOKEN_SOURCES
+        if cfg.collect[key] not in legal_values:
+            raise ConfigError(
+                f"collect.{key}={cfg.collect[key]} is unknown"
+                f"{_nearest(cfg.collect[key], legal_values)}; choose one of:"
+                f" {', '.join(legal_values)}"
+            )
+    least = {f"splits.{split.name}": 1 for split in fields(Splits)}
+    least |= {"collect.shuffles": 20, "controls.random_draws": 5, "limit": 1}
+    for key, smallest in least.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < smallest:
+            raise ConfigError(f"{key}={value}: it must be at least {smallest}")
+    for key in ("name", "data", "cache"):
+        if not cfg[key]:
+            raise ConfigError(f"{key} is empty: type {key}=VALUE, or leave it away")
+
+
+def instantiate(node: DictConfig) -> Any:
+    """Build the component that a node's ``_target_`` names. It gets plain lists and dicts.
+
+    Raises ConfigError for a key its constructor does not have or a ``_target_`` that does not
+    exist; what the constructor itself raises comes out as it is.
+    """
+    _check_target(node)
+    try:
+        return hydra.utils.instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None
+
+
+def canonical(value: Any) -> Any:
+    """The JSON-ready form that cache keys hash: equal settings give equal forms.
+
+    Keys are sorted, tuples become lists, records become objects, and a whole float becomes an
+    int, so that ``coef=1`` and ``coef=1.0`` are one setting. TypeError for anything that has no
+    such form; a Path is refused on purpose: where a thing lies must not change its key.
+    """
+    if isinstance(value, Container):
+        return canonical(OmegaConf.to_container(value, resolve=True, throw_on_missing=True))
+    if is_dataclass(value) and not isinstance(value, type):
+        return canonical({f.name: getattr(value, f.name) for f in fields(value)})
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise TypeError(f"{value} cannot be in a cache key")
+        return int(value) if value.is_integer() else float(value)
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError(f"keys must be strings: {list(value)}")
+        return {key: canonical(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    raise TypeError(f"a {type(value).__name__} cannot be in a cache key: {value!r}")
+
+
+def resolved_yaml(cfg: DictConfig) -> str:
+    """All settings of a run, interpolations resolved: what its config.yaml holds."""
+    return OmegaConf.to_yaml(cfg, resolve=True)
+
+
+def explain(error: BaseException) -> str:
+    """One line for an error of Hydra, OmegaConf or ours: what was wrong, what is legal."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, wrong = str(error.missing_cfg_file).rpartition("/")
+        options = [option for option in error.options if option]
+        return (
+            f"{group}={wrong} does not exist{_nearest(wrong, options)};"
+            f" choose one of: {', '.join(sorted(options))}"
+        )
+    if isinstance(error, OverrideParseException):
+        what = [line for line in error.message.splitlines() if not line.startswith("See http")][-1]
+        return f"cannot read {error.override!r}: {what}; a setting is KEY=VALUE, such as coef=1"
+    inner = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(inner, ConfigKeyError | ConfigAttributeError) and inner.parent_node is not None:
+        parent = inner.parent_node
+        keys = [str(key) for key in parent if key != "hydra"] if _is_mapping(parent) else []
+        return _unknown_key(parent._get_full_key(None), str(inner.key), keys)
+    if isinstance(inner, MissingMandatoryValue):
+        return f"{inner.full_key} has no value: type {inner.full_key}=VALUE"
+    if isinstance(inner, ValidationError) and inner.full_key:
+        return f"{inner.full_key}: {str(inner).splitlines()[0]}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot write {error.filename}: {error.strerror}; choose another folder"
+    if inner is not error:
+        return f"{' '.join(str(error).split())}: {str(inner).splitlines()[0]}".lstrip(": ")
+    if isinstance(error, OmegaConfBaseException):
+        return str(error).splitlines()[0]
+    return " ".join(str(error).split())
+
+
+def _check_target(node: Any) -> None:
+    """Compare the keys of a node, and of all nodes in it, with the constructors they name."""
+    if isinstance(node, ListConfig):
+        for item in node:
+            _check_target(item)
+    if not isinstance(node, DictConfig):
+        return
+    if "_target_" in node:
+        where = node._get_full_key(None)
+        module, _, name = node["_target_"].rpartition(".")
+        try:
+            target = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"{where}._target_={node['_target_']}: {error}") from error
+        _check_keys(where, node, list(inspect.signature(target).parameters))
+    for key in node:
+        if not OmegaConf.is_missing(node, key):
+            _check_target(node[key])
+
+
+def _check_keys(where: str, node: DictConfig, legal: Sequence[str]) -> None:
+    for key in node:
+        if key not in legal and not str(key).startswith("_"):
+            raise ConfigError(_unknown_key(where, str(key), legal))
+
+
+def _unknown_key(where: str, key: str, legal: Iterable[str]) -> str:
+    names = sorted(name for name in legal if not name.startswith("_"))
+    known = f"the keys of {where} are" if where else "the keys are"
+    full = f"{where}.{key}" if where else key
+    return f"unknown key {full}{_nearest(key, names)}; {known}: {', '.join(names)}"
+
+
+def _nearest(wrong: str, legal: Sequence[str]) -> str:
+    close = difflib.get_close_matches(wrong, legal, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _is_mapping(node: Any) -> bool:
+    return isinstance(node, DictConfig) and not node._is_none() and not node._is_missing()

@@ -1,0 +1,57 @@
+"""The command line: ``python -m src.main task=bbq layers=all -m coef=0.5,1,2``.
+
+Order the arguments, let Hydra compose the config, hand it to the pipeline. Exit codes: 0 done,
+1 a bug or a failed job of a sweep, 2 a wrong setting or input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import hydra
+
+from corrsteer import config  # also registers the schema and the resolvers that conf/ uses
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from omegaconf import DictConfig
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+def job(cfg: DictConfig) -> float:
+    """One job. Launchers pickle this function by value, so it must not touch globals."""
+    from corrsteer.runs import run_in_folder
+
+    def run(cfg: DictConfig, folder: Path) -> float:
+        from corrsteer.pipeline import run  # an import that fails is the job's failure, on record
+
+        return run(cfg, folder)
+
+    return run_in_folder(run, cfg)
+
+
+def sweep_flag_first(arguments: list[str]) -> list[str]:
+    """Move ``-m`` to the front: argparse takes no positionals after the flag, so stock Hydra
+    refuses ``task=bbq -m coef=0.5,1,2`` with "unrecognized arguments: coef=0.5,1,2"."""
+    return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+
+
+def main() -> None:
+    # Without it Hydra prints errors itself, over several lines, and exits.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv[1:] = sweep_flag_first(sys.argv[1:])
+    try:
+        job()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except config.SETTING_ERRORS as error:  # those of a job never get here
+        print(f"error: {config.explain(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

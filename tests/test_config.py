@@ -1,0 +1,164 @@
+"""What the config accepts, what it refuses in which words, and that every option can be built."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from corrsteer import config
+from corrsteer.errors import ConfigError
+
+CONF = Path(__file__).parents[1] / "conf"
+OPTIONS = sorted(
+    (file.parent.name, file.stem) for file in CONF.glob("*/*.yaml") if file.parent.name != "hydra"
+)
+OPEN = {("sae", "folder"): ["sae.path=x"]}  # settings without a default
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def refusal(*overrides: str) -> str:
+    """The one line a user sees for a wrong command."""
+    with pytest.raises((ConfigError, *config.SETTING_ERRORS)) as caught:
+        cfg = composed(*overrides)
+        config.check(cfg)
+        for group in ("task", "model", "sae", "selector", "strategy", "backend", "tracker"):
+            config.instantiate(cfg[group])
+    line = config.explain(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def test_the_defaults_pass_their_own_check():
+    cfg = composed()
+    config.check(cfg)
+    assert (cfg.layers, cfg.coef, cfg.seed, cfg.limit, cfg.name) == ("all", 1.0, 0, None, "bbq")
+
+
+@pytest.mark.parametrize("override", ["layers=[1,3]", "layers=2-4", "layers=3", "layers=all"])
+def test_layers_keep_the_form_they_were_typed_in(override):
+    cfg = composed(override)
+    config.check(cfg)
+    form = OmegaConf.to_container(cfg)["layers"]
+    assert form == {"[1,3]": [1, 3], "3": 3}.get(override[7:], override[7:])
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("task=bbx", ["task=bbx", "did you mean bbq?", "bbq, gsm8k"]),
+        ("selector=nosuch", ["selector=nosuch", "choose one of: correlation"]),
+        ("modle=bundled", ["modle", "did you mean model?", "the keys are", "coef"]),
+        ("+coeff=2", ["coeff", "did you mean coef?"]),
+        ("task.contxt=ambig", ["task.contxt", "did you mean context?", "the keys of task are"]),
+        ("+task.contxt=ambig", ["task.contxt", "did you mean context?"]),
+        ("+task.scorer.x=1", ["task.scorer.x", "the keys of task.scorer are"]),
+        ("collect.poling=max", ["collect.poling", "did you mean pooling?", "shuffles"]),
+        ("+collect.poling=max", ["collect.poling", "did you mean pooling?"]),
+        ("model.pth=x", ["model.pth", "did you mean path?"]),
+        ("coef=strong", ["coef", "'strong'", "Float"]),
+        ("coef=nan", ["coef=nan", "finite"]),
+        ("coef=-inf", ["coef=-inf", "finite"]),
+        ("seed=1.5", ["seed", "'1.5'", "Integer"]),
+        ("limit=0", ["limit=0", "at least 1"]),
+        ("splits.test=0", ["splits.test=0", "at least 1"]),
+        ("splits.selection=-1", ["splits.selection=-1", "at least 1"]),
+        ("collect.shuffles=19", ["collect.shuffles=19", "at least 20"]),
+        ("controls.random_draws=4", ["controls.random_draws=4", "at least 5"]),
+        ("collect.pooling=mx", ["collect.pooling=mx", "did you mean max?", "max, mean"]),
+        ("collect.token_source=last", ["token_source=last", "generated, last_prompt, prompt, all"]),
+        ("cache=", ["cache is empty", "cache=VALUE"]),
+        ("sae=folder", ["sae.path has no value", "sae.path=VALUE"]),
+        ("~coef", ["coef is missing"]),
+        ("~collect.pooling", ["collect.pooling"]),
+        ("task=null", ["group"]),
+        ("task._target_=corrsteer.tasks.bbq.BBX", ["task._target_", "BBX"]),
+        ("data=${nosuch}", ["nosuch"]),
+        ("layers", ["'layers'", "KEY=VALUE"]),
+        ("layers=[1", ["'layers=[1'", "KEY=VALUE"]),
+        ("selector.top_k=0", ["top_k"]),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(override, parts):
+    line = refusal(override)
+    assert [part for part in parts if part not in line] == [], line
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_can_be_built_offline(group, option):
+    cfg = composed(f"{group}={option}", *OPEN.get((group, option), []))
+    config.check(cfg)
+    built = config.instantiate(cfg[group])
+    assert type(built) is get_class(cfg[group]._target_)
+    assert dataclasses.is_dataclass(built)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_parameter_of_a_component_stands_in_its_file(group, option):
+    """Otherwise Hydra refuses it as unknown, although the component has it."""
+    node = composed(f"{group}={option}")[group]
+    parameters = set(inspect.signature(get_class(node._target_)).parameters)
+    assert parameters == {str(key) for key in node if key != "_target_"}
+
+
+def test_no_knob_shares_its_name_with_a_folder_of_choices():
+    groups = {group for group, _ in OPTIONS}
+    knobs = {f.name for f in dataclasses.fields(config.Root)} - groups
+    assert knobs & {folder.name for folder in CONF.iterdir()} == set()
+
+
+def test_what_a_constructor_refuses_comes_out_as_it_is():
+    node = OmegaConf.create({"_target_": "corrsteer.models.spec.Model", "name": "", "path": "x"})
+    with pytest.raises(ConfigError, match="must not be empty"):
+        config.instantiate(node)
+
+
+def test_components_get_plain_values():
+    settings = {"id": "1", "prompt": "?", "gold": "A", "options": ["x", "y"], "meta": {"a": "b"}}
+    built = config.instantiate(
+        OmegaConf.create({"_target_": "corrsteer.records.Example", **settings})
+    )
+    assert (type(built.options), type(built.meta)) == (list, dict)
+
+
+def test_the_canonical_form():
+    @dataclasses.dataclass(frozen=True)
+    class Part:
+        b: float
+        a: tuple[int, ...]
+
+    form = config.canonical({"z": Part(1.0, (3, 4)), "a": OmegaConf.create({"c": [0.5, None]})})
+    assert json.dumps(form) == '{"a": {"c": [0.5, null]}, "z": {"a": [3, 4], "b": 1}}'
+    assert config.canonical(True) is True
+
+
+def test_a_resolved_config_reads_back_without_interpolations():
+    text = config.resolved_yaml(composed("name=mine", "data=rows"))
+    read = OmegaConf.create(text)
+    assert "${" not in text
+    assert (read.name, read.task.data) == ("mine", "rows")
+    assert read.model.path == config.bundled("model")
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "expected"),
+    [
+        ("bbq", ["task=bbq", "coef=1,2"], "bbq"),
+        ("bbq", ["task=bbq,mmlu"], "bbq-mmlu"),
+        ("mine", ["task=bbq,mmlu", "name=mine"], "mine"),
+        ("a/b c", [], "a-b-c"),
+        ("../up", [], "up"),
+    ],
+)
+def test_the_folder_of_a_run_has_a_plain_name(name, overrides, expected):
+    assert config.run_name(name, overrides) == expected
