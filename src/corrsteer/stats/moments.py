@@ -1,0 +1,229 @@
+"""Streaming statistics of SAE features against outcomes, in float64, without torch.
+
+One pass over pooled activations gives, for every feature of a layer, the Pearson correlation
+with the outcome and with P shuffled outcomes (the noise ceiling), means and frequencies.
+
+Cost: memory ``(P + 7) * D`` numbers of 8 bytes per layer, whatever the number of samples (P=100,
+D=16384: 14 MB), and a temporary of the same size per update; time is one float64 matrix
+product of ``[3 + P, B] @ [B, D]`` per update, so feed batches of tens of samples or more.
+Cheaper: fewer shuffles; both costs are linear in P.
+
+Precision: second moments are sums about a fixed shift, the mean of the first batch. That mean
+belongs to the data, so it lies within ``sqrt(n / B)`` standard deviations of the final mean
+and the cancellation costs at most a factor ``n / B`` of float64's 1e-16, however large
+mean / std is. Accumulators with different shifts are merged by the pairwise update of Chan,
+Golub and LeVeque (1983, "Algorithms for computing the sample variance", eq. 2.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from corrsteer.errors import DegenerateOutcomesError, ModelError
+from corrsteer.records import RIGHT, LayerStats
+
+CONSTANT = 1e-12
+"""A variable whose standard deviation is below this share of its mean does not vary: what is
+left is rounding, and correlating that would give finite nonsense."""
+
+_ARRAYS = (
+    "counts",
+    "z_shift",
+    "z_sq",
+    "y_shift",
+    "y_sum",
+    "y_sq",
+    "products",
+    "active",
+    "active_right",
+)
+
+
+class FeatureMoments:
+    """Accumulates one layer. Axes: B samples, D = ``width`` features, P = ``n_shuffles``,
+    Q = 1 + P outcomes (the real one, then the shuffled ones).
+
+    One matrix product per update, of [1, right, outcomes] with the activations, holds every
+    first moment and co-moment. Outcomes are shifted like activations.
+    """
+
+    def __init__(self, width: int, n_shuffles: int) -> None:
+        assert width > 0 and n_shuffles > 0, (width, n_shuffles)
+        self.counts = np.zeros(2, dtype=np.int64)  # n, n_right
+        self.z_shift = np.zeros(width)  # [D]
+        self.z_sq = np.zeros(width)  # [D] sum of (z - shift) ** 2
+        self.y_shift = np.zeros(1 + n_shuffles)  # [Q]
+        self.y_sum = np.zeros(1 + n_shuffles)  # [Q] sum of y - shift
+        self.y_sq = np.zeros(1 + n_shuffles)  # [Q] sum of (y - shift) ** 2
+        # [2 + Q, D] sums of z - shift: over all samples, over right ones, times each y - shift
+        self.products = np.zeros((3 + n_shuffles, width))
+        self.active = np.zeros(width, dtype=np.int64)  # [D] samples with z > 0
+        self.active_right = np.zeros(width, dtype=np.int64)
+
+    @property
+    def n(self) -> int:
+        return int(self.counts[0])
+
+    @property
+    def n_right(self) -> int:
+        return int(self.counts[1])
+
+    def update(self, z: np.ndarray, y: np.ndarray, y_shuffled: np.ndarray) -> None:
+        """Add B samples: pooled activations ``z`` [B, D] >= 0 of any float type, outcomes
+        ``y`` [B] in [0, 1], and their rows of :func:`shuffles`, [B, P].
+
+        Raises ModelError if an activation is not finite.
+        """
+        shapes = z.shape, y.shape, y_shuffled.shape
+        b, q, width = len(y), len(self.y_shift), len(self.z_shift)
+        assert shapes == ((b, width), (b,), (b, q - 1)), shapes
+        assert ((y >= 0) & (y <= 1)).all(), "outcomes lie in [0, 1]"
+        if b == 0:
+            return
+        low, high = z.min(), z.max()
+        if not (np.isfinite(low) and np.isfinite(high)):  # min and max pass a nan on
+            raise ModelError(
+                "the SAE gave activations that are not finite (nan or inf): check that it fits "
+                "the model and run the model in float32"
+            )
+        assert low >= 0, "activations of an SAE are not negative"
+        right = y >= RIGHT
+        outcomes = np.column_stack([y, y_shuffled]).astype(np.float64)
+        if self.n == 0:
+            self.z_shift = z.mean(axis=0, dtype=np.float64)
+            self.y_shift = outcomes.mean(axis=0)
+        outcomes -= self.y_shift
+        d = z - self.z_shift  # float64, because the shift is
+        self.counts += b, np.count_nonzero(right)
+        self.products += np.column_stack([np.ones(b), right, outcomes]).T @ d
+        self.z_sq += np.einsum("bd,bd->d", d, d)
+        self.y_sum += outcomes.sum(axis=0)
+        self.y_sq += np.einsum("bq,bq->q", outcomes, outcomes)
+        live = z > 0
+        self.active += np.count_nonzero(live, axis=0)
+        self.active_right += np.count_nonzero(live[right], axis=0)
+
+    def merge(self, other: FeatureMoments) -> FeatureMoments:
+        """The accumulator that would have seen the samples of both; neither is changed."""
+        assert self.products.shape == other.products.shape, "other features or shuffles"
+        if self.n == 0 or other.n == 0:
+            return self.from_arrays((other if self.n == 0 else self).to_arrays())
+        n = self.n + other.n
+        share = self.n * other.n / n
+        dz = other._z_mean() - self._z_mean()
+        dy = other._y_mean() - self._y_mean()
+        out = FeatureMoments(len(dz), len(dy) - 1)
+        out.counts = self.counts + other.counts
+        # Shifted by the joint means, the plain sums vanish and central moments are the rest.
+        out.z_shift = self._z_mean() + dz * (other.n / n)
+        out.y_shift = self._y_mean() + dy * (other.n / n)
+        out.z_sq = self._z_m2() + other._z_m2() + share * dz**2
+        out.y_sq = self._y_m2() + other._y_m2() + share * dy**2
+        out.products[2:] = self._co_moments() + other._co_moments() + share * np.outer(dy, dz)
+        for part in (self, other):
+            out.products[1] += part.products[1] + part.n_right * (part.z_shift - out.z_shift)
+        out.active = self.active + other.active
+        out.active_right = self.active_right + other.active_right
+        return out
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Copies of the whole state, for saving; :meth:`from_arrays` restores it exactly."""
+        return {name: getattr(self, name).copy() for name in _ARRAYS}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> FeatureMoments:
+        out = cls(len(arrays["z_shift"]), len(arrays["y_shift"]) - 1)
+        for name in _ARRAYS:
+            setattr(out, name, np.array(arrays[name]))
+        return out
+
+    def finish(self, layer: int) -> LayerStats:
+        """The statistics so far; the accumulator may go on.
+
+        Raises DegenerateOutcomesError if the outcomes do not vary.
+        """
+        n, n_right = self.n, self.n_right
+        if n == 0 or not _varies(self._y_m2()[0], self._y_mean()[0], n):
+            raise DegenerateOutcomesError(
+                f"all {n} answers of the selection split have the same score "
+                f"({n_right} of {n} right), so no feature can correlate with it: raise limit= or "
+                "choose a task= or model= with both right and wrong answers"
+            )
+        n_wrong = n - n_right
+        wrong_sum = self.products[0] - self.products[1]
+        active_wrong = self.active - self.active_right
+        rows = self._correlations()
+        return LayerStats(
+            layer=layer,
+            n=n,
+            n_right=n_right,
+            r=rows[0],
+            mean=self._mean(self.products[0], n, self.active),
+            mean_right=self._mean(self.products[1], n_right, self.active_right),
+            mean_wrong=self._mean(wrong_sum, n_wrong, active_wrong),
+            freq=self.active / n,
+            freq_right=self.active_right / max(n_right, 1),
+            freq_wrong=active_wrong / max(n_wrong, 1),
+            max_shuffled_r=rows[1:].max(axis=1),
+        )
+
+    def _mean(self, shifted_sum: np.ndarray, count: int, active: np.ndarray) -> np.ndarray:
+        """[D] mean over ``count`` samples, exactly 0 where none of them is active."""
+        return np.where(active > 0, self.z_shift + shifted_sum / max(count, 1), 0.0)
+
+    def _correlations(self) -> np.ndarray:
+        """[Q, D] Pearson r of every feature with every outcome, 0 where either is constant."""
+        z_m2, y_m2 = self._z_m2(), self._y_m2()
+        z_varies = _varies(z_m2, self._z_mean(), self.n)
+        y_varies = _varies(y_m2, self._y_mean(), self.n)
+        r = self._co_moments()
+        r /= np.sqrt(np.where(z_varies, z_m2, 1.0))
+        r /= np.sqrt(np.where(y_varies, y_m2, 1.0))[:, None]
+        r[:, ~z_varies] = 0.0
+        r[~y_varies] = 0.0
+        return np.clip(r, -1.0, 1.0, out=r)
+
+    def _z_mean(self) -> np.ndarray:
+        return self.z_shift + self.products[0] / self.n
+
+    def _y_mean(self) -> np.ndarray:
+        return self.y_shift + self.y_sum / self.n
+
+    def _z_m2(self) -> np.ndarray:
+        """[D] sum of squares about the mean; rounding may leave a trace below 0."""
+        return self.z_sq - self.products[0] ** 2 / self.n
+
+    def _y_m2(self) -> np.ndarray:
+        return self.y_sq - self.y_sum**2 / self.n
+
+    def _co_moments(self) -> np.ndarray:
+        """[Q, D] sums of products about both means."""
+        return self.products[2:] - np.outer(self.y_sum, self.products[0] / self.n)
+
+
+def shuffles(outcomes: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """[N, n] float64: every column an independent permutation of ``outcomes`` [N].
+
+    Row i belongs to sample i, in the order of ``outcomes``: fix that order (by id) before
+    calling and index rows by sample, and the statistics do not depend on batching. A larger
+    ``n`` appends columns and leaves the earlier ones as they were.
+    """
+    rows = np.tile(np.asarray(outcomes, dtype=np.float64), (n, 1))
+    return np.ascontiguousarray(np.random.default_rng(seed).permuted(rows, axis=1).T)
+
+
+def pearson(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson correlation of two plain vectors [N]; 0 if either does not vary."""
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    assert x.shape == y.shape and x.ndim == 1 and len(x), (x.shape, y.shape)
+    dx, dy = x - x.mean(), y - y.mean()
+    xx, yy = dx @ dx, dy @ dy
+    if not (_varies(xx, x.mean(), len(x)) and _varies(yy, y.mean(), len(y))):
+        return 0.0
+    return float(np.clip(dx @ dy / (np.sqrt(xx) * np.sqrt(yy)), -1.0, 1.0))
+
+
+def _varies(m2: np.ndarray, mean: np.ndarray, n: int) -> np.ndarray:
+    return m2 > n * (CONSTANT * mean) ** 2

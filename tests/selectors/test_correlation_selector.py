@@ -1,0 +1,100 @@
+"""Ranking by correlation on hand-made statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from corrsteer.errors import ConfigError
+from corrsteer.records import LayerStats
+from corrsteer.selectors.correlation import Correlation
+
+
+def layer_stats(layer, r, active_right=None, n_right=10):
+    """Distinct values in every other field, so that a mix-up shows."""
+    r = np.array(r, dtype=float)
+    active_right = np.full(len(r), n_right) if active_right is None else np.array(active_right)
+    index = np.arange(len(r))
+    return LayerStats(
+        layer=layer,
+        n=25,
+        n_right=n_right,
+        r=r,
+        mean=100.0 + index,
+        mean_right=200.0 + index,
+        mean_wrong=300.0 + index,
+        freq=0.1 + index / 100,
+        freq_right=active_right / n_right,
+        freq_wrong=0.3 + index / 100,
+        max_shuffled_r=np.linspace(0, 1, 101) + layer,
+    )
+
+
+def ranking(features):
+    return [(f.layer, f.rank, f.feature) for f in features]
+
+
+def test_best_first_layers_ascending():
+    stats = [layer_stats(5, [0.1, 0.3, 0.2]), layer_stats(2, [0.5, -0.9, 0.6])]
+    assert ranking(Correlation(top_k=2).rank(stats)) == [(2, 1, 2), (2, 2, 0), (5, 1, 1), (5, 2, 2)]
+
+
+def test_fields_are_the_features_own():
+    f = Correlation(ceiling_level=0.9).rank([layer_stats(0, [0.1, 0.4], [10, 7])])[0]
+    assert (f.feature, f.r) == (1, 0.4)
+    assert f.coefficient == f.mean_right == 201 and f.mean_wrong == 301
+    assert (f.freq, f.freq_right, f.freq_wrong) == (0.11, 0.7, 0.31)
+    assert f.ceiling == pytest.approx(0.9) and f.is_noise
+    assert {type(getattr(f, name)) for name in ("r", "ceiling", "coefficient", "freq")} == {float}
+    assert type(f.feature) is int and type(f.rank) is int
+
+
+def test_ties_go_to_the_lower_feature():
+    assert ranking(Correlation(top_k=3).rank([layer_stats(0, [0.2, 0.5, 0.2, 0.5, 0.2])])) == [
+        (0, 1, 1),
+        (0, 2, 3),
+        (0, 3, 0),
+    ]
+
+
+def test_only_positive_correlations():
+    stats = [layer_stats(0, [-0.5, 0.0, 0.1]), layer_stats(1, [-0.5, 0.0, -0.1])]
+    assert ranking(Correlation().rank(stats)) == [(0, 1, 2)]
+
+
+@pytest.mark.parametrize(("least", "expected"), [(1, [1, 2, 3]), (2, [2, 3]), (3, [3]), (4, [])])
+@pytest.mark.parametrize("n_right", [3, 7, 49])
+def test_active_on_enough_right_samples(least, expected, n_right):
+    """Counts survive the way through frequencies: 49 * (1 / 49) is below 1 in floats."""
+    stats = [layer_stats(0, [0.9, 0.8, 0.7, 0.6], active_right=[0, 1, 2, 3], n_right=n_right)]
+    assert [f.feature for f in Correlation(min_active_right=least).rank(stats)] == expected
+
+
+def test_agrees_with_a_plain_sort():
+    rng = np.random.default_rng(0)
+    r = rng.choice(np.linspace(-0.3, 0.6, 40), size=500)
+    active = rng.integers(0, 5, size=500)
+    want = sorted((f for f in range(500) if r[f] > 0 and active[f] >= 2), key=lambda f: (-r[f], f))
+    got = Correlation(top_k=50).rank([layer_stats(0, r, active)])
+    assert [f.feature for f in got] == want[:50]
+    assert [f.rank for f in got] == list(range(1, 51))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"top_k": 0},
+        {"top_k": 2.5},
+        {"top_k": True},
+        {"min_active_right": 0},
+        {"min_active_right": "2"},
+        {"ceiling_level": 0.0},
+        {"ceiling_level": 1.0},
+        {"ceiling_level": "high"},
+    ],
+)
+def test_refuses_in_one_line(setting):
+    (name, value), *_ = setting.items()
+    with pytest.raises(ConfigError, match=rf"selector\.{name}={value}: must .*type ") as caught:
+        Correlation(**setting)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,279 @@
+"""Streaming moments against the textbook, SciPy and NumPy; and what they refuse."""
+
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+from scipy import stats as sps
+
+from corrsteer.errors import DegenerateOutcomesError, ModelError
+from corrsteer.stats.moments import FeatureMoments, pearson, shuffles
+
+SEED = 3
+
+
+def stream(z, y, y_shuffled, batch):
+    moments = FeatureMoments(z.shape[1], y_shuffled.shape[1])
+    for i in range(0, len(y), batch):
+        rows = slice(i, i + batch)
+        moments.update(z[rows], y[rows], y_shuffled[rows])
+    return moments
+
+
+def sparse_activations(n, width, rng, share=0.2):
+    return np.maximum(rng.normal(size=(n, width)) + sps.norm.ppf(share), 0)
+
+
+def test_four_samples_by_hand():
+    z = np.array([[2.0, 0, 5], [4, 0, 5], [0, 3, 5], [0, 0, 5]])
+    y = np.array([1.0, 1, 1, 0])
+    s = stream(z, y, np.array([[1.0], [0], [1], [1]]), batch=2).finish(layer=7)
+    assert (s.layer, s.n, s.n_right) == (7, 4, 3)
+    np.testing.assert_allclose(s.mean, [1.5, 0.75, 5], rtol=1e-15)
+    np.testing.assert_allclose(s.mean_right, [2, 1, 5], rtol=1e-15)
+    np.testing.assert_allclose(s.mean_wrong, [0, 0, 5], rtol=1e-15)
+    np.testing.assert_array_equal(s.freq, [0.5, 0.25, 1])
+    np.testing.assert_allclose(s.freq_right, [2 / 3, 1 / 3, 1])
+    np.testing.assert_array_equal(s.freq_wrong, [0, 0, 1])
+    # r = sum(dz * dy) / sqrt(sum(dz^2) * sum(dy^2)) with dy = (1, 1, 1, -3) / 4
+    np.testing.assert_allclose(s.r, [1.5 / np.sqrt(11 * 0.75), 0.75 / np.sqrt(6.75 * 0.75), 0])
+    # shuffled: dy = (1, -3, 1, 1) / 4; feature 1 is the largest
+    np.testing.assert_allclose(s.max_shuffled_r, [0.75 / np.sqrt(6.75 * 0.75)])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("fractional", [False, True])
+def test_agrees_with_scipy(dtype, fractional):
+    rng = np.random.default_rng(SEED)
+    n, width, p = 300, 17, 5
+    z = sparse_activations(n, width, rng).astype(dtype)
+    y = rng.random(n) if fractional else (rng.random(n) < 0.6).astype(float)
+    y_shuffled = shuffles(y, p, seed=1)
+    s = stream(z, y, y_shuffled, batch=32).finish(0)
+    exact = z.astype(np.float64)
+    want = np.array([sps.pearsonr(column, y).statistic for column in exact.T])
+    np.testing.assert_allclose(s.r, want, atol=1e-12, rtol=0)
+    for k in range(p):
+        want = max(sps.pearsonr(column, y_shuffled[:, k]).statistic for column in exact.T)
+        assert s.max_shuffled_r[k] == pytest.approx(want, abs=1e-12)
+    right = y >= 0.5
+    for mean, freq, rows in [
+        (s.mean, s.freq, slice(None)),
+        (s.mean_right, s.freq_right, right),
+        (s.mean_wrong, s.freq_wrong, ~right),
+    ]:
+        np.testing.assert_allclose(mean, exact[rows].mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(freq, (exact[rows] > 0).mean(axis=0), rtol=1e-15)
+
+
+@pytest.mark.parametrize("mean", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_mean_small_spread(mean, dtype):
+    """Where plain sums of squares go wrong: 20,000 samples of unit spread about a large mean."""
+    rng = np.random.default_rng(SEED)
+    y = (rng.random(20_000) < 0.5).astype(float)
+    z = (mean + rng.normal(size=(20_000, 3)) + 0.3 * y[:, None]).astype(dtype)
+    s = stream(z, y, shuffles(y, 1, seed=0), batch=50).finish(0)
+    want = [sps.pearsonr(column.astype(np.float64), y).statistic for column in z.T]
+    np.testing.assert_allclose(s.r, want, atol=1e-10, rtol=0)
+
+
+def test_first_batch_far_from_the_rest():
+    """The worst case for a shift fixed at the first batch: one outlier, then small values."""
+    rng = np.random.default_rng(SEED)
+    y = (rng.random(5_000) < 0.5).astype(float)
+    z = 1 + 1e-3 * rng.random((5_000, 2))
+    z[0] = 1e4
+    y_shuffled = shuffles(y, 1, seed=0)
+    one_by_one = FeatureMoments(2, 1)
+    one_by_one.update(z[:1], y[:1], y_shuffled[:1])
+    one_by_one.update(z[1:], y[1:], y_shuffled[1:])
+    want = [sps.pearsonr(column, y).statistic for column in z.T]
+    np.testing.assert_allclose(one_by_one.finish(0).r, want, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 12345.678, 1e-20, 1e8])
+def test_a_constant_feature_has_r_exactly_zero(value):
+    rng = np.random.default_rng(SEED)
+    y = rng.random(997)
+    z = np.column_stack([np.full(997, value), rng.random(997)])
+    y_shuffled = shuffles(y, 3, seed=0)
+    parts = [stream(z[i::3], y[i::3], y_shuffled[i::3], batch=7) for i in range(3)]
+    for moments in (stream(z, y, y_shuffled, batch=13), parts[0].merge(parts[1]).merge(parts[2])):
+        s = moments.finish(0)
+        assert s.r[0] == 0.0
+        assert s.r[1] != 0.0
+        assert s.mean[0] == pytest.approx(value, rel=1e-15)
+
+
+def test_rounding_in_the_last_bit_is_no_variation():
+    rng = np.random.default_rng(SEED)
+    y = rng.random(200)
+    z = np.where(rng.random(200) < 0.5, 0.1, np.nextafter(0.1, 1))
+    assert abs(sps.pearsonr((z - 0.1) * 1e17, y).statistic) > 0.01
+    assert stream(z[:, None], y, y[:, None], batch=16).finish(0).r[0] == 0.0
+    assert pearson(z, y) == 0.0
+
+
+def test_a_constant_shuffle_has_r_exactly_zero():
+    rng = np.random.default_rng(SEED)
+    y = rng.random(100)
+    s = stream(rng.random((100, 4)), y, np.full((100, 1), 0.3), batch=9).finish(0)
+    np.testing.assert_array_equal(s.max_shuffled_r, [0.0])
+
+
+def test_only_right_answers_with_varying_scores():
+    rng = np.random.default_rng(SEED)
+    z, y = rng.random((50, 2)), rng.uniform(0.5, 1, size=50)
+    s = stream(z, y, shuffles(y, 2, seed=0), batch=8).finish(0)
+    assert s.n_right == 50
+    np.testing.assert_array_equal(s.mean_wrong, 0)
+    np.testing.assert_array_equal(s.freq_wrong, 0)
+    assert (s.r != 0).all()
+
+
+def test_a_feature_silent_on_right_answers_has_coefficient_exactly_zero():
+    y = np.array([1.0, 0, 1, 0, 1])
+    z = np.array([[0.0], [0.7], [0], [0.1], [0]])
+    s = stream(z, y, y[:, None], batch=2).finish(0)
+    assert s.mean_right[0] == 0.0 and s.freq_right[0] == 0.0 and s.mean_wrong[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("y", "counts"), [([1.0] * 6, "6 of 6"), ([0.0] * 6, "0 of 6"), ([0.3] * 6, "0 of 6")]
+)
+def test_degenerate_outcomes(y, counts):
+    y = np.array(y)
+    moments = stream(np.random.default_rng(0).random((6, 2)), y, y[:, None], batch=4)
+    with pytest.raises(DegenerateOutcomesError, match=f"all 6 .*{counts} right.*limit=") as caught:
+        moments.finish(0)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_samples():
+    with pytest.raises(DegenerateOutcomesError, match="0 of 0 right"):
+        FeatureMoments(2, 1).finish(0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_activations_that_are_not_finite(bad):
+    z = np.array([[1.0, 2], [3, bad]])
+    with pytest.raises(ModelError, match="not finite"):
+        FeatureMoments(2, 1).update(z, np.array([0.0, 1]), np.array([[0.0], [1]]))
+
+
+@pytest.mark.parametrize(
+    ("z", "y", "y_shuffled"),
+    [
+        (np.ones((2, 3)), np.ones(2), np.ones((2, 1))),
+        (np.ones((2, 2)), np.ones(3), np.ones((2, 1))),
+        (np.ones((2, 2)), np.ones(2), np.ones((2, 2))),
+        (-np.ones((2, 2)), np.ones(2), np.ones((2, 1))),
+        (np.ones((2, 2)), 2 * np.ones(2), np.ones((2, 1))),
+        (np.ones((2, 2)), np.full(2, np.nan), np.ones((2, 1))),
+    ],
+)
+def test_wrong_shapes_and_ranges_are_our_mistakes(z, y, y_shuffled):
+    with pytest.raises(AssertionError):
+        FeatureMoments(2, 1).update(z, y, y_shuffled)
+
+
+def test_saving_restores_the_state_and_shares_nothing(tmp_path):
+    rng = np.random.default_rng(SEED)
+    z, y = rng.random((40, 3)), rng.random(40)
+    y_shuffled = shuffles(y, 2, seed=0)
+    first = stream(z[:20], y[:20], y_shuffled[:20], batch=7)
+    np.savez(tmp_path / "moments.npz", **first.to_arrays())
+    with np.load(tmp_path / "moments.npz") as saved:
+        restored = FeatureMoments.from_arrays(saved)
+    kept = first.to_arrays()
+    restored.update(z[20:], y[20:], y_shuffled[20:])
+    for name, array in first.to_arrays().items():
+        np.testing.assert_array_equal(array, kept[name])
+    first.update(z[20:], y[20:], y_shuffled[20:])
+    np.testing.assert_array_equal(restored.finish(0).r, first.finish(0).r)
+
+
+def test_merge_changes_neither_side_and_empty_is_neutral():
+    rng = np.random.default_rng(SEED)
+    z, y = rng.random((40, 3)), rng.random(40)
+    y_shuffled = shuffles(y, 2, seed=0)
+    a = stream(z[:10], y[:10], y_shuffled[:10], batch=5)
+    b = stream(z[10:], y[10:], y_shuffled[10:], batch=5)
+    before = a.to_arrays(), b.to_arrays()
+    empty = FeatureMoments(3, 2)
+    a.merge(b).update(z, y, y_shuffled)
+    for merged in (empty.merge(a), a.merge(empty)):
+        np.testing.assert_array_equal(merged.finish(0).r, a.finish(0).r)
+        merged.update(z, y, y_shuffled)
+    for old, now in zip(before, (a.to_arrays(), b.to_arrays()), strict=True):
+        for name in old:
+            np.testing.assert_array_equal(old[name], now[name])
+    with pytest.raises(AssertionError, match="other features"):
+        a.merge(FeatureMoments(3, 1))
+
+
+def test_state_does_not_grow_with_samples():
+    rng = np.random.default_rng(SEED)
+    z, y = rng.random((64, 500)), rng.random(64)
+    y_shuffled = shuffles(y, 10, seed=0)
+    moments = FeatureMoments(500, 10)
+    moments.update(z, y, y_shuffled)
+    tracemalloc.start()
+    moments.update(z, y, y_shuffled)
+    after_one, _ = tracemalloc.get_traced_memory()
+    for _ in range(100):
+        moments.update(z, y, y_shuffled)
+    after_many, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after_many - after_one < 10_000
+    assert peak < 3 * (z.nbytes + moments.products.nbytes)
+
+
+def test_shuffles_are_permutations_fixed_by_the_seed():
+    y = np.random.default_rng(SEED).random(50)
+    columns = shuffles(y, 20, seed=5)
+    assert columns.shape == (50, 20) and columns.dtype == np.float64
+    np.testing.assert_array_equal(np.sort(columns, axis=0), np.tile(np.sort(y)[:, None], 20))
+    assert len(np.unique(columns, axis=1).T) == 20
+    np.testing.assert_array_equal(columns, shuffles(y, 20, seed=5))
+    np.testing.assert_array_equal(columns[:, :7], shuffles(y, 7, seed=5))
+    assert (columns != shuffles(y, 20, seed=6)).any()
+
+
+def test_shuffles_are_uniform_and_independent():
+    """Every pair (order in column k, order in column k + 1) of three outcomes is equally likely."""
+    columns = shuffles(np.array([0.0, 0.5, 1.0]), 7_200, seed=SEED)
+    orders = list(itertools.permutations((0.0, 0.5, 1.0)))
+    number = np.array([orders.index(tuple(column)) for column in columns.T])
+    pairs = np.zeros((6, 6))
+    np.add.at(pairs, (number[0::2], number[1::2]), 1)
+    assert sps.chisquare(pairs.ravel()).pvalue > 0.001
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e4])
+def test_pearson_agrees_with_scipy(mean):
+    rng = np.random.default_rng(SEED)
+    lengths, y = mean + rng.normal(size=80), rng.random(80)
+    got = pearson(lengths, y)
+    assert type(got) is float
+    assert got == pytest.approx(sps.pearsonr(lengths, y).statistic, abs=1e-12)
+
+
+@pytest.mark.parametrize("constant", [0, 3, 0.1])
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 50])
+def test_pearson_of_a_constant_is_zero(constant, n):
+    """The mean of three times 0.1 is not 0.1 in floats."""
+    varying = np.random.default_rng(SEED).random(n)
+    assert pearson(np.full(n, constant), varying) == 0.0
+    assert pearson(varying, np.full(n, constant)) == 0.0
+
+
+def test_pearson_stays_within_one():
+    rng = np.random.default_rng(SEED)
+    for _ in range(200):
+        x = rng.random(5)
+        assert 1 - 1e-12 <= pearson(x, 3 * x) <= 1 and -1 <= pearson(x, 1 - x) <= -1 + 1e-12
