@@ -1,0 +1,139 @@
+"""Tiny random models and SAEs, built once per session; no downloads.
+
+Weights are drawn larger than usual so that residuals differ from token to token and greedy
+answers differ from prompt to prompt: equality tests on them can fail.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+WIDTH, LAYERS = 32, 3
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared data and models, which is not part of the project."""
+    default = Path(__file__).resolve().parents[1].parent / "shared"
+    folder = Path(os.environ.get("CORRSTEER_SHARED", default))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder}: set CORRSTEER_SHARED to its folder")
+    return folder
+
+
+def byte_tokenizer(bos: bool):
+    """Byte-level BPE over all 256 bytes; only " A" to " D" and a few pairs are merged."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    merges = [("\u0120", letter) for letter in "ABCD"] + [("t", "h"), ("th", "e"), ("e", "r")]
+    pieces = ["<pad>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    pieces += [left + right for left, right in merges]
+    core = Tokenizer(models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=merges))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    if bos:
+        core.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", 1)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def _save(kind: str, folder: Path, bos: bool = True) -> Path:
+    import torch
+    import transformers
+
+    tokenizer = byte_tokenizer(bos)
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": len(tokenizer)}
+    ids["tie_word_embeddings"] = False  # tied random weights repeat their input for ever
+    sizes = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.25,
+    }
+    if kind == "GPT2":
+        sizes = {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": 256}
+        sizes["initializer_range"] = 0.25
+    if kind == "Gemma2":
+        sizes |= {"head_dim": 8, "sliding_window": 16}
+    config = getattr(transformers, f"{kind}Config")(**ids, **sizes)
+    torch.manual_seed(0)
+    model_class = "GPT2LMHeadModel" if kind == "GPT2" else f"{kind}ForCausalLM"
+    getattr(transformers, model_class)(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory) -> Path:
+    """A random Llama: 3 layers, width 32, 256 positions, grouped key/value heads."""
+    return _save("Llama", tmp_path_factory.mktemp("tiny_llama"))
+
+
+@pytest.fixture(scope="session")
+def tiny_gemma2(tmp_path_factory) -> Path:
+    """A random Gemma-2: every other layer attends to the last 16 positions only."""
+    return _save("Gemma2", tmp_path_factory.mktemp("tiny_gemma2"))
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory) -> Path:
+    """A random GPT-2: learned absolute positions, and no BOS, as in the original."""
+    return _save("GPT2", tmp_path_factory.mktemp("tiny_gpt2"), bos=False)
+
+
+@pytest.fixture(scope="session")
+def save_sae() -> Callable[..., Path]:
+    """Writes a random SAE with sae_lens's own ``save_model``.
+
+    ``save_sae(folder, layer, kind="jumprelu", hook=..., width=32, features=256, **settings)``;
+    ``hook`` None leaves the hook name out of the metadata.
+    """
+
+    def save(
+        folder: Path,
+        layer: int,
+        kind: str = "jumprelu",
+        hook: str | None = "blocks.{layer}.hook_resid_post",
+        width: int = WIDTH,
+        features: int = 256,
+        **settings,
+    ) -> Path:
+        import torch
+        from sae_lens.registry import get_sae_class
+        from sae_lens.saes.sae import SAEMetadata
+
+        named = {} if hook is None else {"hook_name": hook.format(layer=layer)}
+        sae_class, config_class = get_sae_class(kind)
+        config = config_class(d_in=width, d_sae=features, metadata=SAEMetadata(**named), **settings)
+        sae = sae_class(config)
+        rng = torch.Generator().manual_seed(layer)
+        for parameter in sae.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=rng)
+        if kind == "jumprelu":
+            sae.threshold.data = 6 * sae.threshold.data.abs()
+        sae.save_model(folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def tiny_saes(tmp_path_factory, save_sae) -> Path:
+    """A folder with a jumprelu SAE of 256 features for every layer of the tiny models."""
+    root = tmp_path_factory.mktemp("tiny_saes")
+    for layer in range(LAYERS):
+        save_sae(root / f"layer_{layer}", layer)
+    return root

@@ -1,0 +1,174 @@
+"""The nnsight backend against plain PyTorch: forward hooks, one sample, no padding, no cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from corrsteer.models.local import Local, LocalModel
+from corrsteer.models.spec import Model
+from corrsteer.records import Plan, PlanEntry
+
+PROMPTS = [
+    "Which of the two is taller, and by how much?\nAnswer:",
+    "xy",
+    "The cat saw the other cat there.\nAnswer:",
+    "One and one?\nAnswer:",
+]
+NEW = 6
+BLOCKS = {
+    "llama": ("model.layers", "model.norm"),
+    "gemma2": ("model.layers", "model.norm"),
+    "gpt2": ("transformer.h", "transformer.ln_f"),
+}
+
+
+@dataclass
+class Family:
+    ours: LocalModel
+    plain: torch.nn.Module
+    blocks: list[torch.nn.Module]
+    ours_after: list[torch.nn.Module]
+    """In our copy, what reads the output of each block: the next block or the final norm."""
+
+
+@pytest.fixture(scope="module", params=list(BLOCKS))
+def family(request) -> Family:
+    from transformers import AutoModelForCausalLM
+
+    folder = str(request.getfixturevalue(f"tiny_{request.param}"))
+    ours = Local(device="cpu").load(Model("tiny", folder))
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    blocks, norm = BLOCKS[request.param]
+    after = [*ours._module.get_submodule(blocks)[1:], ours._module.get_submodule(norm)]
+    return Family(ours, plain, list(plain.get_submodule(blocks)), after)
+
+
+def plan_of(layers, seed=0, scale=1.0) -> Plan:
+    rng = np.random.default_rng(seed)
+    return Plan(
+        tuple(PlanEntry(n, 0, 0.0, 1.0, rng.normal(size=32).astype(np.float32)) for n in layers),
+        coef=scale,
+    )
+
+
+@torch.no_grad()
+def by_hand(family: Family, prompt: str, vectors, new_tokens: int):
+    """Greedy tokens, block outputs {layer: [T, M]} and logits [steps, V] of one sample.
+
+    Every step runs the whole sequence again; hooks add each layer's vector from the last prompt
+    token on.
+    """
+    ids = family.ours._tokenizer(prompt)["input_ids"]
+    start, outputs = len(ids) - 1, {}
+
+    def hook(layer):
+        def change(module, args, output):
+            hidden = (output[0] if isinstance(output, tuple) else output).clone()
+            if layer in vectors:
+                hidden[:, start:] += torch.from_numpy(vectors[layer])
+            outputs[layer] = hidden[0]
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        return change
+
+    handles = [b.register_forward_hook(hook(i)) for i, b in enumerate(family.blocks)]
+    tokens, logits = [], []
+    while len(tokens) < new_tokens and 2 not in tokens:
+        logits.append(family.plain(torch.tensor([ids + tokens]), use_cache=False).logits[0, -1])
+        tokens.append(int(logits[-1].argmax()))
+    for handle in handles:
+        handle.remove()
+    return tuple(tokens), outputs, torch.stack(logits)
+
+
+def watched(family: Family, plan: Plan | None):
+    """Our answers to PROMPTS, and what really flowed: (completions, prompt pass, steps).
+
+    ``prompt pass`` is {layer: [B, T - 1, M]}; ``steps`` is a list of ({layer: [B, M]},
+    logits [B, V]). Rows are in the order of PROMPTS.
+    """
+    passes: list[dict] = []
+    module = family.ours._module
+    handles = [
+        module.register_forward_pre_hook(lambda m, a: passes.append({})),
+        module.register_forward_hook(lambda m, a, out: passes[-1].update(logits=out.logits)),
+    ]
+    for layer, reader in enumerate(family.ours_after):
+
+        def note(m, args, kwargs, layer=layer):
+            hidden = args[0] if args else kwargs["hidden_states"]
+            passes[-1][layer] = hidden.clone()
+
+        handles.append(reader.register_forward_pre_hook(note, with_kwargs=True))
+    answers = family.ours.generate(PROMPTS, [plan], max_new_tokens=NEW)[0]
+    for handle in handles:
+        handle.remove()
+    (order,) = family.ours.batches(PROMPTS)
+    rows = torch.tensor(order).argsort()
+    passes = [{k: v[rows] for k, v in one.items()} for one in passes]
+    head = {n: passes[0][n] for n in range(3)}
+    steps = [({n: p[n][:, -1] for n in range(3)}, p["logits"][:, -1]) for p in passes[1:]]
+    assert all(p[0].shape[1] == 1 for p in passes[1:])
+    return answers, head, steps
+
+
+@pytest.mark.parametrize("layers", [(), (1,), (0, 1, 2)], ids=str)
+def test_generation_equals_plain_hooks(family, layers):
+    plan = plan_of(layers, scale=4.0) if layers else None
+    answers, _, steps = watched(family, plan)
+    for row, prompt in enumerate(PROMPTS):
+        tokens, outputs, logits = by_hand(family, prompt, plan.vectors() if plan else {}, NEW)
+        assert answers[row].tokens == tokens
+        assert answers[row].steered == (len(tokens) if plan else 0)
+        for n in range(len(tokens)):
+            hidden, ours = steps[n]
+            torch.testing.assert_close(ours[row], logits[n], atol=1e-5, rtol=1e-5)
+            for layer in range(3):
+                theirs = outputs[layer][n - len(tokens)]
+                torch.testing.assert_close(hidden[layer][row], theirs, atol=1e-5, rtol=1e-5)
+    if plan:
+        unsteered = family.ours.generate(PROMPTS, [None], max_new_tokens=NEW)[0]
+        assert [a.tokens for a in answers] != [a.tokens for a in unsteered]
+
+
+def test_replay_reads_what_generation_had(family):
+    answers = family.ours.generate(PROMPTS, [None], max_new_tokens=NEW)[0]
+    found = family.ours.replay(PROMPTS, [a.tokens for a in answers], [2, 0], "generated")
+    assert sorted(found.layers) == [0, 2]
+    for row, prompt in enumerate(PROMPTS):
+        tokens, outputs, _ = by_hand(family, prompt, {}, NEW)
+        prompt_ids = family.ours._tokenizer(prompt)["input_ids"]
+        start, ids = len(prompt_ids) - 1, torch.tensor(prompt_ids + list(tokens))
+        # All generation positions, but specials, which a random model may write, never count.
+        places = [n for n in range(start, start + len(tokens)) if ids[n] > 2]
+        mine = found.sample == row
+        assert found.position[mine].tolist() == places
+        assert torch.equal(found.token[mine], ids[places])
+        for layer, residuals in found.layers.items():
+            assert residuals.dtype == torch.float32
+            theirs = outputs[layer][places]
+            torch.testing.assert_close(residuals[mine], theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_steering_a_layer_adds_the_vector_there_and_nowhere_before(family, layer):
+    plan = plan_of([layer], scale=0.5)
+    before, before_head, before_steps = watched(family, None)
+    _, head, steps = watched(family, plan)
+    after, _, after_steps = watched(family, None)
+    for n in range(3):  # earlier prompt positions: untouched at every layer
+        assert torch.equal(head[n], before_head[n])
+    first, unsteered = steps[0][0], before_steps[0][0]
+    for n in range(layer):
+        assert torch.equal(first[n], unsteered[n])
+    vector = torch.from_numpy(plan.vectors()[layer]).expand(len(PROMPTS), -1)
+    torch.testing.assert_close(first[layer] - unsteered[layer], vector, atol=1e-6, rtol=0)
+    for n in range(layer + 1, 3):
+        assert not torch.allclose(first[n], unsteered[n] + vector, atol=1e-3)
+    assert after == before
+    for (_, logits), (_, again) in zip(before_steps, after_steps, strict=True):
+        assert torch.equal(logits, again)
