@@ -1,0 +1,203 @@
+"""The story of a run: load, generate, collect, select, validate, evaluate, report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corrsteer.cached import Cached, digest
+from corrsteer.config import instantiate
+from corrsteer.errors import ConfigError
+from corrsteer.layers import parse_layers
+from corrsteer.planfile import save_plan
+from corrsteer.records import RankedFeature
+from corrsteer.stats.moments import pearson
+from corrsteer.store import Store
+from corrsteer.tasks.splits import split_examples
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+ANSWER_COLUMNS = (
+    "id", "split", "arm", "prompt", "answer", "parsed", "gold", "score", "invalid", "n_tokens",
+    "n_steered",
+)  # fmt: skip
+PACKAGES = ("torch", "transformers", "nnsight", "sae-lens", "numpy", "corrsteer")
+
+
+def run(cfg: DictConfig, folder: Path) -> float:
+    """Runs one job and leaves its results in ``folder``. Returns the steered test accuracy."""
+    from corrsteer.stages.evaluate import arm_summary, evaluate, verdict
+    from corrsteer.stages.report import write_run_report
+
+    # load: everything that can be wrong is found out before any compute
+    task = instantiate(cfg.task)
+    stages = Cached(
+        store=Store(Path(cfg.cache)),
+        backend=instantiate(cfg.backend),
+        model_spec=instantiate(cfg.model),
+        sae=instantiate(cfg.sae),
+        task=task,
+        strategy=instantiate(cfg.strategy),
+        selector=instantiate(cfg.selector),
+        seed=cfg.seed,
+    )
+    tracker = instantiate(cfg.tracker)
+    examples = task.examples()
+    splits = split_examples(examples, cfg.splits, cfg.seed, cfg.limit)
+    layers = chosen_layers(cfg.layers, stages)
+
+    # generate, collect, select: on the selection split, without steering
+    selection = stages.answers(splits["selection"], {"baseline": None}, "selection")["baseline"]
+    stats = stages.statistics(
+        splits["selection"],
+        selection,
+        layers,
+        token_source=cfg.collect.token_source,
+        pooling=cfg.collect.pooling,
+        shuffles=cfg.collect.shuffles,
+    )
+    ranked, chosen, plan, random = stages.plans(stats, cfg.controls.random_draws)
+    plan = plan.turned_to(cfg.coef)
+
+    # validate: where the dial of a sweep is chosen
+    arms = {"baseline": None, "steered": plan}
+    validation = stages.answers(splits["validation"], arms, "validation")
+
+    # evaluate: once, on the test split, with controls
+    draws = {f"random_{n}": p.turned_to(cfg.coef) for n, p in enumerate(random, start=1)}
+    test = stages.answers(splits["test"], {**arms, **draws}, "test")
+    if cfg.controls.constrained and all(e.options for e in examples):
+        test["constrained"] = stages.constrained(splits["test"])
+    results = evaluate(test, splits["test"], chosen, seed=cfg.seed)
+
+    # report
+    length_r = pearson(selection["n_tokens"].to_numpy(float), selection["score"].to_numpy(float))
+    metrics: dict[str, Any] = {
+        "task": task.name,
+        "model": stages.model_spec.name,
+        "sae": stages.sae.name,
+        "variant": stages.strategy.variant,
+        "coef": cfg.coef,
+        "layers": list(layers),
+        "seed": cfg.seed,
+        "token_source": cfg.collect.token_source,
+        "pooling": cfg.collect.pooling,
+        "data": {
+            "source": cfg.data,
+            "rows": len(examples),
+            "fingerprint": digest([[e.id, e.prompt, e.gold] for e in examples]),
+        },
+        "n": {name: len(part) for name, part in splits.items()},
+        "selection": {**arm_summary(selection), "length_r": length_r},
+        "validation": {arm: arm_summary(answers) for arm, answers in validation.items()},
+        **results,
+    }
+    metrics["verdict"] = verdict(metrics)
+    write(folder / "metrics.json", metrics)
+    write(folder / "contexts.json", stages.contexts(splits["selection"], selection, chosen))
+    features_table(ranked, chosen).to_csv(folder / "features.csv", index=False)
+    frames = [("selection", "baseline", selection)]
+    frames += [("validation", arm, answers) for arm, answers in validation.items()]
+    frames += [("test", arm, answers) for arm, answers in test.items()]
+    answers_table(frames).to_parquet(folder / "answers.parquet", index=False)
+    save_plan(plan, folder / "plan", about_plan(stages, cfg, layers, splits))
+    track(tracker, cfg, folder, metrics, ranked, chosen)
+    report = write_run_report(folder)
+    for sentence in metrics["verdict"]:
+        log.info(sentence)
+    log.info("report: %s", report)
+    return metrics["arms"]["steered"]["accuracy"]
+
+
+def chosen_layers(spec: Any, stages: Cached) -> tuple[int, ...]:
+    """The layers to steer: all that have an SAE, or those asked for.
+
+    Raises ConfigError for a layer the model lacks or that has no SAE, ModelError when the SAEs
+    are not made for a residual stream of the model's width.
+    """
+    model, available = stages.model_spec, stages.sae.layers()
+    n_layers, width = model.shape()
+    if spec == "all":
+        layers = tuple(n for n in available if n < n_layers)
+    else:
+        layers = parse_layers(spec, n_layers)
+    lacking = [n for n in layers if n not in available]
+    if lacking or not layers:
+        raise ConfigError(
+            f"sae {stages.sae.name} has no SAE for layer {', '.join(map(str, lacking))}; "
+            f"layers with one: {', '.join(map(str, available))}"
+        )
+    for n in layers:
+        stages.sae.check(n, width)
+    return layers
+
+
+def features_table(ranked: Sequence[RankedFeature], chosen: Sequence[RankedFeature]) -> Any:
+    import pandas as pd
+
+    rows = [{**asdict(f), "noise": f.is_noise, "chosen": f in chosen} for f in ranked]
+    return pd.DataFrame(rows)
+
+
+def answers_table(frames: Sequence[tuple[str, str, pd.DataFrame]]) -> pd.DataFrame:
+    import pandas as pd
+
+    parts = [answers.assign(split=split, arm=arm) for split, arm, answers in frames]
+    return pd.concat(parts, ignore_index=True)[list(ANSWER_COLUMNS)]
+
+
+def about_plan(
+    stages: Cached, cfg: DictConfig, layers: Sequence[int], splits: dict[str, Any]
+) -> dict[str, Any]:
+    """What a plan must say so that somebody else can use and check it."""
+    spec = stages.model_spec
+    return {
+        "model": {"name": spec.name, "revision": spec.revision, "fingerprint": spec.fingerprint()},
+        "saes": {str(n): stages.sae.sae_id(n) for n in layers},
+        "task": {"name": stages.task.name, "data": cfg.data},
+        "splits": {
+            name: {"n": len(part), "ids": digest([e.id for e in part])}
+            for name, part in splits.items()
+        },
+        "seed": cfg.seed,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def track(
+    tracker: Any,
+    cfg: DictConfig,
+    folder: Path,
+    metrics: dict[str, Any],
+    ranked: Sequence[RankedFeature],
+    chosen: Sequence[RankedFeature],
+) -> None:
+    from omegaconf import OmegaConf
+
+    handle = tracker.open(folder, OmegaConf.to_container(cfg, resolve=True), cfg.name)
+    flips = metrics["flips"]
+    handle.log(
+        {
+            **{f"accuracy/{arm}": values["accuracy"] for arm, values in metrics["arms"].items()},
+            "gain": metrics["gain"],
+            "fixed": flips["fixed"],
+            "broken": flips["broken"],
+            "ser": flips["ser"],
+            "validation/steered": metrics["validation"]["steered"]["accuracy"],
+        }
+    )
+    handle.table("features", features_table(ranked, chosen))
+    handle.close("done")
+
+
+def write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,63 @@
+"""Correlates every feature of every layer with the outcome, in one pass over the answers.
+
+Each batch of prompt + answer is replayed through the model, the residuals at the token source
+are encoded and pooled per sample, and the pooled activations update streaming statistics, so
+memory does not grow with the number of samples. The same pass correlates against shuffled
+outcomes, which gives each layer's noise ceiling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from corrsteer.errors import DegenerateOutcomesError
+from corrsteer.records import RIGHT, LayerStats
+from corrsteer.stats.moments import FeatureMoments, shuffles
+
+
+def check_outcomes(outcomes: np.ndarray) -> None:
+    """Raises DegenerateOutcomesError when the outcomes cannot correlate with anything."""
+    right = int((outcomes >= RIGHT).sum())
+    if right in (0, len(outcomes)):
+        which = "no answer is" if right == 0 else "all answers are"
+        raise DegenerateOutcomesError(
+            f"{which} right on the selection split ({right} of {len(outcomes)}), so no feature "
+            "can correlate with success; choose an easier or harder task, or raise limit="
+        )
+
+
+def collect(
+    model: Any,
+    saes: Mapping[int, Any],
+    prompts: Sequence[str],
+    answers: Sequence[Sequence[int]],
+    outcomes: np.ndarray,
+    *,
+    token_source: str,
+    pooling: str,
+    n_shuffles: int,
+    seed: int,
+    on_batch: Callable[[int], None] | None = None,
+) -> dict[int, LayerStats]:
+    """Statistics of every feature of the given layers' SAEs.
+
+    ``answers``: generated token ids per prompt; ``outcomes``: float64 [N], their scores.
+    """
+    check_outcomes(outcomes)
+    shuffled = shuffles(outcomes, n_shuffles, seed)
+    moments = {layer: FeatureMoments(sae.width, n_shuffles) for layer, sae in saes.items()}
+    done = 0
+    for rows in model.batches(prompts):
+        residuals = model.replay(
+            [prompts[i] for i in rows], [answers[i] for i in rows], list(saes), token_source
+        )
+        for layer, sae in saes.items():
+            pooled = sae.pool(residuals.layers[layer], residuals.sample, len(rows), pooling)
+            moments[layer].update(pooled.cpu().numpy(), outcomes[rows], shuffled[rows])
+        done += len(rows)
+        if on_batch is not None:
+            on_batch(done)
+    return {layer: m.finish(layer) for layer, m in moments.items()}

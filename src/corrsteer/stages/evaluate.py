@@ -1,0 +1,205 @@
+"""What steering did, with its controls: pure functions from answers to numbers and sentences.
+
+Answers of two arms are paired by sample id. Every number that a reader may quote stands beside
+what a random feature, constrained decoding or chance would have given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from corrsteer.records import RIGHT, Example, RankedFeature
+from corrsteer.stats.flips import flip_table
+from corrsteer.stats.intervals import paired_bootstrap_ci, proportion_ci
+
+SIGNIFICANT = 0.05
+INVALID_WORTH_SAYING = 0.05
+LENGTH_WORTH_SAYING = 0.1
+
+
+def arm_summary(answers: pd.DataFrame) -> dict[str, Any]:
+    """n, accuracy with its Wilson 95 % interval, and counts of right, wrong and invalid."""
+    n = len(answers)
+    right = int((answers["score"] >= RIGHT).sum())
+    invalid = int(answers["invalid"].sum())
+    low, high = proportion_ci(right, n)
+    return {
+        "n": n,
+        "accuracy": right / n,
+        "ci": [low, high],
+        "right": right,
+        "wrong": n - right - invalid,
+        "invalid": invalid,
+        "invalid_rate": invalid / n,
+    }
+
+
+def chance_level(examples: Sequence[Example]) -> float | None:
+    """Accuracy of guessing among the options; None where answers are free text."""
+    if not all(e.options for e in examples):
+        return None
+    return sum(1 / len(e.options) for e in examples) / len(examples)
+
+
+def evaluate(
+    test: Mapping[str, pd.DataFrame],
+    examples: Sequence[Example],
+    chosen: Sequence[RankedFeature],
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Accuracies, flips, controls and groups of the test split.
+
+    ``test``: arm -> scored answers; arms baseline, steered, random_1 ... and, where answers are
+    options, constrained.
+    """
+    arms = {arm: arm_summary(answers) for arm, answers in test.items()}
+    base, steered = test["baseline"], test["steered"]
+    assert list(base["id"]) == list(steered["id"])
+    flips = flip_table(base, steered)
+    gain = arms["steered"]["accuracy"] - arms["baseline"]["accuracy"]
+    random_gains = [
+        arm["accuracy"] - arms["baseline"]["accuracy"]
+        for name, arm in arms.items()
+        if name.startswith("random_")
+    ]
+    right = {arm: (test[arm]["score"] >= RIGHT).to_numpy(float) for arm in ("baseline", "steered")}
+    metrics: dict[str, Any] = {
+        "chance": chance_level(examples),
+        "arms": arms,
+        "gain": gain,
+        "gain_ci": list(paired_bootstrap_ci(right["baseline"], right["steered"], seed)),
+        "flips": flips.as_dict(),
+        "random": {"gains": random_gains, "beats_all": gain > max(random_gains)},
+        "groups": _groups(base, steered, examples),
+        "noise": {
+            "features": len(chosen),
+            "below_ceiling": sum(f.is_noise for f in chosen),
+        },
+    }
+    return metrics
+
+
+def _groups(
+    base: pd.DataFrame, steered: pd.DataFrame, examples: Sequence[Example]
+) -> dict[str, dict[str, Any]]:
+    """Accuracy of both arms within each value of each meta field that has several values."""
+    groups: dict[str, dict[str, Any]] = {}
+    fields = sorted({field for e in examples for field in e.meta})
+    for field in fields:
+        values = pd.Series([e.meta.get(field, "") for e in examples])
+        if not 1 < values.nunique() <= 60:
+            continue
+        for value in sorted(values.unique()):
+            rows = (values == value).to_numpy()
+            groups[f"{field}={value}"] = {
+                "n": int(rows.sum()),
+                "baseline": float((base["score"][rows] >= RIGHT).mean()),
+                "steered": float((steered["score"][rows] >= RIGHT).mean()),
+            }
+    return groups
+
+
+def verdict(metrics: Mapping[str, Any]) -> list[str]:
+    """The result in plain sentences: the gain, its price, and what the controls say of it."""
+    arms, flips = metrics["arms"], metrics["flips"]
+    base, steered = arms["baseline"], arms["steered"]
+    return [
+        *_gain(metrics, base, steered, flips),
+        *_random(metrics),
+        *_constrained(metrics),
+        *_chance(metrics, base),
+        *_noise(metrics),
+        *_length(metrics),
+    ]
+
+
+def _gain(metrics: Mapping, base: Mapping, steered: Mapping, flips: Mapping) -> list[str]:
+    low, high = metrics["gain_ci"]
+    interval = f"95 % interval {_points(low)} to {_points(high)}"
+    test = f"exact McNemar p = {flips['mcnemar_p']:.2g}"
+    moved = f"from {_percent(base['accuracy'])} to {_percent(steered['accuracy'])}"
+    if flips["mcnemar_p"] >= SIGNIFICANT:
+        first = f"Steering does not detectably change accuracy ({moved}; {interval}; {test})."
+    else:
+        verb = "raises" if metrics["gain"] > 0 else "lowers"
+        points = _points(abs(metrics["gain"]), signed=False)
+        first = f"Steering {verb} accuracy by {points} points, {moved} ({interval}; {test})."
+    if flips["ser"] is None:
+        price = "No answer flipped, so the side effect ratio is undefined."
+    else:
+        price = (
+            f"It fixed {flips['fixed']} answers and broke {flips['broken']}: "
+            f"side effect ratio {flips['ser']:.2f}."
+        )
+    sentences = [first, price]
+    if max(base["invalid_rate"], steered["invalid_rate"]) >= INVALID_WORTH_SAYING:
+        sentences.append(
+            f"Invalid answers: {_percent(base['invalid_rate'])} without and "
+            f"{_percent(steered['invalid_rate'])} with steering."
+        )
+    return sentences
+
+
+def _random(metrics: Mapping) -> list[str]:
+    gains = metrics["random"]["gains"]
+    beats = "yes" if metrics["random"]["beats_all"] else "no"
+    return [
+        f"{len(gains)} draws of random features at the same norms change accuracy by "
+        f"{_points(min(gains))} to {_points(max(gains))} points; steering beats all of them: "
+        f"{beats}."
+    ]
+
+
+def _constrained(metrics: Mapping) -> list[str]:
+    arm = metrics["arms"].get("constrained")
+    if arm is None:
+        return []
+    gain = arm["accuracy"] - metrics["arms"]["baseline"]["accuracy"]
+    beats = "yes" if metrics["arms"]["steered"]["accuracy"] > arm["accuracy"] else "no"
+    return [
+        f"Restricting the unsteered model to the option letters changes accuracy by "
+        f"{_points(gain)} points, to {_percent(arm['accuracy'])}; steering beats it: {beats}."
+    ]
+
+
+def _chance(metrics: Mapping, base: Mapping) -> list[str]:
+    chance = metrics["chance"]
+    if chance is None or base["ci"][0] > chance:
+        return []
+    where = "below" if base["ci"][1] < chance else "not above"
+    return [
+        f"The unsteered model is {where} chance ({_percent(chance)}): it cannot do this task, "
+        "and a change of accuracy says little about steering."
+    ]
+
+
+def _noise(metrics: Mapping) -> list[str]:
+    noise = metrics["noise"]
+    if not noise["below_ceiling"]:
+        return []
+    return [
+        f"{noise['below_ceiling']} of {noise['features']} chosen features are at or below their "
+        "layer's noise ceiling: shuffled outcomes select features as good."
+    ]
+
+
+def _length(metrics: Mapping) -> list[str]:
+    r = metrics["selection"]["length_r"]
+    if abs(r) < LENGTH_WORTH_SAYING:
+        return []
+    return [
+        f"Answer length correlates with the outcome (r = {r:.2f}); pooling over an answer can "
+        "select for its length."
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _points(share: float, signed: bool = True) -> str:
+    return f"{100 * share:+.1f}" if signed else f"{100 * share:.1f}"

@@ -1,0 +1,70 @@
+"""Statistics in, a plan out; and the plans of the random control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from corrsteer.errors import DataError
+from corrsteer.records import LayerStats, Plan, PlanEntry, RankedFeature
+from corrsteer.selectors.random_features import random_features
+
+Directions = Callable[[int, Sequence[int]], np.ndarray]
+"""(layer, features) -> decoder directions [k, M] in units of the raw residual stream."""
+
+
+def select(
+    stats: Sequence[LayerStats], selector: Any, strategy: Any, directions: Directions
+) -> tuple[tuple[RankedFeature, ...], Plan]:
+    """The ranked features of every layer, and the plan (dial at 1) made of the chosen ones.
+
+    A plan's vector is ``coefficient * decoder direction``, as in CorrSteer, section 3. Raises
+    DataError when no layer has a feature that correlates positively with the outcome.
+    """
+    ranked = selector.rank(stats)
+    chosen = strategy.choose(ranked)
+    if not chosen:
+        raise DataError(
+            "no feature correlates positively with success on any chosen layer; "
+            "steer more layers (layers=all) or give more samples (limit=null)"
+        )
+    return ranked, Plan(tuple(_entry(f, directions) for f in chosen))
+
+
+def _entry(feature: RankedFeature, directions: Directions) -> PlanEntry:
+    direction = directions(feature.layer, [feature.feature])[0]
+    vector = np.float32(feature.coefficient) * direction
+    return PlanEntry(feature.layer, feature.feature, feature.r, feature.coefficient, vector)
+
+
+def random_plans(
+    stats: Sequence[LayerStats],
+    chosen: Sequence[RankedFeature],
+    plan: Plan,
+    directions: Directions,
+    *,
+    draws: int,
+    seed: int,
+) -> tuple[Plan, ...]:
+    """``draws`` plans with a random live feature per layer, each vector as long as the plan's."""
+    return tuple(
+        _matched(plan, random_features(stats, chosen, draw, seed), stats, directions)
+        for draw in range(draws)
+    )
+
+
+def _matched(
+    plan: Plan, features: dict[int, int], stats: Sequence[LayerStats], directions: Directions
+) -> Plan:
+    r = {s.layer: s.r for s in stats}
+    entries = []
+    for e in plan.entries:
+        feature = features[e.layer]
+        direction = directions(e.layer, [feature])[0]
+        length = float(np.linalg.norm(direction))
+        coefficient = float(np.linalg.norm(e.vector)) / length
+        vector = np.float32(coefficient) * direction
+        entries.append(PlanEntry(e.layer, feature, float(r[e.layer][feature]), coefficient, vector))
+    return Plan(tuple(entries), plan.coef)

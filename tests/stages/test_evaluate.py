@@ -1,0 +1,123 @@
+"""The numbers and sentences of an evaluation, on answers made by hand."""
+
+import json
+
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from corrsteer.records import Example, RankedFeature
+from corrsteer.stages.evaluate import arm_summary, chance_level, evaluate, verdict
+
+
+def frame(states):
+    """r right, w wrong, x invalid."""
+    return pd.DataFrame(
+        {
+            "id": [f"s{i}" for i in range(len(states))],
+            "score": [float(s == "r") for s in states],
+            "invalid": [s == "x" for s in states],
+        }
+    )
+
+
+def feature(layer, r, ceiling):
+    return RankedFeature(layer, 1, 7, r, ceiling, 0.5, 0.3, 0.4, 0.2, 1.0, 0.5)
+
+
+def examples(n, meta=lambda i: {}):
+    return [Example(f"s{i}", "p", "A", ("x", "y", "z"), meta(i)) for i in range(n)]
+
+
+def measured(base, steered, random, constrained=None, chosen=None, length_r=0.0, meta=None):
+    test = {"baseline": frame(base), "steered": frame(steered)}
+    test |= {f"random_{n}": frame(s) for n, s in enumerate(random, start=1)}
+    if constrained:
+        test["constrained"] = frame(constrained)
+    chosen = chosen or [feature(0, 0.4, 0.1)]
+    asked = examples(len(base), meta) if meta else examples(len(base))
+    metrics = {"selection": {"length_r": length_r}, **evaluate(test, asked, chosen, seed=0)}
+    json.dumps(metrics, allow_nan=False)
+    return metrics
+
+
+BASE = "r" * 50 + "w" * 40 + "x" * 10
+BETTER = "r" * 48 + "w" * 2 + "r" * 20 + "w" * 20 + "r" * 5 + "x" * 5  # 25 fixed, 2 broken
+RANDOM = [BASE, "w" + BASE[1:], BASE[:-1] + "r", BASE, BASE]
+
+
+def test_accuracies_flips_and_gain():
+    m = measured(BASE, BETTER, RANDOM, constrained="r" * 60 + "w" * 40)
+    assert m["arms"]["baseline"] == {
+        "n": 100, "accuracy": 0.5, "ci": pytest.approx([0.4038, 0.5962], abs=1e-4),
+        "right": 50, "wrong": 40, "invalid": 10, "invalid_rate": 0.1,
+    }  # fmt: skip
+    assert m["arms"]["steered"]["accuracy"] == pytest.approx(0.73)
+    assert m["gain"] == pytest.approx(0.23)
+    assert (m["flips"]["fixed"], m["flips"]["broken"]) == (25, 2)
+    assert m["flips"]["counts"] == [[48, 2, 0], [20, 20, 0], [5, 0, 5]]
+    assert m["flips"]["ser"] == pytest.approx(2 / 27)
+    assert m["flips"]["mcnemar_p"] == pytest.approx(binomtest(2, 27).pvalue)
+    assert m["gain_ci"][0] < 0.23 < m["gain_ci"][1]
+    assert m["random"]["gains"] == pytest.approx([0, -0.01, 0.01, 0, 0])
+    assert m["random"]["beats_all"]
+    assert m["chance"] == pytest.approx(1 / 3)
+
+
+def test_verdict_of_a_success_names_price_and_controls():
+    text = "\n".join(verdict(measured(BASE, BETTER, RANDOM, constrained="r" * 60 + "w" * 40)))
+    assert "Steering raises accuracy by 23.0 points, from 50.0 % to 73.0 %" in text
+    assert "fixed 25 answers and broke 2: side effect ratio 0.07" in text
+    assert "-1.0 to +1.0 points; steering beats all of them: yes" in text
+    assert "changes accuracy by +10.0 points, to 60.0 %; steering beats it: yes" in text
+    assert "Invalid answers: 10.0 % without and 5.0 % with steering" in text
+    assert "chance" not in text
+    assert "noise ceiling" not in text
+
+
+def test_verdict_of_nothing_flipped():
+    text = "\n".join(verdict(measured(BASE, BASE, RANDOM)))
+    assert "does not detectably change accuracy" in text
+    assert "side effect ratio is undefined" in text
+    assert "steering beats all of them: no" in text
+
+
+def test_verdict_of_harm_noise_chance_and_length():
+    worse = "w" * 30 + BASE[30:]
+    m = measured(
+        "r" * 34 + "w" * 66, worse[:34] + "w" * 66, ["r" * 40 + "w" * 60] * 5,
+        constrained="r" * 40 + "w" * 60, chosen=[feature(0, 0.1, 0.2), feature(1, 0.3, 0.2)],
+        length_r=-0.4,
+    )  # fmt: skip
+    text = "\n".join(verdict(m))
+    assert "Steering lowers accuracy by 30.0 points" in text
+    assert "steering beats all of them: no" in text
+    assert "steering beats it: no" in text
+    assert "not above chance (33.3 %)" in text
+    assert "1 of 2 chosen features are at or below their layer's noise ceiling" in text
+    assert "r = -0.40" in text
+
+
+def test_below_chance_is_called_below():
+    text = "\n".join(verdict(measured("r" * 5 + "w" * 95, BASE, RANDOM)))
+    assert "below chance" in text
+
+
+def test_groups_only_where_a_field_has_several_values():
+    m = measured(
+        BASE, BETTER, RANDOM, meta=lambda i: {"category": "ab"[i >= 50], "context": "ambig"}
+    )
+    assert list(m["groups"]) == ["category=a", "category=b"]
+    assert m["groups"]["category=a"] == {"n": 50, "baseline": 1.0, "steered": 0.96}
+    assert m["groups"]["category=b"]["steered"] == 0.5
+
+
+def test_chance_is_undefined_for_free_text():
+    assert chance_level([Example("a", "p", "A", ("x", "y")), Example("b", "p", "A")]) is None
+    mixed = [Example("a", "p", "A", ("x", "y")), Example("b", "p", "A", tuple("wxyz"))]
+    assert chance_level(mixed) == pytest.approx(0.375)
+
+
+def test_arm_summary_counts_fractional_scores_from_one_half_as_right():
+    part = pd.DataFrame({"id": list("abc"), "score": [0.5, 0.49, 1.0], "invalid": [False] * 3})
+    assert arm_summary(part)["right"] == 2
