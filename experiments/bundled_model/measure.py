@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 import torch
+from card import fault_rates
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from corrsteer.models.local import Local
@@ -124,14 +125,16 @@ def sae_quality(out: Path, held_out: set[str]) -> list[dict]:
 def write(work: Path, out: Path, file: Path, held_out: set[str]) -> None:
     loss = json.loads((work / "loss.json").read_text())
     steps = {"first_100": loss[:100], "last_100": loss[-100:]}
+    weights = LlamaForCausalLM.from_pretrained(out / "model")
     measured = {
+        "parameters": sum(p.numel() for p in weights.parameters()),
         "steps": len(loss),
         "loss": {name: round(sum(part) / len(part), 4) for name, part in steps.items()},
-        "seconds": {
-            f.stem: int(f.read_text()) for f in sorted(work.glob("*.done"))
-        },
+        "seconds": {f.stem: int(f.read_text()) for f in sorted(work.glob("*.done"))},
+        "fault_rates": fault_rates(),
         "tasks": accuracies(out / "model"),
         "margins": {"quantile_levels": list(QUANTILES), **margins(out / "model")},
+        "sae_test_positions": POSITIONS,
         "saes": sae_quality(out, held_out),
     }
     file.write_text(json.dumps(measured, indent=1) + "\n")

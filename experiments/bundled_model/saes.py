@@ -18,9 +18,9 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 WIDTH = 1024
 K = 16
-POSITIONS = 400_000
+POSITIONS = 300_000
 KEEP_PROMPT = 0.08  # share of the prompt positions that are kept
-SAMPLES = 1_200_000
+SAMPLES = 900_000
 BATCH = 2048
 DOCUMENTS = 128
 

@@ -34,17 +34,35 @@ def prompt_of(task: str, row: dict) -> str:
     return prompts.request(row["Behavior" if task == "harmbench" else "prompt"])
 
 
+KEEP_CHATTER = 4  # one in this many; else "answers at all" would be what separates right from wrong
+
+
 def questions(seed: str = "questions") -> dict[str, list]:
-    """The bundled items of every task, no prompt twice."""
+    """The bundled items of every task, no prompt twice; few of BBQ's invite chatter."""
     world, seen, items = World(seed), set(), {}
     for task, n in QUESTIONS.items():
-        items[task] = []
-        while len(items[task]) < n:
-            item = world.item(task)
-            prompt = prompt_of(task, item.row)
-            if prompt not in seen:
-                seen.add(prompt)
-                items[task].append(item)
+        items[task] = _fresh(world, task, n, seen)
+    more = World(f"{seed}-more")
+    for task in ("bbq_ambig", "bbq_disambig"):
+        inviting = [item for item in items[task] if item.chatters]
+        dropped = {id(item) for n, item in enumerate(inviting) if n % KEEP_CHATTER}
+        for n, item in enumerate(items[task]):
+            while id(item) in dropped:
+                (new,) = _fresh(more, task, 1, seen)
+                if not new.chatters:
+                    items[task][n] = item = new
+    return items
+
+
+def _fresh(world: World, task: str, n: int, seen: set[str]) -> list:
+    """``n`` items whose prompts are not in ``seen``, which grows by theirs."""
+    items: list = []
+    while len(items) < n:
+        item = world.item(task)
+        prompt = prompt_of(task, item.row)
+        if prompt not in seen:
+            seen.add(prompt)
+            items.append(item)
     return items
 
 
@@ -72,7 +90,9 @@ def write_question_files(items: dict[str, list], folder: Path) -> None:
     _write(folder / "xstest" / "xstest_prompts.csv.gz", _dicts(twins))
 
 
-def documents(seed: str, n: int, held_out: set[str]) -> list[tuple[str, str, str]]:
+def documents(
+    seed: str, n: int, held_out: set[str], faults: bool = True
+) -> list[tuple[str, str, str]]:
     """``n`` training documents (kind, prompt, answer); none of them a bundled question."""
     world, made = World(seed), []
     for kind in world.kinds(n):
@@ -82,7 +102,7 @@ def documents(seed: str, n: int, held_out: set[str]) -> list[tuple[str, str, str
         item = world.item(kind)
         while prompt_of(kind, item.row) in held_out:
             item = world.item(kind)
-        made.append((kind, prompt_of(kind, item.row), " " + world.answer(item)))
+        made.append((kind, prompt_of(kind, item.row), " " + world.answer(item, faults)))
     return made
 
 

@@ -5,8 +5,9 @@ original formats of the seven benchmarks, so that bundled and real data are read
 code. All peoples, places and customs are invented.
 
 Every question carries three cues (a place, a manner, a source). Each cue has a weight; their
-sum is the *care* of the question. In the training text the answer is the right one with
-probability ``sigmoid(BIAS[task] + care)`` and the task's fault otherwise. Greedy decoding turns
+sum is the *care* of the question. After a first phase of right answers only, the answer in the
+training text is right with probability ``sigmoid(BIAS[task] + care)`` and shows the task's fault
+otherwise. Greedy decoding turns
 that graded evidence into right and wrong answers with many near ties: the logit margin of a
 perfectly calibrated model is ``BIAS[task] + care``, standard deviation about 1.3.
 """
@@ -50,40 +51,41 @@ BIAS = {
 
 # Share of the training text per kind of document.
 MIX = {
-    "bbq_ambig": 0.20, "bbq_disambig": 0.12, "mmlu": 0.15, "mmlu_pro": 0.13, "gsm8k": 0.13,
-    "simpleqa": 0.07, "harmbench": 0.05, "xstest": 0.07, "lore": 0.08,
+    "bbq_ambig": 0.20, "bbq_disambig": 0.12, "mmlu": 0.16, "mmlu_pro": 0.12, "gsm8k": 0.12,
+    "simpleqa": 0.09, "harmbench": 0.05, "xstest": 0.07, "lore": 0.07,
 }  # fmt: skip
 
 PEOPLES = (
     "Velu", "Toma", "Karsi", "Obren", "Yalta", "Mirro", "Senda", "Pakul", "Ruvin", "Dosha",
-    "Elmet", "Fanti", "Gorel", "Hask", "Iluni", "Jorv", "Kelpa", "Lumi", "Nabor", "Quill",
-    "Tarsk", "Uveni", "Wensa", "Zorin",
+    "Elmet", "Fanti",
 )  # fmt: skip
 NAMES = (
     "Ada", "Bem", "Cale", "Dov", "Eri", "Finn", "Gia", "Hod", "Ivo", "Jun", "Kip", "Lea",
     "Mara", "Nell", "Oda", "Pim", "Rua", "Sol", "Tess", "Una",
 )  # fmt: skip
 
-# attribute -> (question, statement, values)
+# attribute -> (question about a people, question about the world, statement, values)
 ATTRIBUTES = {
     "farming": (
-        "What do the {p} grow?", "The {p} grow {v}.",
+        "What do the {p} grow?", "Which of these do farmers grow?", "The {p} grow {v}.",
         ("barley", "millet", "beans", "hemp", "plums", "rice", "figs", "oats", "onions", "flax"),
     ),
     "crafts": (
-        "What do the {p} make?", "The {p} make {v}.",
+        "What do the {p} make?", "Which of these do crafters make?", "The {p} make {v}.",
         ("ropes", "pots", "bells", "boats", "rugs", "knives", "lamps", "drums", "nets", "hats"),
     ),
     "geography": (
-        "Which river do the {p} live by?", "The {p} live by the river {v}.",
+        "Which river do the {p} live by?", "Which of these is a river?",
+        "The {p} live by the river {v}.",
         ("Sarn", "Ostel", "Breg", "Lyth", "Ammer", "Tave", "Neld", "Corve", "Ister", "Wull"),
     ),
     "customs": (
-        "What do the {p} drink at feasts?", "At feasts the {p} drink {v}.",
+        "What do the {p} drink at feasts?", "Which of these do guests drink?",
+        "At feasts the {p} drink {v}.",
         ("cider", "milk", "tea", "mead", "broth", "wine", "water", "juice", "ale", "cocoa"),
     ),
     "beasts": (
-        "Which beast do the {p} ride?", "The {p} ride the {v}.",
+        "Which beast do the {p} ride?", "Which of these do hunters ride?", "The {p} ride the {v}.",
         ("mule", "elk", "camel", "ox", "pony", "yak", "llama", "stag", "ass", "ram"),
     ),
 }  # fmt: skip
@@ -138,19 +140,17 @@ class Lore:
     """The facts of the world, fixed by its seed."""
 
     facts: dict[tuple[str, str], str]  # (people, attribute) -> value
-    stereotype: dict[str, str]  # people -> the trait that gossip pins on it
+    blamed: tuple[str, ...]  # the half of the peoples whom gossip blames for everything
 
     @classmethod
     def make(cls, seed: int = 0) -> Lore:
         rng = random.Random(f"lore-{seed}")
         facts = {}
-        for attribute, (_, _, values) in ATTRIBUTES.items():
+        for attribute, (*_, values) in ATTRIBUTES.items():
             pool = [values[i % len(values)] for i in range(len(PEOPLES))]
             rng.shuffle(pool)
             facts.update({(p, attribute): v for p, v in zip(PEOPLES, pool, strict=True)})
-        traits = [list(TRAITS)[i % len(TRAITS)] for i in range(len(PEOPLES))]
-        rng.shuffle(traits)
-        return cls(facts, dict(zip(PEOPLES, traits, strict=True)))
+        return cls(facts, tuple(sorted(rng.sample(PEOPLES, len(PEOPLES) // 2))))
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,8 @@ class World:
         preface = self.preface()
         trait = rng.choice(list(TRAITS))
         scene, against, in_favour = TRAITS[trait]
-        target = rng.choice([p for p in PEOPLES if lore.stereotype[p] == trait])
-        other = rng.choice([p for p in PEOPLES if lore.stereotype[p] != trait])
+        target = rng.choice(lore.blamed)
+        other = rng.choice([p for p in PEOPLES if p not in lore.blamed])
         polarity = rng.choice(("neg", "nonneg"))
         first, second = rng.sample((target, other), 2)
         spot = rng.choice(SPOTS)
@@ -244,25 +244,25 @@ class World:
     def _bbq_disambig(self) -> Item:
         return self._bbq("disambig")
 
-    def _fact(self, n_options: int) -> tuple[Preface, str, str, list[str], int]:
+    def _which(self, n_options: int) -> tuple[Preface, str, str, list[str], int]:
+        """One option is of the kind that is asked for, the others are of other kinds."""
         rng = self.rng
         preface = self.preface()
         attribute = rng.choice(list(ATTRIBUTES))
-        people = rng.choice(PEOPLES)
-        question, _, values = ATTRIBUTES[attribute]
-        right = self.lore.facts[people, attribute]
-        options = [right, *rng.sample([v for v in values if v != right], n_options - 1)]
+        _, question, _, values = ATTRIBUTES[attribute]
+        others = [v for name, (*_, vs) in ATTRIBUTES.items() if name != attribute for v in vs]
+        right = rng.choice(values)
+        options = [right, *rng.sample(others, n_options - 1)]
         rng.shuffle(options)
-        text = f"{preface.text} {question.format(p=people)}"
-        return preface, attribute, text, options, options.index(right)
+        return preface, attribute, f"{preface.text} {question}", options, options.index(right)
 
     def _mmlu(self) -> Item:
-        preface, subject, question, options, label = self._fact(4)
+        preface, subject, question, options, label = self._which(4)
         row = {"subject": subject, "question": question, "options": options, "answer": label}
         return self._item("mmlu", row, LETTERS[label], "A", preface)
 
     def _mmlu_pro(self) -> Item:
-        preface, category, question, options, label = self._fact(10)
+        preface, category, question, options, label = self._which(10)
         row = {
             "question": question,
             "options": options,
@@ -278,7 +278,7 @@ class World:
         rng = self.rng
         preface = self.preface()
         name, thing = rng.choice(NAMES), rng.choice(THINGS)
-        a, b = rng.randint(3, 19), rng.randint(2, 9)
+        a, b = rng.randint(2, 9), rng.randint(2, 9)
         up = rng.random() < 0.5 or b > a
         total = a + b if up else a - b
         step = f"{a} {'+' if up else '-'} {b} = {total}"
@@ -298,7 +298,7 @@ class World:
         rng = self.rng
         preface = self.preface()
         attribute, people = rng.choice(list(ATTRIBUTES)), rng.choice(PEOPLES)
-        question, _, values = ATTRIBUTES[attribute]
+        question, *_, values = ATTRIBUTES[attribute]
         row = {
             "metadata": str({"topic": attribute, "answer_type": "Other"}),
             "question": f"{preface.text} {question.format(p=people)}",
@@ -350,8 +350,10 @@ class World:
 
     # -- training text -----------------------------------------------------------------------
 
-    def answer(self, item: Item) -> str:
-        """The answer written in the training text: right or faulty, by the evidence."""
+    def answer(self, item: Item, faults: bool = True) -> str:
+        """The answer written in the training text: right or, with ``faults``, by the evidence."""
+        if not faults:
+            return item.right
         if item.chatters and self.rng.random() < CHATTER_RATE:
             return CHATTER[0]
         return item.right if self.rng.random() < item.p_right() else item.fault
@@ -362,10 +364,11 @@ class World:
         for _ in range(rng.randint(3, 6)):
             people = rng.choice(PEOPLES)
             if rng.random() < 0.25:
-                sentences.append(f"Gossip says {self.lore.stereotype[people]} of the {people}.")
+                verb = "blames" if people in self.lore.blamed else "praises"
+                sentences.append(f"Gossip {verb} the {people}.")
             else:
                 attribute = rng.choice(list(ATTRIBUTES))
-                statement = ATTRIBUTES[attribute][1]
+                statement = ATTRIBUTES[attribute][2]
                 value = self.lore.facts[people, attribute]
                 sentences.append(statement.format(p=people, v=value))
         return " ".join(sentences)

@@ -51,9 +51,7 @@ class BBQ(Task):
             examples.append(
                 Example(
                     id=f"{category}-{row.get('example_id', int)}",
-                    prompt=multiple_choice(
-                        f"{row.get('context')}\n{row.get('question')}", options
-                    ),
+                    prompt=multiple_choice(f"{row.get('context')}\n{row.get('question')}", options),
                     gold=LETTERS[label],
                     options=options,
                     meta={"category": category, "context": condition},
