@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from corrsteer.selectors.correlation import Correlation
 from corrsteer.stats.moments import FeatureMoments, shuffles
 
-DATASETS, N, WIDTH, SHUFFLES = 200, 60, 40, 99
+DATASETS, N, WIDTH, SHUFFLES = 500, 60, 40, 99
 
 
 def stats_of(seed: int, effect: float):

@@ -59,6 +59,13 @@ def test_bootstrap_agrees_with_scipy():
     assert got == pytest.approx(want, abs=0.05 * standard_error)
 
 
+@pytest.mark.parametrize(("wins", "n"), [(1, 4), (3, 7), (13, 20)])
+def test_bootstrap_of_zeros_and_ones_is_binomial(wins, n):
+    steered = (np.arange(n) >= n - wins).astype(float)
+    got = paired_bootstrap_ci(np.zeros(n), steered, seed=0, draws=20_000)
+    assert got == pytest.approx(sps.binom.ppf([0.025, 0.975], n, wins / n) / n, abs=1e-12)
+
+
 def test_bootstrap_uses_the_pairing():
     """A gain of exactly 0.25 on every sample has no spread, however much the scores vary."""
     base = np.random.default_rng(0).integers(0, 3, size=40) / 4

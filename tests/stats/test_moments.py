@@ -121,8 +121,10 @@ def test_rounding_in_the_last_bit_is_no_variation():
 def test_a_constant_shuffle_has_r_exactly_zero():
     rng = np.random.default_rng(SEED)
     y = rng.random(100)
-    s = stream(rng.random((100, 4)), y, np.full((100, 1), 0.3), batch=9).finish(0)
-    np.testing.assert_array_equal(s.max_shuffled_r, [0.0])
+    same = np.full((100, 2), 0.3)
+    same[::3, 1] = np.nextafter(0.3, 1)
+    s = stream(rng.random((100, 4)), y, same, batch=9).finish(0)
+    np.testing.assert_array_equal(s.max_shuffled_r, [0.0, 0.0])
 
 
 def test_only_right_answers_with_varying_scores():
@@ -181,7 +183,7 @@ def test_wrong_shapes_and_ranges_are_our_mistakes(z, y, y_shuffled):
         FeatureMoments(2, 1).update(z, y, y_shuffled)
 
 
-def test_saving_restores_the_state_and_shares_nothing(tmp_path):
+def test_saving_restores_the_state(tmp_path):
     rng = np.random.default_rng(SEED)
     z, y = rng.random((40, 3)), rng.random(40)
     y_shuffled = shuffles(y, 2, seed=0)
@@ -189,12 +191,34 @@ def test_saving_restores_the_state_and_shares_nothing(tmp_path):
     np.savez(tmp_path / "moments.npz", **first.to_arrays())
     with np.load(tmp_path / "moments.npz") as saved:
         restored = FeatureMoments.from_arrays(saved)
-    kept = first.to_arrays()
-    restored.update(z[20:], y[20:], y_shuffled[20:])
+    for moments in (first, restored):
+        moments.update(z[20:], y[20:], y_shuffled[20:])
     for name, array in first.to_arrays().items():
-        np.testing.assert_array_equal(array, kept[name])
-    first.update(z[20:], y[20:], y_shuffled[20:])
+        np.testing.assert_array_equal(array, restored.to_arrays()[name])
     np.testing.assert_array_equal(restored.finish(0).r, first.finish(0).r)
+
+
+def test_saved_arrays_are_nobodys_state():
+    rng = np.random.default_rng(SEED)
+    z, y = rng.random((40, 3)), rng.random(40)
+    first = stream(z, y, y[:, None], batch=7)
+    saved = first.to_arrays()
+    before = {name: array.copy() for name, array in saved.items()}
+    FeatureMoments.from_arrays(saved).update(z, y, y[:, None])
+    first.update(z, y, y[:, None])
+    for name, array in saved.items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_r_stays_within_one():
+    """Rounding puts some of these perfect correlations at 1 + 2e-16."""
+    rng = np.random.default_rng(SEED)
+    y = rng.random(11)
+    z = y[:, None] * rng.random(200)
+    s = stream(z, y, 1 - y[:, None], batch=4).finish(0)
+    assert s.r.max() <= 1
+    np.testing.assert_allclose(s.r, 1, atol=1e-12)
+    assert s.max_shuffled_r[0] == pytest.approx(-1, abs=1e-12)
 
 
 def test_merge_changes_neither_side_and_empty_is_neutral():

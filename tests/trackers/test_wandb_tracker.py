@@ -7,6 +7,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -89,6 +90,21 @@ def test_a_failing_wandb_is_reported_once_and_stops_nothing(tmp_path, monkeypatc
     handle.close("done")
     assert [r.levelname for r in caplog.records] == ["WARNING"]
     assert "wandb failed" in caplog.text
+
+
+def test_a_run_that_breaks_midway_goes_quiet(tmp_path, monkeypatch, caplog):
+    class Broken:
+        def log(self, values):
+            raise OSError("disk full")
+
+    fake = SimpleNamespace(init=lambda **_: Broken(), Settings=lambda **_: None)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    handle = Wandb().open(tmp_path, {}, "bbq")
+    for _ in range(3):
+        handle.log({"gain": 1.0})
+    handle.close("done")
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert "disk full" in caplog.text
 
 
 def test_an_unknown_mode_is_refused():

@@ -1,0 +1,81 @@
+"""Bad input on the real command line: one clear line, exit code 2, before any compute."""
+
+import json
+import os
+import shutil
+
+import pytest
+from test_main_job import ROOT, type_command
+
+BUNDLED = ROOT / "src" / "corrsteer" / "bundled"
+
+
+def refused(home, words, cwd=ROOT):
+    done = type_command(
+        f"python -m src.main {words} cache={home}/cache hydra.run.dir={home}/run", cwd=cwd
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+    assert "Traceback" not in done.stderr
+    return line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("task=bqb", "did you mean bbq"),
+        ("coeff=1", "did you mean coef"),
+        ("task.contxt=both", "did you mean"),
+        ("task.context=most", "ambig, disambig, both"),
+        ("layers=9", "0..5"),
+        ("layers=[1,-1]", "layers"),
+        ("layers=4-2", "layers"),
+        ("data=no/such/folder", "does not exist"),
+        ("sae=folder sae.path=no/such/folder", "no/such/folder"),
+        ("model.path=./no/such/model", "no such folder"),
+        ("coef=nan", "coef"),
+        ("coef=high", "coef"),
+        ("limit=0", "limit"),
+    ],
+)
+def test_settings(tmp_path, words, message):
+    assert message in refused(tmp_path, words)
+    assert not list(tmp_path.glob("cache/*/*/answers.parquet"))
+
+
+def test_an_sae_of_another_width(tmp_path, tiny_saes):
+    line = refused(tmp_path, f"sae=folder sae.path={tiny_saes} layers=[0]")
+    assert "width 32" in line
+    assert "width 128" in line
+
+
+def test_a_layer_without_an_sae(tmp_path):
+    shutil.copytree(BUNDLED / "saes" / "layer_2", tmp_path / "saes" / "layer_2")
+    line = refused(tmp_path, f"sae=folder sae.path={tmp_path}/saes layers=[2,3]")
+    assert "layer 3" in line
+
+
+def test_nothing_right_and_nothing_wrong(tmp_path):
+    rows = "".join(f"\"{{'topic': 'x'}}\",Which hat {n}?,nothing\n" for n in range(40))
+    (tmp_path / "x.csv").write_text("metadata,question,true_answer\n" + rows)
+    line = refused(tmp_path, f"task=simpleqa data={tmp_path}/x.csv")
+    assert "no answer is right" in line
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert status["error"] in line
+
+
+def test_a_malformed_row(tmp_path):
+    (tmp_path / "x.jsonl").write_text("{}\n")
+    assert "x.jsonl, line 1" in refused(tmp_path, f"data={tmp_path}/x.jsonl")
+
+
+def test_a_cache_that_cannot_be_written(tmp_path):
+    (tmp_path / "cache").write_text("a file stands in its way")
+    assert "cache" in refused(tmp_path, "coef=1")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_write_permission(tmp_path):
+    (tmp_path / "cache").mkdir(mode=0o500)
+    assert "cannot write" in refused(tmp_path, "coef=1")
