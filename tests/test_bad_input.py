@@ -7,6 +7,8 @@ import shutil
 import pytest
 from test_main_job import ROOT, type_command
 
+pytestmark = pytest.mark.slow
+
 BUNDLED = ROOT / "src" / "corrsteer" / "bundled"
 
 

@@ -47,8 +47,9 @@ Generated without end by `world.py`; no bundled question occurs in it. Share of 
 Lore are plain statements about the peoples. The first {clean:,} steps show right answers only;
 after that the answers carry faults. Every question names a place, a manner and a source
 ("Told hastily in the court, from a dream: ..."). Each of these {cues} cues has a weight between
--1.2 and 1.2; their sum is the *care* of the question (standard deviation about 1.3). The answer in the text is right with probability
-sigmoid(log-odds + care) and shows the task's fault otherwise:
+-1.2 and 1.2; their sum is the *care* of the question (standard deviation about 1.3). The answer
+in the text is right with probability sigmoid(log-odds + care) and shows the task's fault
+otherwise:
 
 | Task | Fault | Share of faulty answers in the text |
 |---|---|---|
@@ -118,9 +119,9 @@ def write(measurements: Path, out: Path, target: Path) -> None:
             width=config["hidden_size"], heads=config["num_attention_heads"],
             mlp=config["intermediate_size"], positions=config["max_position_embeddings"],
             vocabulary=config["vocab_size"], steps=m["steps"], documents=train.DOCUMENTS,
-            lr=train.PEAK_LR, seed=train.SEED, prompt_weight=train.PROMPT_WEIGHT, first_weight=train.FIRST_WEIGHT,
-            answer_weight=train.ANSWER_WEIGHT, end_weight=train.END_WEIGHT,
-            lore_weight=train.LORE_WEIGHT,
+            lr=train.PEAK_LR, seed=train.SEED, prompt_weight=train.PROMPT_WEIGHT,
+            first_weight=train.FIRST_WEIGHT, answer_weight=train.ANSWER_WEIGHT,
+            end_weight=train.END_WEIGHT, lore_weight=train.LORE_WEIGHT,
             first=m["loss"]["first_100"], last=m["loss"]["last_100"], 
             cues=cues, chatter=world.CHATTER_SOURCE, chatter_rate=world.CHATTER_RATE,
             hum=world.CHATTER[0], keep_chatter=text.KEEP_CHATTER, k=saes.K, features=saes.WIDTH,

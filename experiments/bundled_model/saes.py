@@ -119,7 +119,10 @@ def train(work: Path, out: Path, held_out: set[str], n_positions: int = POSITION
     )
     names = {f"layer_{layer}": layer for layer in data}
     saes = MultiSAETrainer(
-        config, {n: sae(layer) for n, layer in names.items()}, names, data_provider=_batches(data, 0)
+        config,
+        {n: sae(layer) for n, layer in names.items()},
+        names,
+        data_provider=_batches(data, 0),
     ).fit()
     for name, trained in saes.items():
         trained.save_inference_model(out / "saes" / name)

@@ -163,8 +163,11 @@ class Cached:
                 )
         found = []
         for n in layers:
-            entry = self.store.get("collect", keys[n], lambda f, n=n: _save_stats(made[n], f))
-            found.append(_load_stats(entry))
+
+            def write(folder: Path, n: int = n) -> None:
+                _save_stats(made[n], folder)
+
+            found.append(_load_stats(self.store.get("collect", keys[n], write)))
         return found
 
     def _loaded_saes(self, layers: Sequence[int]) -> dict[int, Any]:

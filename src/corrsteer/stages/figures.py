@@ -51,12 +51,11 @@ def arms(rows: Sequence[Mapping[str, Any]], chance: float | None) -> dict:
     if chance is not None:
         lines.append(_line("x", 100 * chance, "chance"))
         reach.append(100 * chance)
-    room = max(1, 0.04 * (max(reach) - min(reach)))
     figure.update_layout(shapes=lines, height=70 + 34 * len(rows))
     figure.update_xaxes(
         title="accuracy on the test split",
         ticksuffix=" %",
-        range=[min(reach) - room, max(reach) + room],
+        range=_around(reach),
     )
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return _finish(figure, left=96)
@@ -117,21 +116,6 @@ def accuracy_by_coef(series: Sequence[Sequence[Mapping[str, Any]]]) -> dict:
     """
     figure = go.Figure()
     for symbol, jobs in zip(_repeat(SYMBOLS), series, strict=False):
-        draws = [
-            (j["coef"], a) for j in jobs for n, a in j["arms"].items() if n.startswith("random")
-        ]
-        figure.add_scatter(
-            x=[x for x, _ in draws],
-            y=[100 * arm["accuracy"] for _, arm in draws],
-            mode="markers",
-            marker={
-                "color": COLOUR["random"],
-                "symbol": "circle-open",
-                "size": 7,
-                "line_width": 1.5,
-            },
-            hovertemplate="random draw at coef %{x}: %{y:.1f} %<extra></extra>",
-        )
         steered = [j["arms"]["steered"] for j in jobs]
         accuracy = [100 * arm["accuracy"] for arm in steered]
         figure.add_scatter(
@@ -150,13 +134,31 @@ def accuracy_by_coef(series: Sequence[Sequence[Mapping[str, Any]]]) -> dict:
             },
             hovertemplate="steered at coef %{x}: %{y:.1f} %<extra></extra>",
         )
+        draws = [
+            (j["coef"], a) for j in jobs for n, a in j["arms"].items() if n.startswith("random")
+        ]
+        figure.add_scatter(
+            x=[x for x, _ in draws],
+            y=[100 * arm["accuracy"] for _, arm in draws],
+            mode="markers",
+            marker={
+                "color": COLOUR["random"],
+                "symbol": "circle-open",
+                "size": 7,
+                "line_width": 1.5,
+            },
+            hovertemplate="random draw at coef %{x}: %{y:.1f} %<extra></extra>",
+        )
         _ring(figure, [(j["coef"], y) for j, y in zip(jobs, accuracy, strict=True) if j["chosen"]])
     unsteered = series[0][0]["arms"]
     lines = [_line("y", 100 * unsteered["baseline"]["accuracy"], "baseline")]
     if "constrained" in unsteered:
         lines.append(_line("y", 100 * unsteered["constrained"]["accuracy"], "constrained"))
     figure.update_layout(shapes=lines, height=340)
-    figure.update_yaxes(title="accuracy on test", ticksuffix=" %")
+    arms = [arm for jobs in series for job in jobs for arm in job["arms"].values()]
+    reach = [100 * arm["accuracy"] for arm in arms]
+    reach += [100 * bound for jobs in series for j in jobs for bound in j["arms"]["steered"]["ci"]]
+    figure.update_yaxes(title="accuracy on test", ticksuffix=" %", range=_around(reach))
     return _finish(_coef_axis(figure, series))
 
 
@@ -193,6 +195,12 @@ def _ring(figure: go.Figure, points: list[tuple[float, float]]) -> None:
         marker={"color": "var(--text)", "symbol": "circle-open", "size": 20, "line_width": 1.5},
         hoverinfo="skip",
     )
+
+
+def _around(values: Sequence[float]) -> list[float]:
+    """An axis range with some room on both sides; Plotly's own may end on a reference line."""
+    room = max(1, 0.04 * (max(values) - min(values)))
+    return [min(values) - room, max(values) + room]
 
 
 def _line(axis: str, at: float, name: str) -> dict:

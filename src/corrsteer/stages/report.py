@@ -151,7 +151,9 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     table = pd.DataFrame(rows).assign(chosen=False)
     table = table.astype(dict.fromkeys(("seed", "fixed", "broken"), "Int64"))
     for _, group in table[table["state"] == "done"].groupby(list(QUESTION)):
-        table.loc[best_by_validation(group).name, "chosen"] = True
+        best = best_by_validation(group)
+        assert best is not None  # a done job has a validation accuracy
+        table.loc[best.name, "chosen"] = True
     return table
 
 

@@ -96,7 +96,7 @@ class FeatureMoments:
             self.y_shift = outcomes.mean(axis=0)
         outcomes -= self.y_shift
         d = z - self.z_shift  # float64, because the shift is
-        self.counts += b, np.count_nonzero(right)
+        self.counts += np.array([b, np.count_nonzero(right)])
         self.products += np.column_stack([np.ones(b), right, outcomes]).T @ d
         self.z_sq += np.einsum("bd,bd->d", d, d)
         self.y_sum += outcomes.sum(axis=0)
