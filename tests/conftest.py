@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Test files run side by side; threads of one would only slow the others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 WIDTH, LAYERS = 32, 3
 

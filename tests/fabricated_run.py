@@ -111,7 +111,7 @@ def _answers(dice, n_test, coef, fixed, broken, hostile, options) -> list[dict]:
             "C. it is not known\nAnswer:"
         )
         answer = " C" if right else (" Perhaps it was" if invalid else " A")
-        if hostile and split == "test":
+        if hostile and split == "test" and arm in ("baseline", "steered"):
             prompt += HOSTILE[sample % len(HOSTILE)]
             answer += HOSTILE[(sample + 3) % len(HOSTILE)]
         rows.append(

@@ -79,7 +79,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile") / "run"
-    fabricate_run(folder, n_test=200, fixed=0.3, hostile=True)
+    fabricate_run(folder, n_test=120, fixed=0.3, hostile=True)
     return write_run_report(folder)
 
 

@@ -169,7 +169,7 @@ def test_page_is_self_contained(run: Path) -> None:
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
-    fabricate_run(tmp_path / "run", hostile=True)
+    fabricate_run(tmp_path / "run", n_test=120, fixed=0.3, hostile=True)
     page = Page(report.write_run_report(tmp_path / "run"))
     assert len(page.scripts) == 2  # plotly.js and ours
     assert not any(tag == "img" or name.startswith("on") for tag, name, _ in page.attributes)
