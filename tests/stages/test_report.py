@@ -333,3 +333,7 @@ def test_what_was_swept_shows_without_a_curve_over_coef(tmp_path: Path) -> None:
 )
 def test_numbers_as_text(write, value, text: str) -> None:
     assert write(value).replace("\N{NO-BREAK SPACE}", " ") == text
+
+
+def test_a_number_reads_the_same_from_numpy_and_from_python():
+    assert pages.points(pd.Series([0.0715])[0]) == pages.points(0.0715) == "+7.1"

@@ -33,7 +33,8 @@ def pct(share: float | None) -> str:
 
 def points(share: float | None) -> str:
     """A difference of shares in percentage points, signed."""
-    return _ABSENT if share is None else _minus(f"{round(100 * share, 1) + 0.0:+.1f}")
+    # float(): NumPy's scalars round 7.15 another way, and one number would read two ways.
+    return _ABSENT if share is None else _minus(f"{round(100 * float(share), 1) + 0.0:+.1f}")
 
 
 def r_value(r: float | None) -> str:
