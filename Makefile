@@ -39,7 +39,7 @@ check: $(STAMP) ## style and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-model: $(STAMP) ## train the bundled model and its SAEs anew (90 minutes on 2 cores)
+model: $(STAMP) ## train the bundled model and its SAEs anew (about 45 minutes on 2 cores)
 	$(PY) experiments/bundled_model/train.py
 
 bench: $(STAMP) ## time generation, with and without steering

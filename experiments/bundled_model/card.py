@@ -20,7 +20,7 @@ act on, and one SAE for every layer. It exists so that the whole method can be s
 on a laptop. **It says nothing about real models.** All peoples, places and customs are invented;
 no real group is stereotyped.
 
-    make model      # trains everything again; about an hour on two cores; resumes when stopped
+    make model      # trains everything again; about 45 minutes on two cores; resumes when stopped
 
 This page is written by `card.py` from `measurements.json`. Nothing in this folder looks at
 steering results: the recipe was fixed by accuracy and logit margins.

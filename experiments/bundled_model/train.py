@@ -3,7 +3,7 @@
     python experiments/bundled_model/train.py            # everything; resumes where it stopped
     python experiments/bundled_model/train.py --fresh    # from nothing
 
-Costs about an hour on two cores. Every step's data come from its step number alone, so a run
+Costs about 45 minutes on two cores. Every step's data come from its step number alone, so a run
 killed and resumed sees what an undisturbed one sees. Nothing here looks at steering results:
 the recipe was fixed by accuracy and logit margins.
 """
