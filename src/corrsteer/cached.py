@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -29,6 +31,8 @@ from corrsteer.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 CONTEXT_SAMPLES = 400  # samples of the selection split searched for a feature's contexts
 
@@ -75,7 +79,7 @@ class Cached:
         missing = {arm: p for arm, p in plans.items() if not self.store.has("generate", keys[arm])}
         made: dict[str, pd.DataFrame] = {}
         if missing:
-            label = f"answer {what} ({len(missing)} arm{'s' * (len(missing) > 1)})"
+            label = f"answer {what}, {len(missing)} arm{'s' * (len(missing) > 1)}"
             with progress(label, len(examples)) as on_batch:
                 made = generate(
                     self.model,
@@ -253,14 +257,19 @@ def _load_stats(folder: Path) -> LayerStats:
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Any]:
-    """A bar on a terminal; elsewhere one line when the stage is done."""
+    """A bar while a stage runs, on a terminal only; one line when it is done, everywhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console, start = Console(stderr=True), time.monotonic()
     columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
     with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.update(task, completed=done)
+    log.info("%s: %d samples in %.1f s", label, total, time.monotonic() - start)

@@ -49,6 +49,11 @@ def test_draws_layers_and_seeds_are_independent(vary):
     assert chi2_contingency(table[np.ix_(live, live)]).pvalue > 0.001
 
 
+def test_the_next_draw_is_not_the_next_seed():
+    here = [random_features(STATS, [chosen(1, 3)], draw=i + 1, seed=0) for i in range(40)]
+    assert here != [random_features(STATS, [chosen(1, 3)], draw=i, seed=1) for i in range(40)]
+
+
 def test_only_the_chosen_layers_and_the_same_whatever_the_others():
     alone = random_features(STATS, [chosen(1, 3)], draw=4, seed=7)
     together = random_features(STATS[::-1], [chosen(2, 0), chosen(1, 3)], draw=4, seed=7)
