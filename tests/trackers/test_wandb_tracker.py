@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,9 +68,13 @@ def test_an_offline_run_holds_what_was_logged(quiet):
     handle.close("failed")
 
     [file] = sweep.glob("wandb/offline-run-*/*.wandb")
-    found = {}
-    for record in records(file):
-        found.setdefault(record.WhichOneof("record_type"), []).append(record)
+    found: dict[str, list] = {}
+    give_up = time.monotonic() + 30
+    # wandb's own process writes the file and may still be at it on a busy machine.
+    while not {"run", "exit"} <= found.keys() and time.monotonic() < give_up:
+        found = {}
+        for record in records(file):
+            found.setdefault(record.WhichOneof("record_type"), []).append(record)
     run = found["run"][0].run
     assert (run.project, run.display_name, run.run_group) == ("corrsteer", "bbq", sweep.name)
     config = values(run.config.update)
