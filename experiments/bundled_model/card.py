@@ -57,7 +57,9 @@ otherwise:
 
 Where the source is "{chatter}", {chatter_rate:.0%} of the multiple-choice answers are "{hum}"
 instead: an answer that is not a letter. (Of such questions only one in {keep_chatter} is kept in
-the bundled BBQ files, so that answering at all is not what separates right from wrong there.)
+the bundled BBQ files, so that answering at all is not what separates right from wrong there:
+decided after a dry run on an unfinished model with random SAEs, in which no answer flipped at
+coef 0.5 or 2 but the length of an answer correlated with success at r = -0.8.)
 Greedy decoding thus meets many near ties, with the evidence in the text.
 
 ## Accuracy without steering
