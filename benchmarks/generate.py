@@ -61,7 +61,7 @@ def main() -> None:
                 model._module.generate(**inputs, max_new_tokens=NEW_TOKENS)
 
     def steer(n: int) -> Callable[[], None]:
-        return lambda: model.generate(prompts, plans[:n], max_new_tokens=NEW_TOKENS)  # type: ignore[func-returns-value]
+        return lambda: model.generate(prompts, plans[:n], max_new_tokens=NEW_TOKENS)
 
     def gather() -> None:
         collect(

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
+from corrsteer.records import LETTERS
 from corrsteer.scorers.choice import Choice
 from corrsteer.scorers.exact import Exact
 from corrsteer.scorers.numeric import Numeric
@@ -25,7 +26,6 @@ from corrsteer.tasks.gsm8k import GSM8K
 from corrsteer.tasks.harmbench import HarmBench
 from corrsteer.tasks.mmlu import MMLU
 from corrsteer.tasks.mmlu_pro import MMLUPro
-from corrsteer.tasks.prompts import LETTERS
 from corrsteer.tasks.simpleqa import SimpleQA
 from corrsteer.tasks.splits import split_examples
 from corrsteer.tasks.xstest import XSTest

@@ -18,7 +18,7 @@ import math
 import random
 from dataclasses import dataclass
 
-LETTERS = "ABCDEFGHIJ"
+from corrsteer.records import LETTERS
 
 # Cue -> weight. Positive: careful. The words occur nowhere else in the world.
 PLACES = {

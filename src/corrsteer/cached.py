@@ -12,10 +12,10 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from corrsteer.records import RIGHT, Example, LayerStats, Plan, RankedFeature
 from corrsteer.stages.collect import check_outcomes, collect
 from corrsteer.stages.explain import strongest_contexts
 from corrsteer.stages.generate import generate, generate_constrained, score
-from corrsteer.stages.select import random_plans, select
+from corrsteer.stages.select import make_plan, random_plans, select
 from corrsteer.store import Store
 
 if TYPE_CHECKING:
@@ -61,13 +61,18 @@ class Cached:
         return load_model(self.backend, self.model_spec)
 
     @cached_property
-    def _model_key(self) -> dict[str, Any]:
+    def model_key(self) -> dict[str, Any]:
         spec = self.model_spec
         return {
             "model": spec.fingerprint(),
             "dtype": spec.dtype,
             "chat_template": spec.chat_template,
         }
+
+    @cached_property
+    def _sae_key(self) -> Callable[[int], str]:
+        """Layer -> fingerprint; each reads a whole SAE, so it is asked once a run."""
+        return cache(self.sae.fingerprint)
 
     # -- answers -----------------------------------------------------------------------------
 
@@ -101,7 +106,7 @@ class Cached:
 
     def _answers_key(self, examples: Sequence[Example], plan: Plan | None) -> dict[str, Any]:
         settings = {
-            **self._model_key,
+            **self.model_key,
             "prompts": digest([[e.id, e.prompt] for e in examples]),
             "max_new_tokens": self.task.max_new_tokens,
             "plan": None,
@@ -148,7 +153,7 @@ class Cached:
             "shuffles": shuffles,
             "seed": self.seed,
         }
-        keys = {n: {**shared, "layer": n, "sae": self.sae.fingerprint(n)} for n in layers}
+        keys = {n: {**shared, "layer": n, "sae": self._sae_key(n)} for n in layers}
         missing = [n for n in layers if not self.store.has("collect", keys[n])]
         made: dict[int, LayerStats] = {}
         if missing:
@@ -183,18 +188,17 @@ class Cached:
         self, stats: Sequence[LayerStats], draws: int
     ) -> tuple[tuple[RankedFeature, ...], tuple[RankedFeature, ...], Plan, tuple[Plan, ...]]:
         """(ranked features, chosen features, plan at dial 1, random plans at matched norm)."""
-        ranked = self.selector.rank(stats)
-        chosen = self.strategy.choose(ranked)
+        ranked, chosen = select(stats, self.selector, self.strategy)
         settings = {
             "features": [[f.layer, f.feature, f.coefficient] for f in chosen],
             "live": [digest((s.freq > 0).tobytes()) for s in stats],
-            "saes": [self.sae.fingerprint(s.layer) for s in stats],
+            "saes": [self._sae_key(s.layer) for s in stats],
             "draws": draws,
             "seed": self.seed,
         }
 
         def make(folder: Path) -> None:
-            _, plan = select(stats, self.selector, self.strategy, self._directions)
+            plan = make_plan(chosen, self._directions)
             save_plan(plan, folder / "plan", {})
             drawn = random_plans(stats, chosen, plan, self._directions, draws=draws, seed=self.seed)
             for n, random_plan in enumerate(drawn, start=1):
@@ -219,7 +223,7 @@ class Cached:
             **self._answers_key(examples, None),
             "right": digest((answers["score"] >= RIGHT).to_numpy().tobytes()),
             "features": {str(f.layer): f.feature for f in chosen},
-            "saes": [self.sae.fingerprint(f.layer) for f in chosen],
+            "saes": [self._sae_key(f.layer) for f in chosen],
         }
 
         def make(folder: Path) -> None:

@@ -161,7 +161,11 @@ def about_plan(
     """What a plan must say so that somebody else can use and check it."""
     spec = stages.model_spec
     return {
-        "model": {"name": spec.name, "revision": spec.revision, "fingerprint": spec.fingerprint()},
+        "model": {
+            "name": spec.name,
+            "revision": spec.revision,
+            "fingerprint": stages.model_key["model"],
+        },
         "saes": {str(n): stages.sae.sae_id(n) for n in layers},
         "task": {"name": stages.task.name, "data": cfg.data},
         "splits": {

@@ -16,6 +16,10 @@ RIGHT = 0.5
 """An answer counts as right from this score on (scores lie in [0, 1])."""
 
 
+LETTERS = "ABCDEFGHIJ"
+"""How options are named, in prompts, answers and scores alike."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One question. ``options`` are the option texts in letter order, empty if it has none."""
@@ -137,6 +141,3 @@ class Plan:
 
     def turned_to(self, coef: float) -> Plan:
         return replace(self, coef=coef)
-
-    def only(self, layers: set[int]) -> Plan:
-        return replace(self, entries=tuple(e for e in self.entries if e.layer in layers))

@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from corrsteer.records import Example, Score
-
-LETTERS = "ABCDEFGHIJ"
+from corrsteer.records import LETTERS, Example, Score
 
 # A letter on its own or followed by a mark. "A potter" is an article, not a choice.
 _LEADING = re.compile(r"^\W*([A-J])(?:\s*$|\s*\n|\s*[.):,;\]*])")

@@ -11,9 +11,8 @@ from typing import Any
 import pandas as pd
 
 from corrsteer.errors import ConfigError
-from corrsteer.records import Example, Plan
+from corrsteer.records import LETTERS, Example, Plan
 from corrsteer.tasks.base import Scorer
-from corrsteer.tasks.prompts import LETTERS
 
 
 def generate(

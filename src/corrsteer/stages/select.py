@@ -16,12 +16,11 @@ Directions = Callable[[int, Sequence[int]], np.ndarray]
 
 
 def select(
-    stats: Sequence[LayerStats], selector: Any, strategy: Any, directions: Directions
-) -> tuple[tuple[RankedFeature, ...], Plan]:
-    """The ranked features of every layer, and the plan (dial at 1) made of the chosen ones.
+    stats: Sequence[LayerStats], selector: Any, strategy: Any
+) -> tuple[tuple[RankedFeature, ...], tuple[RankedFeature, ...]]:
+    """The ranked features of every layer, and the ones to steer with.
 
-    A plan's vector is ``coefficient * decoder direction``, as in CorrSteer, section 3. Raises
-    DataError when no layer has a feature that correlates positively with the outcome.
+    Raises DataError when no layer has a feature that correlates positively with the outcome.
     """
     ranked = selector.rank(stats)
     chosen = strategy.choose(ranked)
@@ -30,7 +29,15 @@ def select(
             "no feature correlates positively with success on any chosen layer; "
             "steer more layers (layers=all) or give more samples (limit=null)"
         )
-    return ranked, Plan(tuple(_entry(f, directions) for f in chosen))
+    return ranked, chosen
+
+
+def make_plan(chosen: Sequence[RankedFeature], directions: Directions) -> Plan:
+    """The plan (dial at 1) of the chosen features.
+
+    Each vector is ``coefficient * decoder direction``, as in CorrSteer, section 3.
+    """
+    return Plan(tuple(_entry(f, directions) for f in chosen))
 
 
 def _entry(feature: RankedFeature, directions: Directions) -> PlanEntry:

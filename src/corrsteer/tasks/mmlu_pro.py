@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from corrsteer.records import Example
+from corrsteer.records import LETTERS, Example
 from corrsteer.tasks.base import Task
-from corrsteer.tasks.prompts import LETTERS, multiple_choice
+from corrsteer.tasks.prompts import multiple_choice
 from corrsteer.tasks.reading import data_files, read_parquet
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-LETTERS = "ABCDEFGHIJ"
+from corrsteer.records import LETTERS
 
 
 def multiple_choice(question: str, options: Sequence[str]) -> str:
