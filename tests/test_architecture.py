@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "corrsteer"
 
-BASE = {"errors", "records", "layers"}
+BASE = {"errors", "records", "layers", "hub"}
 PARTS = {
     "tasks", "scorers", "models", "saes", "selectors", "strategies", "stats", "trackers",
 }  # fmt: skip
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "errors": set(),
     "records": set(),
     "layers": {"errors"},
+    "hub": {"errors"},
     **{part: BASE for part in PARTS},
     "config": BASE,
     "store": BASE | {"config"},

@@ -62,12 +62,7 @@ class Cached:
 
     @cached_property
     def model_key(self) -> dict[str, Any]:
-        spec = self.model_spec
-        return {
-            "model": spec.fingerprint(),
-            "dtype": spec.dtype,
-            "chat_template": spec.chat_template,
-        }
+        return self.backend.key(self.model_spec)
 
     @cached_property
     def _sae_key(self) -> Callable[[int], str]:

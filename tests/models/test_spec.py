@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ def test_a_folder_that_is_not_there_is_one_clear_line(path, monkeypatch, tmp_pat
     (tmp_path / "tests").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="no such folder") as caught:
-        Model("m", path).location()
+        Model("m", path).folder()
     assert "\n" not in str(caught.value)
 
 
@@ -31,10 +32,67 @@ def test_a_folder_without_config_is_refused(tmp_path):
         Model("m", str(tmp_path)).fingerprint()
 
 
-def test_a_hub_id_is_named_by_its_revision(monkeypatch, tmp_path):
+@pytest.fixture
+def hub_cache(monkeypatch, tmp_path):
+    """An empty cache of the Hub; ``add(repo, commit, **files)`` puts a snapshot into it."""
+    from huggingface_hub import constants
+
+    cache = tmp_path / "hub"
+    cache.mkdir()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
-    assert Model("m", "google/gemma-2-2b").location() == "google/gemma-2-2b"
-    assert Model("m", "google/gemma-2-2b", revision="abc").fingerprint() == "google/gemma-2-2b@abc"
+
+    def add(repo: str, commit: str, files: dict[str, str]):
+        root = cache / f"models--{repo.replace('/', '--')}"
+        snapshot = root / "snapshots" / commit
+        for name, content in files.items():
+            (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+            (snapshot / name).write_text(content)
+        (root / "refs").mkdir(parents=True, exist_ok=True)
+        (root / "refs" / "main").write_text(commit)
+        return snapshot
+
+    return add
+
+
+SMALL = {"config.json": "{}", "tokenizer.json": "{}"}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_hub_id_is_named_by_its_commit(hub_cache):
+    model = Model("m", "google/gemma-2-2b")
+    snapshot = hub_cache("google/gemma-2-2b", COMMIT, {**SMALL, "model.safetensors": ""})
+    assert model.folder() == snapshot
+    assert model.fingerprint() == f"google/gemma-2-2b@{COMMIT}"
+
+
+def test_the_config_is_enough_where_the_weights_are_elsewhere(hub_cache):
+    model = Model("m", "google/gemma-2-2b")
+    snapshot = hub_cache("google/gemma-2-2b", COMMIT, SMALL)
+    assert model.folder(weights=False) == snapshot
+    with pytest.raises(ModelError, match="is not on this machine"):
+        model.folder()
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    hub_cache("google/gemma-2-2b", COMMIT, {"model.safetensors.index.json": json.dumps(index)})
+    hub_cache("google/gemma-2-2b", COMMIT, {"one.safetensors": ""})
+    with pytest.raises(ModelError, match="is not on this machine"):
+        model.folder()
+    hub_cache("google/gemma-2-2b", COMMIT, {"two.safetensors": ""})
+    assert model.folder() == snapshot
+
+
+def test_missing_weights_say_what_to_download_and_which_licence_to_accept(hub_cache):
+    with pytest.raises(ModelError) as caught:
+        Model("m", "google/gemma-2-2b-it", licence="gemma").folder()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "accept the gemma licence at " in message
+    assert "/google/gemma-2-2b-it, then" in message
+    assert "hf auth login && hf download google/gemma-2-2b-it" in message
+    with pytest.raises(ModelError) as caught:
+        Model("m", "openai-community/gpt2").folder()
+    assert "licence" not in str(caught.value)
+    assert "hf download openai-community/gpt2" in str(caught.value)
 
 
 def test_fingerprint_follows_content_and_file_names_only(tiny_llama, tmp_path):

@@ -1,7 +1,7 @@
 """Which language model is used, as plain settings.
 
 Costs nothing to import or build: no torch here. ``fingerprint`` of a local folder reads every
-byte of its weights (about a second per gigabyte); a Hub model is named by its revision instead.
+byte of its weights (about a second per gigabyte); a Hub model is named by its commit instead.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from corrsteer import hub
 from corrsteer.errors import ConfigError, ModelError
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 # What from_pretrained may read: configs, weights, and every form a tokenizer is stored in.
 _CONTENT = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
@@ -23,16 +24,19 @@ class Model:
     """A causal language model of the transformers library.
 
     ``path`` is a local folder or a Hub id; ``revision`` (branch, tag or commit) is for the Hub.
-    ``chat_template`` puts each prompt into the tokenizer's own template as a user's message.
-    Prompts longer than ``max_prompt_tokens`` are an error, never cut.
+    ``dtype`` auto is bfloat16 on a GPU that has it, float32 elsewhere. ``chat_template`` puts
+    each prompt into the tokenizer's own template as a user's message. Prompts longer than
+    ``max_prompt_tokens`` are an error, never cut. ``licence`` names the one that has to be
+    accepted on the model's page before the Hub lets it be downloaded.
     """
 
     name: str
     path: str
     revision: str | None = None
-    dtype: str = "float32"
+    dtype: str = "auto"
     chat_template: bool = False
     max_prompt_tokens: int = 1024
+    licence: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name or not self.path:
@@ -46,41 +50,47 @@ class Model:
                 f"model.max_prompt_tokens={self.max_prompt_tokens}: it must be at least 1."
             )
 
-    def location(self) -> str:
-        """The folder's path with ``~`` expanded, or the Hub id.
-
-        Raises ModelError when ``path`` looks like a folder (it starts with ``.``, ``/`` or
-        ``~``, has more parts than a Hub id, or begins with an existing folder) and is none.
-        """
-        path = Path(self.path).expanduser()
-        looks_local = (
+    @property
+    def is_local(self) -> bool:
+        """Whether ``path`` is meant as a folder: it starts with ``.``, ``/`` or ``~``, has more
+        parts than a Hub id, or begins with an existing folder."""
+        return (
             self.path.startswith((".", "/", "~"))
             or self.path.count("/") > 1
-            or Path(path.parts[0]).is_dir()
+            or Path(Path(self.path).parts[0]).is_dir()
         )
-        if not looks_local:
-            return self.path
-        if not path.is_dir():
+
+    def folder(self, *, weights: bool = True) -> Path:
+        """Where its files are: the folder itself, or a snapshot in the Hub's local cache.
+
+        Without ``weights``, config and tokenizer are enough. Downloads what is missing. Raises
+        ModelError when there is no such folder or the model cannot be had.
+        """
+        if not self.is_local:
+            return hub.snapshot(
+                self.path, revision=self.revision, weights=weights, licence=self.licence
+            )
+        folder = Path(self.path).expanduser()
+        if not folder.is_dir():
             raise ModelError(
                 f"model.path={self.path!r}: no such folder; give a folder with config.json and"
                 " weights, or a Hub id such as google/gemma-2-2b."
             )
-        if not (path / "config.json").is_file():
+        if not (folder / "config.json").is_file():
             raise ModelError(
                 f"model.path={self.path!r} has no config.json; give the folder that"
                 " save_pretrained wrote."
             )
-        return str(path)
+        return folder
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, *, weights: bool = True) -> str:
         """What identifies the weights and the tokenizer in a cache key.
 
-        A sha256 over names and contents for a folder, ``path@revision`` for a Hub id.
+        ``id@commit`` for a Hub id, a sha256 over names and contents for a folder.
         """
-        location = self.location()
-        folder = Path(location)
-        if not folder.is_dir():
-            return f"{self.path}@{self.revision}"
+        folder = self.folder(weights=weights)
+        if not self.is_local:
+            return f"{self.path}@{folder.name}"
         digest = hashlib.sha256()
         for file in sorted({f for pattern in _CONTENT for f in folder.glob(pattern)}):
             with file.open("rb") as handle:
@@ -95,9 +105,8 @@ class Model:
         """
         from transformers import AutoConfig
 
-        location = self.location()
         try:
-            config = AutoConfig.from_pretrained(location, revision=self.revision)
+            config = AutoConfig.from_pretrained(self.folder(weights=False))
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"the config of model {self.path!r} cannot be read: {' '.join(str(error).split())}"
