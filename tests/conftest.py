@@ -49,11 +49,47 @@ def byte_tokenizer(bos: bool):
     )
 
 
-def _save(kind: str, folder: Path, bos: bool = True) -> Path:
+_LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+_SLIDING = ["sliding_attention", "full_attention", "sliding_attention"]
+# What each family adds to the sizes they share: (config class, model class, settings).
+FAMILIES = {
+    "llama": ("LlamaConfig", "LlamaForCausalLM", {}),
+    "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", {"head_dim": 8, "sliding_window": 16}),
+    "gemma3": (
+        "Gemma3TextConfig",
+        "Gemma3ForCausalLM",
+        {"head_dim": 8, "sliding_window": 16, "layer_types": _SLIDING},
+    ),
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {"head_dim": 8}),
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        "Qwen3MoeForCausalLM",
+        {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    ),
+    "qwen3_5": (
+        "Qwen3_5TextConfig",
+        "Qwen3_5ForCausalLM",
+        {
+            "head_dim": 8,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+            **_LINEAR,
+        },
+    ),
+    "gpt2": ("GPT2Config", "GPT2LMHeadModel", {}),
+    "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", {}),
+}
+
+
+def _save(family: str, folder: Path) -> Path:
     import torch
     import transformers
 
-    tokenizer = byte_tokenizer(bos)
+    tokenizer = byte_tokenizer(bos=family != "gpt2")
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": len(tokenizer)}
     ids["tie_word_embeddings"] = False  # tied random weights repeat their input for ever
     sizes = {
@@ -65,35 +101,46 @@ def _save(kind: str, folder: Path, bos: bool = True) -> Path:
         "max_position_embeddings": 256,
         "initializer_range": 0.25,
     }
-    if kind == "GPT2":
+    if family == "gpt2":
         sizes = {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": 256}
         sizes["initializer_range"] = 0.25
-    if kind == "Gemma2":
-        sizes |= {"head_dim": 8, "sliding_window": 16}
-    config = getattr(transformers, f"{kind}Config")(**ids, **sizes)
+    config_class, model_class, settings = FAMILIES[family]
+    config = getattr(transformers, config_class)(**ids, **sizes, **settings)
     torch.manual_seed(0)
-    model_class = "GPT2LMHeadModel" if kind == "GPT2" else f"{kind}ForCausalLM"
     getattr(transformers, model_class)(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory) -> Path:
-    """A random Llama: 3 layers, width 32, 256 positions, grouped key/value heads."""
-    return _save("Llama", tmp_path_factory.mktemp("tiny_llama"))
+def tiny_model(tmp_path_factory) -> Callable[[str], Path]:
+    """``tiny_model(family)``: the folder of a random model of one of ``FAMILIES``: 3 layers,
+    width 32, 256 positions, grouped key/value heads where the family has them."""
+    folders: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in folders:
+            folders[family] = _save(family, tmp_path_factory.mktemp(f"tiny_{family}"))
+        return folders[family]
+
+    return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_gemma2(tmp_path_factory) -> Path:
-    """A random Gemma-2: every other layer attends to the last 16 positions only."""
-    return _save("Gemma2", tmp_path_factory.mktemp("tiny_gemma2"))
+def tiny_llama(tiny_model) -> Path:
+    return tiny_model("llama")
 
 
 @pytest.fixture(scope="session")
-def tiny_gpt2(tmp_path_factory) -> Path:
-    """A random GPT-2: learned absolute positions, and no BOS, as in the original."""
-    return _save("GPT2", tmp_path_factory.mktemp("tiny_gpt2"), bos=False)
+def tiny_gemma2(tiny_model) -> Path:
+    """Every other layer attends to the last 16 positions only."""
+    return tiny_model("gemma2")
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tiny_model) -> Path:
+    """Learned absolute positions, and no BOS, as in the original."""
+    return tiny_model("gpt2")
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,9 @@ PROMPTS = [
 ]
 
 
+NORMS = {"llama": "norm", "gpt_neox": "final_layer_norm"}
+
+
 def load(folder, batch_size=128, **settings):
     return Local("cpu", batch_size).load(Model("tiny", str(folder), **settings))
 
@@ -31,9 +34,9 @@ def llama(tiny_llama):
     return load(tiny_llama)
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma2", "gpt2"])
-def model(request):
-    return load(request.getfixturevalue(f"tiny_{request.param}"))
+@pytest.fixture(scope="module", params=["llama", "gemma2", "gpt2", "qwen3_5"])
+def model(request, tiny_model):
+    return load(tiny_model(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +276,8 @@ def test_token_sources_count_the_right_positions(llama):
 
 
 def test_replay_in_a_batch_equals_replay_alone(model):
+    linear = any("linear" in name for name, _ in model._module.named_modules())
+    close = 1e-3 if linear else 1e-5  # linear attention sums in chunks
     answers = [a.tokens for a in model.generate(PROMPTS, [None], max_new_tokens=5)[0]]
     together = model.replay(PROMPTS, answers, range(3), "all")
     for i, prompt in enumerate(PROMPTS):
@@ -281,8 +286,39 @@ def test_replay_in_a_batch_equals_replay_alone(model):
         assert torch.equal(together.token[mine], alone.token)
         for layer in range(3):
             torch.testing.assert_close(
-                together.layers[layer][mine], alone.layers[layer], atol=1e-5, rtol=1e-5
+                together.layers[layer][mine], alone.layers[layer], atol=close, rtol=close
             )
+
+
+def test_layer_minus_one_is_what_the_first_block_reads(llama):
+    found = llama.replay(PROMPTS[:1], [[50]], [-1, 0], "all")
+    ids = torch.tensor(llama._tokenizer(PROMPTS[0])["input_ids"] + [50])
+    assert torch.equal(found.layers[-1], llama._module.model.embed_tokens(ids[1:]))  # no BOS
+    assert not torch.equal(found.layers[-1], found.layers[0])
+    assert torch.equal(found.layers[0], llama.replay(PROMPTS[:1], [[50]], [0], "all").layers[0])
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_blocks_that_return_a_tuple_are_read_and_steered_alike(family, tiny_model):
+    """Most architectures did so in earlier versions of transformers, and some still may."""
+    plain, tupled = load(tiny_model(family)), load(tiny_model(family))
+    blocks = [b._module for b in tupled._blocks]
+    for block in blocks:
+        forward = block.forward
+        block.forward = lambda *a, forward=forward, **k: (forward(*a, **k), "more")
+    # The loop over the blocks expects a tensor: each block unpacks what it is given.
+    for module in [*blocks[1:], tupled._module.get_decoder().get_submodule(NORMS[family])]:
+        forward = module.forward
+        module.forward = lambda x, *a, forward=forward, **k: forward(
+            x[0] if isinstance(x, tuple) else x, *a, **k
+        )
+    plans = [None, plan_of()]
+    assert tupled.generate(PROMPTS, plans, max_new_tokens=6) == plain.generate(
+        PROMPTS, plans, max_new_tokens=6
+    )
+    answers = [[50, 51]] * len(PROMPTS)
+    one, other = (m.replay(PROMPTS, answers, [0, 2], "all") for m in (plain, tupled))
+    assert all(torch.equal(one.layers[n], other.layers[n]) for n in (0, 2))
 
 
 def test_replay_runs_no_block_above_the_highest_layer(llama):

@@ -3,7 +3,8 @@
 transformers' own cache copies all keys and values of the prompt for every new token, and would
 have to be copied once more per plan. Here the prompt's are followed by room for the answer and
 new ones are written there: nothing of the prompt is ever copied or changed. Layers that attend
-to a sliding window keep transformers' own handling, which makes new tensors at every step.
+to a sliding window keep transformers' own handling, which makes new tensors at every step; the
+state of linear attention is changed in place, so it is copied for every plan.
 Imports torch and transformers: only for use behind a loaded model.
 """
 
@@ -13,7 +14,7 @@ import copy
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 
 class _RoomyLayer(DynamicLayer):
@@ -53,5 +54,10 @@ def continued(cache: DynamicCache) -> DynamicCache:
     """A cache that stands at the end of the prompts. Only the newest one may be used:
     they share the room behind the prompts."""
     newest = copy.copy(cache)
-    newest.layers = [copy.copy(layer) for layer in cache.layers]
+    newest.layers = [
+        copy.copy(layer)
+        if isinstance(layer, _RoomyLayer | DynamicSlidingWindowLayer)
+        else copy.deepcopy(layer)
+        for layer in cache.layers
+    ]
     return newest
