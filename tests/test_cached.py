@@ -6,8 +6,10 @@ the random model writes decides which.
 
 import dataclasses
 import hashlib
+import weakref
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import pearsonr
@@ -15,7 +17,7 @@ from scipy.stats import pearsonr
 from corrsteer import cached
 from corrsteer.cached import Cached
 from corrsteer.errors import DegenerateOutcomesError
-from corrsteer.models.local import Local
+from corrsteer.models.local import Local, LocalModel
 from corrsteer.models.spec import Model
 from corrsteer.planfile import load_plan, save_plan
 from corrsteer.records import Example, Score
@@ -57,6 +59,12 @@ def stages(tiny_llama, tiny_saes, tmp_path):
     )
 
 
+def by_sae_lens(stages, layer):
+    from sae_lens import SAE
+
+    return SAE.load_from_disk(f"{stages.sae.path}/layer_{layer}").requires_grad_(False)
+
+
 def story(stages, layers=(0, 1, 2), coef=1.0, **collect):
     examples = stages.task.examples()
     base = stages.answers(examples, {"baseline": None}, "selection")["baseline"]
@@ -75,7 +83,7 @@ def test_r_and_coefficients_agree_with_scipy_on_the_same_activations(stages, sou
     assert 10 < y.sum() < 50
     model = stages.model
     for s in stats:
-        weights = stages.sae.load(s.layer).sae
+        weights = by_sae_lens(stages, s.layer)
         z = []
         for example, tokens in zip(examples, base["tokens"], strict=True):  # one by one, plainly
             x = model.replay([example.prompt], [tokens], [s.layer], source).layers[s.layer]
@@ -98,7 +106,7 @@ def test_the_plan_adds_the_coefficient_times_the_decoder_row(stages):
     assert [f.layer for f in chosen] == [0, 1, 2]
     for f, s in zip(chosen, stats, strict=True):
         assert f.r == s.r.max()
-        row = stages.sae.load(f.layer).sae.W_dec[f.feature].numpy()
+        row = by_sae_lens(stages, f.layer).W_dec[f.feature].numpy()
         np.testing.assert_allclose(plan.vectors()[f.layer], 2 * f.coefficient * row, rtol=1e-6)
     for draw in random:
         for entry, mine in zip(draw.entries, plan.entries, strict=True):
@@ -206,3 +214,153 @@ def test_a_plan_survives_the_disk(stages, tmp_path):
     for a, b in zip(loaded.entries, plan.entries, strict=True):
         assert (a.layer, a.feature, a.r, a.coefficient) == (b.layer, b.feature, b.r, b.coefficient)
         np.testing.assert_array_equal(a.vector, b.vector)
+
+
+# -- what was done is never lost -------------------------------------------------------------
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(calls: int, method):
+    """``method``, but its call number ``calls + 1`` is interrupted."""
+    left = [calls]
+
+    def limited(*args, **kwargs):
+        if not left[0]:
+            raise Stop
+        left[0] -= 1
+        return method(*args, **kwargs)
+
+    return limited
+
+
+def counted(monkeypatch, name):
+    calls = []
+    method = getattr(LocalModel, name)
+
+    def count(self, prompts, *args, **kwargs):
+        calls.append(len(prompts))
+        return method(self, prompts, *args, **kwargs)
+
+    monkeypatch.setattr(LocalModel, name, count)
+    return calls
+
+
+def test_interrupted_generation_goes_on_where_it_stopped(stages, tmp_path, monkeypatch):
+    examples, arms = stages.task.examples(), {"baseline": None}
+    undisturbed = dataclasses.replace(stages, store=Store(tmp_path / "other"))
+    expected = undisturbed.answers(examples, arms, "x")["baseline"]
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalModel, "generate", stop_after(2, LocalModel.generate))
+        with pytest.raises(Stop):
+            stages.answers(examples, arms, "x")
+    calls = counted(monkeypatch, "generate")
+    found = stages.answers(examples, arms, "x")["baseline"]
+    assert calls == [16, 12]  # of 60 in batches of 16, two were kept
+    pd.testing.assert_frame_equal(found, expected)
+    assert not list(stages.store.root.rglob(".*"))
+
+
+def test_a_new_arm_does_not_repeat_what_another_has(stages, monkeypatch):
+    examples, plan = stages.task.examples(), story(stages)[3]
+    seen = []
+    method = LocalModel.generate
+
+    def watch(self, prompts, plans, **kwargs):
+        seen.append(len(plans))
+        return method(self, prompts, plans, **kwargs)
+
+    fresh = dataclasses.replace(stages, store=Store(stages.store.root.parent / "fresh"))
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalModel, "generate", stop_after(1, method))
+        with pytest.raises(Stop):
+            fresh.answers(examples, {"baseline": None}, "x")
+    monkeypatch.setattr(LocalModel, "generate", watch)
+    fresh.answers(examples, {"baseline": None, "steered": plan}, "x")
+    assert seen == [1, 2, 2, 2]
+
+
+def test_a_harmed_part_is_made_again(stages, monkeypatch):
+    examples, arms = stages.task.examples(), {"baseline": None}
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalModel, "generate", stop_after(3, LocalModel.generate))
+        with pytest.raises(Stop):
+            stages.answers(examples, arms, "x")
+    (folder,) = (stages.store.root / "generate").glob(".*.partial")
+    first, second, third = sorted(folder.iterdir())
+    first.write_bytes(first.read_bytes()[:-9])  # truncated
+    second.write_bytes(second.read_bytes().replace(b"[", b"{", 1))
+    calls = counted(monkeypatch, "generate")
+    stages.answers(examples, arms, "x")
+    assert calls == [16, 16, 12]
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3])
+def test_interrupted_collection_ends_with_the_same_statistics(
+    stages, tmp_path, monkeypatch, batches
+):
+    examples = stages.task.examples()
+    base = stages.answers(examples, {"baseline": None}, "x")["baseline"]
+    undisturbed = dataclasses.replace(stages, store=Store(tmp_path / "other"))
+    expected = undisturbed.statistics(examples, base, (0, 2), **COLLECT)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalModel, "replay", stop_after(batches, LocalModel.replay))
+        with pytest.raises(Stop):
+            stages.statistics(examples, base, (0, 2), **COLLECT)
+    calls = counted(monkeypatch, "replay")
+    found = stages.statistics(examples, base, (0, 2), **COLLECT)
+    assert calls == [16, 16, 16, 12][batches:]
+    for one, other in zip(found, expected, strict=True):
+        for field in dataclasses.fields(one):
+            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+    assert not list(stages.store.root.rglob(".*"))
+
+
+def test_statistics_are_kept_as_time_goes_by_not_only_when_something_is_raised(
+    stages, monkeypatch
+):
+    monkeypatch.setattr(cached, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(cached, "_keep_moments", stop_after(2, cached._keep_moments))
+    examples = stages.task.examples()
+    base = stages.answers(examples, {"baseline": None}, "x")["baseline"]
+    with pytest.raises(Stop):  # as a kill would: what was kept before is all there is
+        stages.statistics(examples, base, (0,), **COLLECT)
+    monkeypatch.undo()
+    calls = counted(monkeypatch, "replay")
+    stages.statistics(examples, base, (0,), **COLLECT)
+    assert calls == [16, 12]
+
+
+# -- memory ----------------------------------------------------------------------------------
+
+
+def test_saes_are_paged_within_their_budget(stages, tmp_path, monkeypatch):
+    """Statistics are the same, and no more SAEs are alive than fit."""
+    expected = story(stages)[1]
+    size = stages.sae.load(0).nbytes
+    tight = dataclasses.replace(
+        stages,
+        store=Store(tmp_path / "tight"),
+        sae=dataclasses.replace(stages.sae, budget_gb=2.5 * size / 1e9),
+    )
+    alive, most = weakref.WeakSet(), []
+    load = Folder.load
+
+    def watch(self, *args):
+        loaded = load(self, *args)
+        alive.add(loaded.W_enc)
+        most.append(len(alive))
+        return loaded
+
+    monkeypatch.setattr(Folder, "load", watch)
+    replays = counted(monkeypatch, "replay")
+    base, found, chosen, *_ = story(tight)
+    assert max(most) == 2
+    assert len(replays) == 8  # four batches for two SAEs, then four for the third
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.r, other.r)
+    shown = tight.contexts(tight.task.examples(), base, chosen)
+    assert [c["layer"] for c in shown] == [0, 1, 2]
+    assert max(most) == 2

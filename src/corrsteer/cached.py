@@ -9,6 +9,7 @@ neither torch nor sae_lens.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import time
@@ -21,13 +22,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from corrsteer.errors import ModelError
 from corrsteer.planfile import load_plan, save_plan
-from corrsteer.records import RIGHT, Example, LayerStats, Plan, RankedFeature
+from corrsteer.records import (
+    RIGHT,
+    Completion,
+    Example,
+    LayerStats,
+    Plan,
+    RankedFeature,
+    SiteFit,
+)
 from corrsteer.stages.collect import check_outcomes, collect
 from corrsteer.stages.explain import strongest_contexts
 from corrsteer.stages.generate import generate, generate_constrained, score
 from corrsteer.stages.select import make_plan, random_plans, select
-from corrsteer.store import Store
+from corrsteer.stages.site import probe, problem, sentence, site_fits
+from corrsteer.stats.moments import FeatureMoments
+from corrsteer.store import Partial, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +47,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONTEXT_SAMPLES = 400  # samples of the selection split searched for a feature's contexts
+PROBE_SAMPLES = 64  # samples of the selection split that the site check may read
+KEEP_EVERY = 30.0  # seconds between two savings of half-made statistics
 
 
 @lru_cache(maxsize=1)
@@ -69,6 +83,59 @@ class Cached:
         """Layer -> fingerprint; each reads a whole SAE, so it is asked once a run."""
         return cache(self.sae.fingerprint)
 
+    # -- the SAEs' sites ---------------------------------------------------------------------
+
+    def sites(self, examples: Sequence[Example], layers: Sequence[int]) -> list[SiteFit]:
+        """How well each SAE fits its site, measured on prompts; empty with ``sae.check=off``.
+
+        Raises ModelError for an SAE that fits somewhere else better, or warns if that was asked.
+        """
+        if self.sae.check == "off":
+            return []
+        prompts = [e.prompt for e in examples[:PROBE_SAMPLES]]
+        shared = {**self.model_key, "prompts": digest(prompts)}
+        keys = {n: {**shared, "layer": n, "sae": self._sae_key(n)} for n in layers}
+        missing = [n for n in layers if not self.store.has("site", keys[n])]
+        made: dict[int, SiteFit] = {}
+        for saes in self._in_budget(missing):
+            made |= site_fits(self.model, saes, probe(self.model, prompts))
+        fits = []
+        for n in layers:
+
+            def write(folder: Path, n: int = n) -> None:
+                (folder / "site.json").write_text(json.dumps(asdict(made[n])), encoding="utf-8")
+
+            entry = self.store.get("site", keys[n], write)
+            fits.append(SiteFit(**json.loads((entry / "site.json").read_text(encoding="utf-8"))))
+        for fit in fits:
+            if fit.layer in made:
+                log.info(sentence(fit))
+        wrong = [text for fit in fits if (text := problem(fit, self.sae.sae_id(fit.layer)))]
+        if wrong and self.sae.check == "strict":
+            more = f" ({len(wrong) - 1} more SAEs of this run are wrong too)" if wrong[1:] else ""
+            raise ModelError(wrong[0] + more)
+        for text in wrong:
+            log.warning(text)
+        return fits
+
+    def _in_budget(self, layers: Sequence[int]) -> Iterator[dict[int, Any]]:
+        """The layers' SAEs, as many at a time as ``sae.budget_gb`` allows, at least one.
+
+        Drop a group before asking for the next: its SAEs are freed then.
+        """
+        group: dict[int, Any] = {}
+        used = largest = 0
+        for n in layers:
+            if group and used + largest > self.sae.budget_gb * 1e9:
+                yield group
+                group.clear()
+                used = 0
+            group[n] = self.sae.load(n, str(self.model.device))
+            used += group[n].nbytes
+            largest = max(largest, group[n].nbytes)
+        if group:
+            yield group
+
     # -- answers -----------------------------------------------------------------------------
 
     def answers(
@@ -79,15 +146,23 @@ class Cached:
         missing = {arm: p for arm, p in plans.items() if not self.store.has("generate", keys[arm])}
         made: dict[str, pd.DataFrame] = {}
         if missing:
+            parts = {arm: self.store.partial("generate", keys[arm]) for arm in missing}
             label = f"answer {what}, {len(missing)} arm{'s' * (len(missing) > 1)}"
-            with progress(label, len(examples)) as on_batch:
+            with progress(label, len(examples)) as show:
+
+                def keep(new: Mapping[str, Mapping[int, Completion]], done: int) -> None:
+                    for arm, column in new.items():
+                        _keep_answers(parts[arm], column)
+                    show(done)
+
                 made = generate(
                     self.model,
                     examples,
                     missing,
                     max_new_tokens=self.task.max_new_tokens,
                     strategy=self.strategy,
-                    on_batch=on_batch,
+                    known={arm: _kept_answers(part) for arm, part in parts.items()},
+                    on_batch=keep,
                 )
         return {arm: self._kept(keys[arm], examples, made.get(arm)) for arm in plans}
 
@@ -122,6 +197,7 @@ class Cached:
             made.to_parquet(folder / "answers.parquet", index=False)
 
         entry = self.store.get("generate", settings, write)
+        self.store.partial("generate", settings).clear()
         frame = pd.read_parquet(entry / "answers.parquet")
         return score(frame, examples, self.task.scorer)
 
@@ -150,32 +226,71 @@ class Cached:
         }
         keys = {n: {**shared, "layer": n, "sae": self._sae_key(n)} for n in layers}
         missing = [n for n in layers if not self.store.has("collect", keys[n])]
-        made: dict[int, LayerStats] = {}
-        if missing:
-            with progress(f"collect {len(missing)} layers", len(examples)) as on_batch:
-                made = collect(
+        entries = {}
+        for saes in self._in_budget(missing):
+            part = self.store.partial("collect", {"of": [keys[n] for n in saes]})
+            made = self._collected(part, saes, examples, answers, outcomes, shared)
+            for n in saes:
+
+                def write(folder: Path, stats: LayerStats = made[n]) -> None:
+                    _save_stats(stats, folder)
+
+                entries[n] = self.store.get("collect", keys[n], write)
+            part.clear()
+
+        def gone(folder: Path) -> None:
+            raise ModelError(f"{folder.parent} was changed while it was read: type it again")
+
+        for n in layers:
+            if n not in entries:
+                entries[n] = self.store.get("collect", keys[n], gone)
+        return [_load_stats(entries[n]) for n in layers]
+
+    def _collected(
+        self,
+        part: Partial,
+        saes: Mapping[int, Any],
+        examples: Sequence[Example],
+        answers: pd.DataFrame,
+        outcomes: np.ndarray,
+        shared: Mapping[str, Any],
+    ) -> dict[int, LayerStats]:
+        """One group's statistics, going on from what ``part`` holds and keeping it up to date."""
+        start = _kept_moments(part)
+        if start[0]:
+            log.info("collect: %d of %d samples were kept", len(start[0]), len(examples))
+        latest: tuple[list[int], dict[int, FeatureMoments]] | None = None
+        saved = time.monotonic()
+        names = f"layer {min(saes)}" if len(saes) == 1 else f"{len(saes)} layers"
+        try:
+            with progress(f"collect {names}", len(examples)) as show:
+
+                def keep(seen: list[int], moments: dict[int, FeatureMoments]) -> None:
+                    nonlocal latest, saved
+                    latest = (seen, moments)
+                    if time.monotonic() - saved > KEEP_EVERY:
+                        _keep_moments(part, *latest)
+                        saved = time.monotonic()
+                    show(len(seen))
+
+                return collect(
                     self.model,
-                    self._loaded_saes(missing),
+                    saes,
                     [e.prompt for e in examples],
                     answers["tokens"].tolist(),
                     outcomes,
-                    token_source=token_source,
-                    pooling=pooling,
-                    n_shuffles=shuffles,
-                    seed=self.seed,
-                    on_batch=on_batch,
+                    token_source=shared["token_source"],
+                    pooling=shared["pooling"],
+                    n_shuffles=shared["shuffles"],
+                    seed=shared["seed"],
+                    start=start,
+                    on_batch=keep,
                 )
-        found = []
-        for n in layers:
-
-            def write(folder: Path, n: int = n) -> None:
-                _save_stats(made[n], folder)
-
-            found.append(_load_stats(self.store.get("collect", keys[n], write)))
-        return found
-
-    def _loaded_saes(self, layers: Sequence[int]) -> dict[int, Any]:
-        return {n: self.sae.load(n, str(self.model.device)) for n in layers}
+        except BaseException:
+            # A server that went away, an interrupt: everything up to the last batch is good.
+            if latest is not None:
+                _keep_moments(part, *latest)
+            raise
 
     # -- plans -------------------------------------------------------------------------------
 
@@ -222,15 +337,17 @@ class Cached:
         }
 
         def make(folder: Path) -> None:
-            contexts = strongest_contexts(
-                self.model,
-                self._loaded_saes([f.layer for f in chosen]),
-                chosen,
-                [e.id for e in examples],
-                [e.prompt for e in examples],
-                answers["tokens"].tolist(),
-                (answers["score"] >= RIGHT).tolist(),
-            )
+            contexts = []
+            for saes in self._in_budget([f.layer for f in chosen]):
+                contexts += strongest_contexts(
+                    self.model,
+                    saes,
+                    [f for f in chosen if f.layer in saes],
+                    [e.id for e in examples],
+                    [e.prompt for e in examples],
+                    answers["tokens"].tolist(),
+                    (answers["score"] >= RIGHT).tolist(),
+                )
             (folder / "contexts.json").write_text(json.dumps(contexts), encoding="utf-8")
 
         entry = self.store.get("explain", settings, make)
@@ -241,6 +358,45 @@ def digest(value: Any) -> str:
     """32 hex digits of bytes, or of a JSON-ready value."""
     raw = value if isinstance(value, bytes) else json.dumps(value).encode()
     return hashlib.sha256(raw).hexdigest()[:32]
+
+
+def _keep_answers(part: Partial, answers: Mapping[int, Completion]) -> None:
+    rows = [[i, c.text, list(c.tokens), c.steered] for i, c in answers.items()]
+    part.save(f"{min(answers):08d}", json.dumps(rows).encode())
+
+
+def _kept_answers(part: Partial) -> dict[int, Completion]:
+    return {
+        i: Completion(text, tuple(tokens), steered)
+        for content in part.load().values()
+        for i, text, tokens, steered in json.loads(content)
+    }
+
+
+def _keep_moments(
+    part: Partial, seen: Sequence[int], moments: Mapping[int, FeatureMoments]
+) -> None:
+    """Samples seen and all accumulators, as one part: they belong together."""
+    arrays = {"seen": np.array(seen)}
+    for layer, one in moments.items():
+        arrays |= {f"{layer} {name}": value for name, value in one.to_arrays().items()}
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    part.save("moments", content.getvalue())
+
+
+def _kept_moments(part: Partial) -> tuple[list[int], dict[int, FeatureMoments]]:
+    content = part.load().get("moments")
+    if content is None:
+        return [], {}
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        seen = arrays["seen"].tolist()
+        states: dict[int, dict[str, np.ndarray]] = {}
+        for key in arrays.files:
+            if key != "seen":
+                layer, name = key.split(" ")
+                states.setdefault(int(layer), {})[name] = arrays[key]
+    return seen, {layer: FeatureMoments.from_arrays(state) for layer, state in states.items()}
 
 
 def _save_stats(stats: LayerStats, folder: Path) -> None:

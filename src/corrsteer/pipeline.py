@@ -54,6 +54,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
     examples = task.examples()
     splits = split_examples(examples, cfg.splits, cfg.seed, cfg.limit)
     layers = chosen_layers(cfg.layers, stages)
+    sites = stages.sites(splits["selection"], layers)
 
     # generate, collect, select: on the selection split, without steering
     selection = stages.answers(splits["selection"], {"baseline": None}, "selection")["baseline"]
@@ -97,6 +98,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
             "fingerprint": digest([[e.id, e.prompt, e.gold] for e in examples]),
         },
         "n": {name: len(part) for name, part in splits.items()},
+        "sites": [asdict(fit) for fit in sites],
         "selection": {**arm_summary(selection), "length_r": length_r},
         "validation": {arm: arm_summary(answers) for arm, answers in validation.items()},
         **results,
@@ -137,7 +139,7 @@ def chosen_layers(spec: Any, stages: Cached) -> tuple[int, ...]:
             f"layers with one: {', '.join(map(str, available))}"
         )
     for n in layers:
-        stages.sae.check(n, width)
+        stages.sae.validate(n, width)
     return layers
 
 

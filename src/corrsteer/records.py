@@ -92,6 +92,28 @@ class LayerStats:
 
 
 @dataclass(frozen=True)
+class SiteFit:
+    """How much variance an SAE explains where it says it belongs, and beside it.
+
+    ``explained`` is 1 - squared error / variance, over ``n`` positions; ``l0`` the mean number
+    of active features. ``before`` and ``after`` are the neighbouring sites, None where there is
+    none. ``better_*``: the site and the factor on the residual that fit better, None if none do.
+    """
+
+    layer: int
+    n: int
+    explained: float
+    l0: float
+    before: float | None
+    after: float | None
+    l0_before: float | None
+    l0_after: float | None
+    better_site: int | None
+    better_scale: float | None
+    better_explained: float | None
+
+
+@dataclass(frozen=True)
 class RankedFeature:
     """One feature as a selector ranked it within its layer (``rank`` 1 is the best)."""
 

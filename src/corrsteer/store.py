@@ -4,7 +4,9 @@
 settings that can change the result, so an entry is never out of date. Every read checks the
 files against the manifest: about 1 s per GB. Nothing is ever deleted: ``make clean-cache``.
 
-No locks: two jobs that miss at once both compute, and the second one's work is dropped.
+No locks: two jobs that miss at once both compute, and the second one's work is dropped. While a
+result is being made its parts can be kept in ``.<key>.partial/`` (:class:`Partial`), so that a
+job that was killed goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -110,12 +112,50 @@ class Store:
             shutil.rmtree(work, ignore_errors=True)
         return entry
 
+    def partial(self, stage: str, settings: Mapping[str, Any], schema: int = 1) -> Partial:
+        """Where the parts of a result that is still being made are kept."""
+        entry = self._entry(stage, settings, schema)
+        return Partial(entry.with_name(f".{entry.name}.partial"))
+
     def _entry(self, stage: str, settings: Mapping[str, Any], schema: int) -> Path:
         return self.root / stage / key(stage, schema, settings)
 
     def _count(self, event: str, entry: Path) -> None:
         self.log[f"{event} {entry.parent.name}"] += 1
         log.info("cache %s %s %s", event, entry.parent.name, entry.name[:8])
+
+
+class Partial:
+    """Parts of a result, each a name and its bytes. They belong to one result only: its settings
+    are in the folder's name. Several jobs may write the same parts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, name: str, content: bytes) -> None:
+        """Keep a part, in place of an earlier one of this name."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._folder / f"{name}-{hashlib.sha256(content).hexdigest()}"
+        work = self._folder / f".{uuid.uuid4().hex}"
+        work.write_bytes(content)
+        work.rename(file)
+        for old in self._folder.glob(f"{name}-*"):
+            if old != file:
+                old.unlink(missing_ok=True)
+
+    def load(self) -> dict[str, bytes]:
+        """All parts that are what was written, by name."""
+        found = {}
+        for file in sorted(self._folder.glob("[!.]*")):
+            name, _, digest = file.name.rpartition("-")
+            content = file.read_bytes()
+            if hashlib.sha256(content).hexdigest() == digest:
+                found[name] = content
+        return found
+
+    def clear(self) -> None:
+        """Forget all parts: the result is in the store."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _write_manifest(folder: Path, stage: str, settings: Mapping[str, Any], schema: int) -> None:

@@ -156,6 +156,10 @@ class LoadedModel(ABC):
             )
         return rows
 
+    def check_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> None:
+        """Raise DataError if a prompt is empty or leaves no room for an answer."""
+        self._check_room(self._encode(prompts), max_new_tokens)
+
     def _check_room(self, rows: list[list[int]], new_tokens: int) -> None:
         room = self._max_positions - new_tokens
         limit = min(self._model.max_prompt_tokens, room)
@@ -223,14 +227,12 @@ class LoadedModel(ABC):
         max_new_tokens: int,
         allowed: Sequence[str] | None = None,
         strategy: Steering | None = None,
-        on_batch: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
         """Greedy answers, ``[plan][prompt]`` in the order given.
 
         A plan of None is no steering. Each vector of a plan goes through
         ``strategy.apply`` (default: added) at the generation positions of its layer.
         ``allowed`` restricts the answer to one token: exactly one of these texts.
-        ``on_batch`` hears how many prompts are done under all plans.
 
         Raises DataError for prompts that are too long or empty, ConfigError for an allowed text
         that is not one token or a plan for a layer the model has not, ModelError when a plan
@@ -250,7 +252,6 @@ class LoadedModel(ABC):
 
         texts: dict[tuple[int, ...], str] = {}
         answers: list[dict[int, Completion]] = [{} for _ in plans]
-        done = 0
         with torch.no_grad():
             for batch in self._batches([len(row) for row in rows]):
                 inputs = self._pad_left([rows[i] for i in batch])
@@ -272,9 +273,6 @@ class LoadedModel(ABC):
                                 " install the versions of constraints.txt."
                             )
                         found[i] = Completion(texts[tokens], tokens, steered)
-                done += len(batch)
-                if on_batch is not None:
-                    on_batch(done)
         return [[found[i] for i in range(len(rows))] for found in answers]
 
     def _vectors(self, plan: Plan | None) -> dict[int, torch.Tensor]:

@@ -8,7 +8,7 @@ outcomes, which gives each layer's noise ceiling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,24 +40,32 @@ def collect(
     pooling: str,
     n_shuffles: int,
     seed: int,
-    on_batch: Callable[[int], None] | None = None,
+    start: tuple[Collection[int], dict[int, FeatureMoments]] = ((), {}),
+    on_batch: Callable[[list[int], dict[int, FeatureMoments]], None] | None = None,
 ) -> dict[int, LayerStats]:
     """Statistics of every feature of the given layers' SAEs.
 
     ``answers``: generated token ids per prompt; ``outcomes``: float64 [N], their scores.
+    ``start``: samples that were seen by an earlier call, and its accumulators, which go on.
+    ``on_batch`` hears of every batch: all samples seen so far, and the accumulators.
     """
     check_outcomes(outcomes)
     shuffled = shuffles(outcomes, n_shuffles, seed)
-    moments = {layer: FeatureMoments(sae.width, n_shuffles) for layer, sae in saes.items()}
-    done = 0
-    for rows in model.batches(prompts):
+    seen, moments = list(start[0]), dict(start[1])
+    for layer, sae in saes.items():
+        moments.setdefault(layer, FeatureMoments(sae.width, n_shuffles))
+    before = frozenset(seen)
+    for batch in model.batches(prompts):
+        rows = [i for i in batch if i not in before]
+        if not rows:
+            continue
         residuals = model.replay(
             [prompts[i] for i in rows], [answers[i] for i in rows], list(saes), token_source
         )
         for layer, sae in saes.items():
             pooled = sae.pool(residuals.layers[layer], residuals.sample, len(rows), pooling)
             moments[layer].update(pooled.cpu().numpy(), outcomes[rows], shuffled[rows])
-        done += len(rows)
+        seen += rows
         if on_batch is not None:
-            on_batch(done)
-    return {layer: m.finish(layer) for layer, m in moments.items()}
+            on_batch(seen, moments)
+    return {layer: moments[layer].finish(layer) for layer in saes}

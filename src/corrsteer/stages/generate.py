@@ -1,6 +1,7 @@
 """Answers a set of questions under any number of plans, and scores the answers.
 
 Cost: one prompt pass per batch, shared by all plans, then one short pass per plan and new token.
+A batch is the unit that is never lost: the caller can keep it, and hand it back to a later call.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from corrsteer.errors import ConfigError
-from corrsteer.records import LETTERS, Example, Plan
+from corrsteer.records import LETTERS, Completion, Example, Plan
 from corrsteer.tasks.base import Scorer
 
 
@@ -22,18 +23,43 @@ def generate(
     *,
     max_new_tokens: int,
     strategy: Any,
-    on_batch: Callable[[int], None] | None = None,
+    known: Mapping[str, Mapping[int, Completion]] | None = None,
+    on_batch: Callable[[dict[str, dict[int, Completion]], int], None] | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Greedy answers of every arm: columns id, answer, tokens, n_tokens, n_steered."""
-    answers = model.generate(
-        [e.prompt for e in examples],
-        list(plans.values()),
-        max_new_tokens=max_new_tokens,
-        strategy=strategy,
-        on_batch=on_batch,
-    )
+    """Greedy answers of every arm: columns id, answer, tokens, n_tokens, n_steered.
+
+    ``known``: answers that are there already, by arm and index of the example; they are not
+    generated again. ``on_batch`` hears of every new batch: its answers in the same form, and how
+    many examples are done.
+    """
+    prompts = [e.prompt for e in examples]
+    model.check_prompts(prompts, max_new_tokens)
+    answers = {arm: dict((known or {}).get(arm, {})) for arm in plans}
+    done = 0
+    # Batches are made of all prompts, whatever is known: an answer must not depend on where an
+    # earlier job stopped.
+    for rows in model.batches(prompts):
+        missing = [arm for arm in plans if any(i not in answers[arm] for i in rows)]
+        new: dict[str, dict[int, Completion]] = {}
+        if missing:
+            completions = model.generate(
+                [prompts[i] for i in rows],
+                [plans[arm] for arm in missing],
+                max_new_tokens=max_new_tokens,
+                strategy=strategy,
+            )
+            new = {
+                arm: dict(zip(rows, column, strict=True))
+                for arm, column in zip(missing, completions, strict=True)
+            }
+        for arm, column in new.items():
+            answers[arm].update(column)
+        done += len(rows)
+        if on_batch is not None:
+            on_batch(new, done)
     return {
-        arm: _frame(examples, completions) for arm, completions in zip(plans, answers, strict=True)
+        arm: _frame(examples, [column[i] for i in range(len(examples))])
+        for arm, column in answers.items()
     }
 
 

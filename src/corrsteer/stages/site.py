@@ -1,0 +1,149 @@
+"""Proves that each SAE reads the place its metadata names, in the units the model has there.
+
+An SAE that is read one block off, or in scaled units, still gives numbers; published work has
+been bitten by both. So a few hundred positions of real prompts are reconstructed at the declared
+site, at its two neighbours, and at the declared site in other units, and the shares of variance
+explained are compared.
+
+Cost: one pass over a handful of prompts, and encoding them up to seven times per layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from corrsteer.records import SiteFit
+
+POSITIONS = 400
+"""Prompts are taken until they have this many positions together."""
+MARGIN = 0.01
+"""A site that explains this much more variance fits better, if it is no accident (3 standard
+errors over positions): neighbouring blocks differ little in large models."""
+SCALES = (1 / 16, 1 / 4, 4.0, 16.0)
+"""Factors on the residual, besides those that would bring its norm to 1 and to sqrt(M), which is
+what SAEs with a normalised input are trained on."""
+SCALE_MARGIN = 0.1
+"""Of an SAE that is right, other units let more features through or fewer, which can explain a
+little more."""
+
+
+def probe(model: Any, prompts: Sequence[str]) -> list[str]:
+    """The first prompts that have ``POSITIONS`` tokens together, at least two."""
+    taken: list[str] = []
+    tokens = 0
+    for prompt in prompts:
+        taken.append(prompt)
+        tokens += model.n_tokens(prompt)
+        if tokens >= POSITIONS and len(taken) > 1:
+            break
+    return taken
+
+
+def site_fits(model: Any, saes: Mapping[int, Any], prompts: Sequence[str]) -> dict[int, SiteFit]:
+    """How well each layer's SAE fits its own site and the others, over the prompts' positions.
+
+    The neighbour before block 0 is what that block reads; the last block has none after it.
+    BOS, other special tokens and padding never count.
+    """
+    near = {n + d for n in saes for d in (-1, 0, 1)} & set(range(-1, model.n_layers))
+    found: dict[int, list[Any]] = {n: [] for n in near}
+    for rows in model.batches(prompts):
+        residuals = model.replay(
+            [prompts[i] for i in rows], [()] * len(rows), sorted(near), "prompt"
+        )
+        for n in near:
+            found[n].append(residuals.layers[n])
+    import torch
+
+    sites = {n: torch.cat(parts) for n, parts in found.items()}
+    return {layer: _fit(layer, sae, sites) for layer, sae in saes.items()}
+
+
+def _fit(layer: int, sae: Any, sites: Mapping[int, Any]) -> SiteFit:
+    own = sites[layer]
+    norm = float(own.float().norm(dim=1).mean())
+    scales = [*SCALES, 1 / norm, own.shape[1] ** 0.5 / norm]
+    candidates = [(layer, 1.0)]
+    candidates += [(n, 1.0) for n in (layer - 1, layer + 1) if n in sites]
+    candidates += [(layer, s) for s in scales if not 0.5 < s < 2]
+    errors, l0 = {}, {}
+    for site, scale in candidates:
+        errors[site, scale], l0[site, scale] = _errors(sae, sites[site], scale)
+    declared = errors[layer, 1.0]
+    explained = {key: 1 - float(error.mean()) for key, error in errors.items()}
+
+    def better(key: tuple[int, float]) -> bool:
+        gain = declared - errors[key]
+        margin = MARGIN if key[1] == 1 else SCALE_MARGIN
+        return bool(gain.mean() > max(margin, 3 * gain.std() / len(gain) ** 0.5))
+
+    rivals = [key for key in candidates[1:] if better(key)]
+    best = max(rivals, key=explained.__getitem__, default=None)
+    return SiteFit(
+        layer=layer,
+        n=len(declared),
+        explained=explained[layer, 1.0],
+        l0=l0[layer, 1.0],
+        before=explained.get((layer - 1, 1.0)),
+        after=explained.get((layer + 1, 1.0)),
+        l0_before=l0.get((layer - 1, 1.0)),
+        l0_after=l0.get((layer + 1, 1.0)),
+        better_site=best[0] if best else None,
+        better_scale=best[1] if best else None,
+        better_explained=explained[best] if best else None,
+    )
+
+
+def _errors(sae: Any, x: Any, scale: float) -> tuple[np.ndarray, float]:
+    """(squared error of each position in units of the site's variance, [n]; mean L0)."""
+    x = x.float()
+    x_hat, active = sae.reconstruct(x * scale)
+    error = (x - x_hat.to(x.device) / scale).square().sum(1)
+    variance = (x - x.mean(0)).square().sum(1).mean()
+    return (error / variance).cpu().double().numpy(), float(active.mean())
+
+
+def sentence(fit: SiteFit) -> str:
+    """What was measured, on one line."""
+    parts = []
+    if fit.before is not None:
+        where = f"block {fit.layer - 1}'s output" if fit.layer else "block 0's input"
+        parts.append(f"{where}: {_percent(fit.before)}, L0 {fit.l0_before:.0f}")
+    if fit.after is not None:
+        parts.append(f"block {fit.layer + 1}'s output: {_percent(fit.after)}, L0 {fit.l0_after:.0f}")
+    return (
+        f"layer {fit.layer}: the SAE explains {_percent(fit.explained)} of the variance, L0"
+        f" {fit.l0:.0f} ({'; '.join(parts)})"
+    )
+
+
+def problem(fit: SiteFit, sae_id: str) -> str | None:
+    """What is wrong with the SAE, and what to do; None when nothing fits better."""
+    go_on = "type sae.check=warn to go on all the same"
+    said = f"SAE {sae_id} explains {_percent(fit.explained)} of the variance of block {fit.layer}'s"
+    said += f" output over {fit.n} positions"
+    if fit.better_site is not None and fit.better_scale == 1:
+        off = (
+            f"block {fit.better_site}'s output" if fit.better_site >= 0 else "what block 0 reads"
+        )
+        return (
+            f"{said}, but {_percent(fit.better_explained)} of {off}: it was trained there, so its"
+            f" layer or its metadata is wrong; {go_on}"
+        )
+    if fit.better_scale is not None:
+        return (
+            f"{said}, but {_percent(fit.better_explained)} when it is multiplied by"
+            f" {fit.better_scale:.4g} first: it was trained on scaled activations; fold that factor"
+            f" into its weights, or {go_on}"
+        )
+    if fit.explained <= 0:
+        return f"{said}: no more than its mean does; use SAEs trained on this model, or {go_on}"
+    return None
+
+
+def _percent(share: float | None) -> str:
+    assert share is not None
+    return f"{100 * share:.1f} %"
