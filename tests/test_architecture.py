@@ -39,7 +39,8 @@ HEAVY = {"torch", "nnsight", "sae_lens", "wandb", "transformers", "transformer_l
 # them. Packages stand for all their modules.
 IMPORTED_AT_CONFIG_TIME = [
     "config", "store", "runs", "records", "errors", "layers", "models.spec", "models.local",
-    "saes.folder", "tasks", "scorers", "strategies", "selectors", "trackers",
+    "models.remote", "models.loaded", "hub", "saes", "tasks", "scorers", "strategies", "selectors",
+    "trackers",
 ]  # fmt: skip
 
 

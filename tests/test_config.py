@@ -19,7 +19,10 @@ CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(
     (file.parent.name, file.stem) for file in CONF.glob("*/*.yaml") if file.parent.name != "hydra"
 )
-OPEN = {("sae", "folder"): ["sae.path=x"]}  # settings without a default
+OPEN = {  # settings without a default
+    ("sae", "folder"): ["sae.path=x"],
+    ("model", "folder"): ["model.path=x", "sae.path=x"],
+}
 
 
 def composed(*overrides: str):

@@ -7,6 +7,7 @@ Costs nothing to import; the first call imports huggingface_hub (0.3 s).
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +60,9 @@ def snapshot(
     """
     patterns = [*SMALL, *(["*.safetensors"] if weights else [])]
     complete = _has_weights if weights else _has_tokenizer
-    return _snapshot(repo, patterns, revision, complete, f"model {repo}", licence, [])
+    # A client of a server needs no weights: do not advise to fetch gigabytes.
+    names = [] if weights else ["--include '*.json'"]
+    return _snapshot(repo, patterns, revision, complete, f"model {repo}", licence, names)
 
 
 def _has_tokenizer(folder: Path) -> bool:
@@ -86,44 +89,43 @@ def _snapshot(
     licence: str | None,
     names: list[str],
 ) -> Path:
-    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    try:
-        cached = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    wanted = {"revision": revision, "allow_patterns": patterns}
+    with contextlib.suppress(LocalEntryNotFoundError):
+        cached = Path(snapshot_download(repo, **wanted, local_files_only=True))
         if complete(cached):
             return cached
-    except LocalEntryNotFoundError:
-        pass
     try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        folder = Path(snapshot_download(repo, **wanted))
     except GatedRepoError:
         reason = "its licence has not been accepted with this account"
     except RevisionNotFoundError:
         reason = f"the Hub has no revision {revision!r} of it"
     except RepositoryNotFoundError:
         reason = "the Hub has no such repository, or not for this account"
-    except (OSError, HfHubHTTPError, httpx.HTTPError) as error:
+    except Exception as error:  # of any kind: a network has many ways to fail
         reason = _unreachable(error)
     else:
         if complete(folder):
             return folder
-        reason = "what the Hub gave is incomplete, or has no safetensors"
+        reason = _unreachable(None)
     raise ModelError(f"{what} is not on this machine: {reason}; {_advice(repo, names, licence)}")
 
 
-def _unreachable(error: Exception) -> str:
+def _unreachable(error: Exception | None) -> str:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return "downloads are switched off (HF_HUB_OFFLINE=1)"
+    if error is None:
+        return "some of its files are missing, and the Hub did not give them"
     if isinstance(error, FileNotFoundError):
         return "the Hub does not answer"
     return f"it could not be downloaded ({' '.join(str(error).split())[:200]})"

@@ -1,9 +1,9 @@
 """SAEs from a folder: one sae_lens folder (cfg.json, sae_weights.safetensors) per layer.
 
-sae_lens reads the files and encodes. What it lets through is checked here first, from cfg.json
-alone: an input normalisation that it would silently skip, a missing or wrong site.
-Cost: importing sae_lens takes 3 to 12 s (``load`` does it), loading is a memory map, encoding
-one position at one layer is a product of width x features. ``check`` imports nothing.
+sae_lens reads the files. What it lets through is checked here first, from cfg.json alone: an
+input normalisation that it would silently skip, a missing or wrong site.
+Cost: importing sae_lens takes 3 to 12 s (``load`` does it), loading is a memory map.
+``validate`` imports nothing.
 """
 
 from __future__ import annotations
@@ -11,103 +11,51 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from corrsteer.errors import ConfigError, ModelError
-
-if TYPE_CHECKING:
-    import torch
+from corrsteer.saes.loaded import LoadedSAE, take_over
+from corrsteer.saes.provider import (
+    check_kind,
+    check_settings,
+    check_template,
+    check_width,
+    flat,
+)
+from corrsteer.saes.site import check_block
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-
-# Positions encoded at once: 64 MiB of activations for 16,384 features.
-_CHUNK = 1024
-
-
-@dataclass(frozen=True)
-class LoadedSAE:
-    """One layer's SAE in memory, float32, without gradients."""
-
-    sae_id: str
-    layer: int
-    width: int
-    """Number of features D."""
-    d_model: int
-    """Width M of the residual stream it reads."""
-    sae: Any
-    """The ``sae_lens.SAE``."""
-
-    def check_width(self, d_model: int) -> None:
-        """Raise ModelError unless the SAE reads a residual stream of width ``d_model``."""
-        _check_width(self.sae_id, self.d_model, d_model)
-
-    def encode(self, x: torch.Tensor, features: Sequence[int] | None = None) -> torch.Tensor:
-        """Activations of residuals ``x`` [n, M]: [n, D], or [n, k] of k ``features``."""
-        import torch
-
-        columns = slice(None) if features is None else list(features)
-        return torch.cat([acts[:, columns] for acts in self._chunks(x)])
-
-    def pool(
-        self, x: torch.Tensor, sample: torch.Tensor, n_samples: int, pooling: str
-    ) -> torch.Tensor:
-        """Activations pooled over each sample's positions, [n_samples, D].
-
-        ``x`` [n, M] residuals, ``sample`` [n] long: whose they are. ``pooling`` is ``max`` or
-        ``mean`` (sum over the positions / their number). A sample without positions gets 0.
-        """
-        import torch
-
-        if pooling not in ("max", "mean"):
-            raise ConfigError(f"pooling {pooling!r} is unknown: use max or mean.")
-        # Activations are never negative, so 0 is neutral for the maximum too.
-        pooled = torch.zeros(n_samples, self.width, device=x.device)
-        for acts, rows in zip(self._chunks(x), sample.split(_CHUNK), strict=True):
-            if pooling == "max":
-                pooled.scatter_reduce_(0, rows[:, None].expand_as(acts), acts, "amax")
-            else:
-                pooled.index_add_(0, rows, acts)
-        if pooling == "mean":
-            pooled /= torch.bincount(sample, minlength=n_samples).clamp(min=1)[:, None]
-        return pooled
-
-    def directions(self, features: Sequence[int]) -> np.ndarray:
-        """Decoder rows of the features, [k, M] float32, in units of the raw residual stream."""
-        return self.sae.W_dec[list(features)].cpu().numpy().astype(np.float32)
-
-    def _chunks(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
-        import torch
-
-        for part in x.split(_CHUNK):
-            with torch.no_grad():
-                yield self.sae.encode(part)
+SCALER = "activation_scaler.json"
+"""Where sae_lens's trainer keeps the factor that its inputs are multiplied by."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """SAEs in ``path``, the one of layer L in the subfolder ``template`` with L filled in."""
+    """SAEs in ``path``, the one of block L's output in the subfolder ``template`` with L filled in.
+
+    An SAE of the *input* of block L + 1 (``blocks.{L+1}.hook_resid_pre``) is one of block L's
+    output, so it belongs into the subfolder of L, whatever its trainer called it.
+    ``check`` and ``budget_gb`` are for the stages that use the SAEs.
+    """
 
     path: str
     name: str = "folder"
     template: str = "layer_{layer}"
+    check: str = "strict"
+    budget_gb: float = 8.0
 
     def __post_init__(self) -> None:
-        if not self.path or not self.name:
-            raise ConfigError("sae.path and sae.name must not be empty: set both.")
-        if self.template.count("{layer}") != 1:
-            raise ConfigError(
-                f"sae.template={self.template!r} must contain {{layer}} once, as layer_{{layer}}."
-            )
+        if not self.path:
+            raise ConfigError("sae.path must not be empty: type sae.path=FOLDER.")
+        check_settings(self.name, self.check, self.budget_gb)
+        check_template(self.template)
 
     def layers(self) -> tuple[int, ...]:
         """The layers that have an SAE, ascending. Raises ModelError when there is none."""
         root = Path(self.path).expanduser()
-        before, after = self.template.split("{layer}")
+        before, after = check_template(self.template)
         pattern = re.compile(re.escape(before) + r"(0|[1-9]\d*)" + re.escape(after))
         names = [p.relative_to(root).as_posix() for p in root.glob(f"{before}*{after}")]
         found = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
@@ -125,28 +73,46 @@ class Folder:
     def fingerprint(self, layer: int) -> str:
         """sha256 of the layer's config and weights: what identifies it in a cache key."""
         digest = hashlib.sha256()
-        for file in self._files(layer):
-            digest.update(file.read_bytes())
+        files = [*self._files(layer), self._folder(layer) / SCALER]
+        for file in files:
+            if file.is_file():
+                with file.open("rb") as handle:
+                    while block := handle.read(2**20):
+                        digest.update(block)
         return digest.hexdigest()
 
-    def check(self, layer: int, d_model: int) -> None:
+    def neuronpedia(self, layer: int) -> str | None:
+        """Neuronpedia's id of the SAE, where its metadata give one."""
+        return self._config(layer).get("neuronpedia_id")
+
+    def trained_on(self, layer: int) -> str | None:
+        """The model that the metadata say the SAE was trained on."""
+        return self._config(layer).get("model_name")
+
+    def validate(self, layer: int, d_model: int) -> None:
         """Raise ModelError, before anything is loaded, if the layer's SAE cannot be used."""
-        _check_width(self.sae_id(layer), self._config(layer)["d_in"], d_model)
+        check_width(self.sae_id(layer), self._config(layer)["d_in"], d_model)
 
     def load(self, layer: int, device: str = "cpu") -> LoadedSAE:
         """The SAE of block ``layer``'s output. Raises ModelError when it is not one."""
-        self._config(layer)
-        config, _ = self._files(layer)
-        from sae_lens import SAE
+        config = self._config(layer)
 
-        sae = SAE.load_from_disk(config.parent, device=device, dtype="float32")
-        sae.requires_grad_(False)
-        sae.eval()
-        return LoadedSAE(self.sae_id(layer), layer, sae.cfg.d_sae, sae.cfg.d_in, sae)
+        def read() -> Any:
+            from sae_lens import SAE
+
+            sae = SAE.load_from_disk(self._folder(layer), device="cpu", dtype="float32")
+            if config["normalize_activations"] == "expected_average_only_in":
+                sae.fold_activation_norm_scaling_factor(self._factor(layer))
+            return sae
+
+        remedy = "save it again with sae_lens's save_model"
+        return take_over(read, self.sae_id(layer), layer, config, device=device, remedy=remedy)
+
+    def _folder(self, layer: int) -> Path:
+        return Path(self.path).expanduser() / self.template.format(layer=layer)
 
     def _files(self, layer: int) -> tuple[Path, Path]:
-        folder = Path(self.path).expanduser() / self.template.format(layer=layer)
-        files = folder / CONFIG, folder / WEIGHTS
+        files = self._folder(layer) / CONFIG, self._folder(layer) / WEIGHTS
         for file in files:
             if not file.is_file():
                 raise ModelError(
@@ -155,36 +121,31 @@ class Folder:
                 )
         return files
 
+    def _factor(self, layer: int) -> float | None:
+        """What the inputs were multiplied by, where the trainer's checkpoint says so."""
+        file = self._folder(layer) / SCALER
+        return json.loads(file.read_text()).get("scaling_factor") if file.is_file() else None
+
     def _config(self, layer: int) -> dict[str, Any]:
-        """cfg.json, refused unless it is an SAE of the raw output of block ``layer``."""
-        config = json.loads(self._files(layer)[0].read_text())
-        sae_id = self.sae_id(layer)
-        # False and null are how old versions of sae_lens wrote "none".
-        scaling = config.get("normalize_activations") or "none"
-        if scaling != "none":
+        """cfg.json, flat, refused unless it is an SAE of the raw output of block ``layer``."""
+        file, sae_id = self._files(layer)[0], self.sae_id(layer)
+        try:
+            config = flat(json.loads(file.read_text()))
+            config["d_in"] = int(config["d_in"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(
-                f"SAE {sae_id} scales its input (normalize_activations={scaling!r}), which"
-                " sae_lens does not undo when it loads from disk: fold the scaling and save again."
-            )
-        # sae_lens before 6 kept the hook name beside the other settings.
-        hook = config.get("metadata", config).get("hook_name")
-        site = re.fullmatch(r"blocks\.(\d+)\.hook_resid_post", hook or "")
-        if site is None:
+                f"SAE {sae_id}: {file} is no config of an SAE ({type(error).__name__}: {error});"
+                " save it again with sae_lens's save_model."
+            ) from error
+        check_kind(sae_id, config)
+        scaling = config["normalize_activations"]
+        if scaling == "expected_average_only_in" and self._factor(layer) is None:
             raise ModelError(
-                f"SAE {sae_id} was trained at {hook or 'a site it does not name'}: only the output"
-                f" of a block can be used (metadata.hook_name blocks.{layer}.hook_resid_post)."
+                f"SAE {sae_id} scales its input (normalize_activations={scaling!r}) by a factor"
+                f" that is not stored in {SCALER}: fold the scaling and save again."
             )
-        if int(site[1]) != layer:
-            raise ModelError(
-                f"SAE {sae_id} was trained at {hook}, not at layer {layer}: rename the folder or"
-                " set sae.template."
-            )
+        remedy = "put it into {name} or set sae.template."
+        remedy = remedy.replace("{name}", self.template.replace("{layer}", "{block}"))
+        hooks = config.get("hook_name"), config.get("hf_hook_name")
+        check_block(sae_id, layer, *hooks, remedy=remedy)
         return config
-
-
-def _check_width(sae_id: str, d_in: int, d_model: int) -> None:
-    if d_in != d_model:
-        raise ModelError(
-            f"SAE {sae_id} reads width {d_in}, but the model's residual stream has width"
-            f" {d_model}: use SAEs trained on this model."
-        )

@@ -113,7 +113,9 @@ def sentence(fit: SiteFit) -> str:
         where = f"block {fit.layer - 1}'s output" if fit.layer else "block 0's input"
         parts.append(f"{where}: {_percent(fit.before)}, L0 {fit.l0_before:.0f}")
     if fit.after is not None:
-        parts.append(f"block {fit.layer + 1}'s output: {_percent(fit.after)}, L0 {fit.l0_after:.0f}")
+        parts.append(
+            f"block {fit.layer + 1}'s output: {_percent(fit.after)}, L0 {fit.l0_after:.0f}"
+        )
     return (
         f"layer {fit.layer}: the SAE explains {_percent(fit.explained)} of the variance, L0"
         f" {fit.l0:.0f} ({'; '.join(parts)})"
@@ -126,9 +128,7 @@ def problem(fit: SiteFit, sae_id: str) -> str | None:
     said = f"SAE {sae_id} explains {_percent(fit.explained)} of the variance of block {fit.layer}'s"
     said += f" output over {fit.n} positions"
     if fit.better_site is not None and fit.better_scale == 1:
-        off = (
-            f"block {fit.better_site}'s output" if fit.better_site >= 0 else "what block 0 reads"
-        )
+        off = f"block {fit.better_site}'s output" if fit.better_site >= 0 else "what block 0 reads"
         return (
             f"{said}, but {_percent(fit.better_explained)} of {off}: it was trained there, so its"
             f" layer or its metadata is wrong; {go_on}"

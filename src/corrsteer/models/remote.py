@@ -1,0 +1,237 @@
+"""A model on an NDIF server, read and steered through nnsight.
+
+The weights stay on the server; here are only the config and the tokenizer. A request carries
+token ids and steering vectors and brings back token ids, or the residuals at the token source.
+Every answer of a batch under one plan is one request, so a batch costs one prompt pass per plan:
+there is no shared prompt cache, and a large ``batch_size`` is what makes it fast.
+
+The key comes from NDIF_API_KEY or from nnsight's own config file, never from a setting, so it
+cannot get into a run's record. What the server sends is read without unpickling code.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from corrsteer.errors import ConfigError, ModelError
+from corrsteer.models.loaded import Apply, LoadedModel
+from corrsteer.models.spec import Model
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+# The server's checkpoint brings its own generation settings, which a request overrides one by
+# one: the largest logit and nothing else.
+_GREEDY = {
+    "do_sample": False,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_length": 0,
+}
+
+
+@dataclass(frozen=True)
+class NDIF:
+    """Run on an NDIF server. ``host`` is its address; null: NDIF_HOST, or nnsight's own config.
+
+    ``device`` is where residuals are encoded here: ``auto`` (a GPU if there is one), ``cpu``,
+    ``cuda:1``. ``timeout_s``: how long the server may be silent before it is given up.
+    """
+
+    host: str | None = None
+    device: str = "auto"
+    batch_size: int = 128
+    timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.host is not None and not self.host.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"backend.host={self.host!r} must start with http:// or https://, as"
+                " backend.host=https://ndif.example.org."
+            )
+        if self.host is not None and "@" in self.host:
+            raise ConfigError("backend.host holds a password: set NDIF_API_KEY instead.")
+        if self.device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+            raise ConfigError(
+                f"backend.device={self.device!r} is unknown: use auto, cpu, cuda, cuda:N or mps."
+            )
+        if self.batch_size < 1:
+            raise ConfigError(f"backend.batch_size={self.batch_size}: it must be at least 1.")
+        if not self.timeout_s > 0:
+            raise ConfigError(f"backend.timeout_s={self.timeout_s}: it must be above 0.")
+
+    def key(self, model: Model) -> dict[str, Any]:
+        """What identifies the model's computation in a cache key. The dtype is the server's."""
+        return {
+            "model": model.fingerprint(weights=False),
+            "dtype": "served",
+            "chat_template": model.chat_template,
+        }
+
+    def load(self, model: Model) -> RemoteModel:
+        """Config and tokenizer. Raises ModelError when they cannot be had; the server is first
+        asked when something is to be computed."""
+        folder = model.folder(weights=False)
+        import torch
+        from nnsight import CONFIG, TransformersModel, register
+        from nnsight.modeling import huggingface
+
+        # The strategy's operator is sent along by value: servers do not have this package.
+        register("corrsteer")
+
+        # Otherwise the Hub is asked how the name is spelt.
+        path = str(folder) if model.is_local else model.path
+        huggingface._ID_CACHE.setdefault(path, path)
+        try:
+            wrapped = TransformersModel(path, task="text-generation", revision=model.revision)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"model.path={model.path!r} cannot be read ({' '.join(str(error).split())}); its"
+                " config.json and tokenizer.json are needed here too."
+            ) from error
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        server = Server(
+            host=self.host or os.environ.get("NDIF_HOST") or CONFIG.API.HOST,
+            key=os.environ.get("NDIF_API_KEY") or CONFIG.API.APIKEY,
+            timeout_s=self.timeout_s,
+        )
+        return RemoteModel(wrapped, model, self.batch_size, torch.device(device), server)
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where requests go. The key is left out of ``repr``: it must not get into a log."""
+
+    host: str
+    key: str | None
+    timeout_s: float
+
+    def __repr__(self) -> str:
+        return f"Server({self.host})"
+
+
+class RemoteModel(LoadedModel):
+    """A model on a server. Made by :meth:`NDIF.load`."""
+
+    def __init__(
+        self, wrapped: Any, model: Model, batch_size: int, device: torch.device, server: Server
+    ) -> None:
+        from transformers import GenerationConfig
+
+        # A model built from its config alone has no generation settings of its checkpoint.
+        try:
+            settings = GenerationConfig.from_pretrained(model.folder(weights=False))
+        except OSError:
+            settings = wrapped._module.generation_config
+        super().__init__(wrapped, model, batch_size, settings.eos_token_id)
+        self._device = device
+        self._server = server
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    def _answers(
+        self,
+        inputs: dict[str, torch.Tensor],
+        plans: Sequence[dict[int, torch.Tensor]],
+        apply: Apply,
+        options: dict[str, Any],
+    ) -> Iterator[tuple[torch.Tensor, Sequence[int]]]:
+        inputs = {name: value.cpu() for name, value in inputs.items()}
+        options = {**_GREEDY, "pad_token_id": self._pad, **options}
+        if self._eos:
+            options["eos_token_id"] = self._eos
+        for vectors in plans:
+            with self._sent(inputs["input_ids"].shape[0], "answers") as request:
+                answers = self._continue(inputs, vectors, apply, {**options, "backend": request})
+            yield answers
+
+    def _continue(
+        self,
+        inputs: dict[str, torch.Tensor],
+        vectors: dict[int, torch.Tensor],
+        apply: Apply,
+        options: dict[str, Any],
+    ) -> tuple[torch.Tensor, Sequence[int]]:
+        """New tokens [B, steps], and for each step the number of layers that were steered."""
+        import nnsight
+
+        start = inputs["input_ids"].shape[1]
+        if not vectors:
+            # nnsight finds the traced block by its lines: each "with" needs its own.
+            with self._wrapped.generate(**options) as tracer:  # noqa: SIM117
+                with tracer.invoke(inputs):
+                    tokens = nnsight.save(tracer.result[:, start:])
+            return tokens, []
+        blocks = [(self._blocks[layer], vector) for layer, vector in vectors.items()]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*was never reached")
+            with self._wrapped.generate(**options) as tracer:
+                with tracer.invoke(inputs):
+                    fired = []
+                    for _ in tracer.iter[:]:
+                        layers = 0
+                        for block, vector in blocks:
+                            output = block.output
+                            hidden = output[0] if isinstance(output, tuple) else output
+                            hidden[:, -1] = apply(hidden[:, -1], vector.to(hidden))
+                            layers += 1
+                        fired.append(layers)
+                with tracer.invoke():
+                    counts = nnsight.save(fired)
+                    tokens = nnsight.save(tracer.result[:, start:])
+        return tokens, counts
+
+    def _read(
+        self, inputs: dict[str, torch.Tensor], counted: torch.Tensor, layers: Sequence[int]
+    ) -> dict[int, torch.Tensor]:
+        import nnsight
+        import torch
+
+        inputs = {name: value.cpu() for name, value in inputs.items()}
+        where = counted.cpu()
+        blocks = [(layer, self._blocks[layer]) for layer in layers if layer >= 0]
+        first = self._blocks[0] if -1 in layers else None
+        with self._sent(where.shape[0], "residuals") as request, torch.no_grad():  # noqa: SIM117
+            with self._wrapped.trace(inputs, use_cache=False, backend=request) as tracer:
+                found = nnsight.save({})
+                if first is not None:
+                    hidden = first.input
+                    found[-1] = hidden[where.to(hidden.device)]
+                for layer, block in blocks:
+                    output = block.output
+                    hidden = output[0] if isinstance(output, tuple) else output
+                    found[layer] = hidden[where.to(hidden.device)]
+                tracer.stop()
+        return {layer: x.to(self._device, torch.float32) for layer, x in found.items()}
+
+    @contextmanager
+    def _sent(self, samples: int, what: str) -> Iterator[Any]:
+        """One request, with its failures in plain words and its size in the log."""
+        from corrsteer.models.request import Request
+
+        server = self._server
+        request = Request(self._wrapped, server.host, server.key, server.timeout_s)
+        try:
+            yield request
+        except Exception as error:
+            raise ModelError(_explain(error, server, self._model)) from error
+        megabytes = request.received / 1e6
+        log.info("%s of %d samples: %.4f MB per sample", what, samples, megabytes / samples)
+
+
+def _explain(error: Exception, server: Server, model: Model) -> str:
+    """What went wrong with a request, and what to do."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

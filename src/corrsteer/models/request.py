@@ -1,0 +1,106 @@
+"""One request to an NDIF server, and what its failures mean.
+
+nnsight's own blocking backend waits for ever when a server falls silent and unpickles what it
+is sent. Imports nnsight: only for use behind a loaded model.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import socket
+import types
+from typing import Any
+
+import torch
+import websocket
+import zstandard
+from nnsight.intervention.backends.remote import RemoteBackend
+from nnsight.schema.request import RequestModel
+from nnsight.schema.response import ResponseModel, Status
+
+_CONNECT_SECONDS = 10.0
+# A peer that vanished without closing is noticed after about 90 s.
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+)
+
+
+class Request(RemoteBackend):
+    """Runs a trace of ``wrapped`` on a server; ``received`` counts the bytes of its result."""
+
+    def __init__(self, wrapped: Any, host: str, key: str | None, silence_s: float) -> None:
+        super().__init__(
+            wrapped.to_model_key(), host=host, api_key=key, env=wrapped._remoteable_get_env()
+        )
+        self.display.enabled = False
+        self.received = 0
+        self._silence_s = silence_s
+
+    def request(self, request: RequestModel, tracer: Any) -> Any:
+        blob = self._serialize(tracer)
+        connection = websocket.create_connection(
+            f"{self.ws_host}/subscribe",
+            header={"ndif-api-key": self.api_key} if self.api_key else None,
+            timeout=_CONNECT_SECONDS,
+            sockopt=_KEEPALIVE,
+        )
+        try:
+            request.session_id = json.loads(connection.recv())["session_id"]
+            connection.settimeout(self._silence_s)
+            self.send(request, blob)
+            while True:
+                response = self.parse(connection.recv())
+                result = self.handle(response)
+                if response.status == Status.COMPLETED:
+                    return result
+        finally:
+            connection.close()
+
+    @staticmethod
+    def parse(message: str | bytes) -> ResponseModel:
+        if isinstance(message, str):
+            return ResponseModel.model_validate_json(message)
+        return ResponseModel(**_tensors(message))
+
+    def finalize(self, content: bytes) -> Any:
+        self.received += len(content)
+        if self.compress:
+            content = zstandard.ZstdDecompressor().decompress(content)
+        return _tensors(content)
+
+
+# All that a status message or a dict of tensors and numbers is made of.
+_HARMLESS = {
+    ("collections", "OrderedDict"),
+    ("nnsight.schema.response", "Status"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds tensors and plain values. ``weights_only`` would do, but cannot read the pickle
+    protocol that servers use."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _HARMLESS:
+            raise pickle.UnpicklingError(f"the server sent a {module}.{name}, not a tensor")
+        return super().find_class(module, name)
+
+
+def _old_format(*args: Any, **kwargs: Any) -> None:
+    raise pickle.UnpicklingError("the server sent a file in torch's old format")
+
+
+_READER = types.ModuleType("tensors_only")
+vars(_READER).update(Unpickler=_Unpickler, load=_old_format)
+
+
+def _tensors(content: bytes) -> Any:
+    """What ``torch.save`` wrote, on the CPU. Raises UnpicklingError for anything else."""
+    file = io.BytesIO(content)
+    return torch.load(file, map_location="cpu", weights_only=False, pickle_module=_READER)
