@@ -221,6 +221,14 @@ def _metrics(answers, chosen, coef, options, task, seed, layers) -> dict:
     gains = [arms[f"random_{k}"]["accuracy"] - arms["baseline"]["accuracy"] for k in range(1, 6)]
     below = int(chosen["noise"].sum())
     return {
+        "sae": "bundled", "sae_trained_on": ["corrsteer-bundled"],
+        "sites": [
+            {"layer": n, "n": 512, "explained": 0.98 - 0.01 * n, "l0": 16.0 + n,
+             "before": None if n == 0 else 0.9, "after": 0.85, "l0_before": None if n == 0 else 12.0,
+             "l0_after": 30.0, "better_site": 2 if n == 1 else None,
+             "better_scale": 1.0 if n == 1 else None, "better_explained": 0.99 if n == 1 else None}
+            for n in layers
+        ],
         "task": task, "model": "bundled", "variant": "A", "coef": coef, "layers": list(layers),
         "seed": seed, "token_source": "generated", "pooling": "max",
         "chance": 1 / 3 if options else None,

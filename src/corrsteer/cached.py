@@ -377,7 +377,7 @@ def _keep_moments(
     part: Partial, seen: Sequence[int], moments: Mapping[int, FeatureMoments]
 ) -> None:
     """Samples seen and all accumulators, as one part: they belong together."""
-    arrays = {"seen": np.array(seen)}
+    arrays: dict[str, Any] = {"seen": np.array(seen)}
     for layer, one in moments.items():
         arrays |= {f"{layer} {name}": value for name, value in one.to_arrays().items()}
     content = io.BytesIO()

@@ -11,6 +11,7 @@ import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from corrsteer.errors import ModelError
 
@@ -97,7 +98,7 @@ def _snapshot(
         RevisionNotFoundError,
     )
 
-    wanted = {"revision": revision, "allow_patterns": patterns}
+    wanted: dict[str, Any] = {"revision": revision, "allow_patterns": patterns}
     with contextlib.suppress(LocalEntryNotFoundError):
         cached = Path(snapshot_download(repo, **wanted, local_files_only=True))
         if complete(cached):

@@ -98,6 +98,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
             "fingerprint": digest([[e.id, e.prompt, e.gold] for e in examples]),
         },
         "n": {name: len(part) for name, part in splits.items()},
+        "sae_trained_on": sae_origin(stages, layers),
         "sites": [asdict(fit) for fit in sites],
         "selection": {**arm_summary(selection), "length_r": length_r},
         "validation": {arm: arm_summary(answers) for arm, answers in validation.items()},
@@ -141,6 +142,19 @@ def chosen_layers(spec: Any, stages: Cached) -> tuple[int, ...]:
     for n in layers:
         stages.sae.validate(n, width)
     return layers
+
+
+def sae_origin(stages: Cached, layers: Sequence[int]) -> list[str]:
+    """The models that the SAEs say they were trained on; warns where it is another one."""
+    from corrsteer.saes.provider import same_model
+
+    spec = stages.model_spec
+    names = sorted({name for n in layers if (name := stages.sae.trained_on(n))})
+    others = [name for name in names if not same_model(name, spec.path)]
+    # A folder's name says nothing about the model in it.
+    if others and not spec.is_local:
+        log.warning("the SAEs were trained on %s and are used on %s", ", ".join(others), spec.path)
+    return names
 
 
 def features_table(ranked: Sequence[RankedFeature], chosen: Sequence[RankedFeature]) -> Any:

@@ -337,3 +337,13 @@ def test_numbers_as_text(write, value, text: str) -> None:
 
 def test_a_number_reads_the_same_from_numpy_and_from_python():
     assert pages.points(pd.Series([0.0715])[0]) == pages.points(0.0715) == "+7.1"
+
+
+def test_the_site_check_is_shown_and_its_absence_said(run: Path) -> None:
+    text = report.write_run_report(run).read_text(encoding="utf-8")
+    assert "Do the SAEs fit?" in text
+    assert "fits block 2 better" in text and "fits here best" in text
+    change(run, sites=[])
+    text = report.write_run_report(run).read_text(encoding="utf-8")
+    assert "Do the SAEs fit?" not in text
+    assert "fit not checked" in text

@@ -28,7 +28,7 @@ def visible(text: str) -> str:
 
 
 def pct(share: float | None) -> str:
-    return _ABSENT if share is None else f"{100 * share:.1f}{NBSP}%"
+    return _ABSENT if share is None else _minus(f"{100 * share:.1f}{NBSP}%")
 
 
 def points(share: float | None) -> str:
