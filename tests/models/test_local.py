@@ -217,6 +217,8 @@ def test_bos_is_added_where_the_tokenizer_adds_it(llama, tiny_gpt2):
 def test_token_texts_are_readable(llama):
     ids = llama._tokenizer(" A\u00e9<pad>")["input_ids"]
     assert llama.token_texts(ids) == ["<s>", " A", "\u00c3", "\u00a9", "<pad>"]
+    assert llama.token_texts([50_000]) == ["<50000>"]  # models pad their embeddings
+    assert llama._tokenizer.decode([50_000]) == ""
 
 
 def test_too_long_prompts_are_one_clear_line(tiny_llama, llama):

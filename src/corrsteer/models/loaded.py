@@ -179,6 +179,8 @@ class LoadedModel(ABC):
 
     def _token_text(self, token: int) -> str:
         piece = self._tokenizer.convert_ids_to_tokens(token)
+        if piece is None:  # embeddings are often padded beyond the vocabulary
+            return f"<{token}>"
         text = self._tokenizer.decode([token], clean_up_tokenization_spaces=False)
         if not text or "\N{REPLACEMENT CHARACTER}" in text:
             return piece  # one byte of a longer character
