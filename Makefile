@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check model bench report clean-cache
+.PHONY: help setup run test check model bench report clean-cache ndif
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ run: $(STAMP) ## the main job: steer the bundled model on BBQ with three coeffic
 
 test: $(STAMP) ## all tests
 	$(PY) -m pytest $(PYTEST)
+
+ndif: $(STAMP) ## install an NDIF server into .ndif, for the tests of backend=ndif (2 GB)
+	$(PY) tests/remote/ndif_server.py install .ndif
 
 check: $(STAMP) ## style and types
 	$(PY) -m ruff check .

@@ -202,6 +202,18 @@ def _arm(rows: pd.DataFrame) -> dict:
     }  # fmt: skip
 
 
+def _site(layer: int) -> dict:
+    """The SAE of layer 1 fits block 2 better."""
+    wrong = layer == 1
+    return {
+        "layer": layer, "n": 512, "explained": 0.98 - 0.01 * layer, "l0": 16.0 + layer,
+        "before": 0.9 if layer else None, "l0_before": 12.0 if layer else None,
+        "after": 0.85, "l0_after": 30.0,
+        "better_site": 2 if wrong else None, "better_scale": 1.0 if wrong else None,
+        "better_explained": 0.99 if wrong else None,
+    }  # fmt: skip
+
+
 def _metrics(answers, chosen, coef, options, task, seed, layers) -> dict:
     test, validation = (answers[answers["split"] == s] for s in ("test", "validation"))
     arms = {name: _arm(rows) for name, rows in test.groupby("arm", sort=False)}
@@ -222,13 +234,7 @@ def _metrics(answers, chosen, coef, options, task, seed, layers) -> dict:
     below = int(chosen["noise"].sum())
     return {
         "sae": "bundled", "sae_trained_on": ["corrsteer-bundled"],
-        "sites": [
-            {"layer": n, "n": 512, "explained": 0.98 - 0.01 * n, "l0": 16.0 + n,
-             "before": None if n == 0 else 0.9, "after": 0.85, "l0_before": None if n == 0 else 12.0,
-             "l0_after": 30.0, "better_site": 2 if n == 1 else None,
-             "better_scale": 1.0 if n == 1 else None, "better_explained": 0.99 if n == 1 else None}
-            for n in layers
-        ],
+        "sites": [_site(n) for n in layers],
         "task": task, "model": "bundled", "variant": "A", "coef": coef, "layers": list(layers),
         "seed": seed, "token_source": "generated", "pooling": "max",
         "chance": 1 / 3 if options else None,

@@ -3,18 +3,20 @@
 BatchTopK (Bussmann et al. 2024), which saves as jumprelu, the architecture of Gemma Scope and
 LlamaScope. Answer positions are a few tokens in fifty but they are what steering works on, so
 all of them are kept and only a few of the others. BOS is left out.
+
+``train_on`` does it for any Llama-like model and any documents, ``train`` for the bundled model
+and its own.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import text
 import torch
 from rich.progress import Progress
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 WIDTH = 1024
 K = 16
@@ -24,46 +26,69 @@ SAMPLES = 900_000
 BATCH = 2048
 DOCUMENTS = 128
 
+Document = tuple[list[int], int]
+"""Token ids from BOS to the last one, which is never read; how many of them are the prompt, 1
+when there is none but BOS."""
+
 
 @torch.no_grad()
-def residuals(
-    model: LlamaForCausalLM, tokenizer, seed: str, n: int, held_out: set[str]
+def outputs(
+    model: PreTrainedModel,
+    batches: Iterable[list[Document]],
+    n: int,
+    seed: str,
+    embeddings: bool = False,
 ) -> dict[int, torch.Tensor]:
-    """Layer -> [n, width] outputs of that block at sampled positions of fresh documents."""
-    from train import encode, pad
+    """Layer -> [n, width] outputs of that block at sampled positions of the documents.
 
-    layers = model.model.layers
-    kept: dict[int, list[torch.Tensor]] = {i: [] for i in range(len(layers))}
+    ``embeddings``: with the input of block 0, as layer -1.
+    """
+    sites = dict(enumerate(model.model.layers))
+    if embeddings:
+        sites = {-1: model.model.embed_tokens, **sites}
+    kept: dict[int, list[torch.Tensor]] = {i: [] for i in sites}
     found: dict[int, torch.Tensor] = {}
     hooks = [
         block.register_forward_hook(lambda _m, _a, out, i=i: found.__setitem__(i, out))
-        for i, block in enumerate(layers)
+        for i, block in sites.items()
     ]
-    rng, total, batch = random.Random(seed), 0, 0
+    rng, total = random.Random(seed), 0
     with Progress() as progress:
         bar = progress.add_task("residuals", total=n)
-        while total < n:
-            documents = text.documents(f"{seed}-{batch}", DOCUMENTS, held_out)
-            rows = sorted(encode(tokenizer, documents), key=lambda row: len(row[0]))
-            for half in (rows[: DOCUMENTS // 2], rows[DOCUMENTS // 2 :]):
-                tokens, _ = pad(half)
+        for documents in batches:
+            rows = sorted(documents, key=lambda row: len(row[0]))
+            for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+                if not half:
+                    continue
+                tokens = _padded(half)
                 model(input_ids=tokens, logits_to_keep=1)
                 keep = torch.zeros_like(tokens, dtype=torch.bool)
                 for i, (ids, n_prompt) in enumerate(half):
-                    for t in range(1, len(ids) - 1):  # neither BOS nor EOS
+                    for t in range(1, len(ids) - 1):  # neither BOS nor the last one, such as EOS
                         answer = t >= n_prompt - 1 and n_prompt > 1
                         keep[i, t] = answer or rng.random() < KEEP_PROMPT
                 for i in kept:
                     kept[i].append(found[i][keep].clone())
                 total += int(keep.sum())
-            batch += 1
             progress.update(bar, completed=total)
+            if total >= n:
+                break
     for hook in hooks:
         hook.remove()
+    if total < n:
+        raise ValueError(f"the documents gave {total} positions, {n} are needed: give more")
     return {i: torch.cat(parts)[:n] for i, parts in kept.items()}
 
 
-def _batches(data: dict[int, torch.Tensor], seed: int) -> Iterator[dict[int, torch.Tensor]]:
+def _padded(rows: list[Document]) -> torch.Tensor:
+    """[B, T]; padding on the right is never attended to by what stands before it."""
+    tokens = torch.zeros(len(rows), max(len(ids) for ids, _ in rows), dtype=torch.long)
+    for i, (ids, _) in enumerate(rows):
+        tokens[i, : len(ids)] = torch.tensor(ids)
+    return tokens
+
+
+def _shuffled(data: dict[int, torch.Tensor], seed: int) -> Iterator[dict[int, torch.Tensor]]:
     generator = torch.Generator().manual_seed(seed)
     n = len(data[0])
     while True:
@@ -73,32 +98,42 @@ def _batches(data: dict[int, torch.Tensor], seed: int) -> Iterator[dict[int, tor
             yield {layer: x[rows] for layer, x in data.items()}
 
 
-def train(work: Path, out: Path, held_out: set[str], n_positions: int = POSITIONS) -> None:
-    """Trains all layers from one stream of residuals and saves them in sae_lens's format."""
+def train_on(
+    model_folder: Path,
+    batches: Iterable[list[Document]],
+    work: Path,
+    out: Path,
+    *,
+    model_name: str,
+    seed: str,
+    width: int = WIDTH,
+    n_positions: int = POSITIONS,
+    samples: int = SAMPLES,
+) -> None:
+    """Trains all layers from one stream of residuals and saves ``out``/layer_N for each.
+
+    The residuals are kept in ``work``: a run that was stopped does not compute them again.
+    """
     from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
     from sae_lens.config import SAETrainerConfig
     from sae_lens.saes.sae import SAEMetadata
     from sae_lens.training.multi_sae_trainer import MultiSAETrainer
 
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(out / "model")
-    model = LlamaForCausalLM.from_pretrained(out / "model").eval()
     saved = work / "residuals.pt"
     if not saved.exists():
-        data = residuals(model, tokenizer, "saes", n_positions, held_out)
+        model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+        data = outputs(model, batches, n_positions, seed)
         torch.save(data, work / "residuals.tmp")
         (work / "residuals.tmp").replace(saved)
     data = torch.load(saved, weights_only=True)
-    d_model = model.config.hidden_size
+    torch.manual_seed(0)  # here, so that neither loading nor making documents moves it
 
     def sae(layer: int) -> BatchTopKTrainingSAE:
-        metadata = SAEMetadata(
-            model_name="corrsteer-bundled", hook_name=f"blocks.{layer}.hook_resid_post"
-        )
+        metadata = SAEMetadata(model_name=model_name, hook_name=f"blocks.{layer}.hook_resid_post")
         return BatchTopKTrainingSAE(
             BatchTopKTrainingSAEConfig(
-                d_in=d_model,
-                d_sae=WIDTH,
+                d_in=data[layer].shape[1],
+                d_sae=width,
                 k=K,
                 # The saved threshold is a moving average; the default is too slow for a short run.
                 topk_threshold_lr=0.1,
@@ -108,7 +143,7 @@ def train(work: Path, out: Path, held_out: set[str], n_positions: int = POSITION
         )
 
     config = SAETrainerConfig(
-        total_training_samples=SAMPLES,
+        total_training_samples=samples,
         train_batch_size_samples=BATCH,
         lr=2e-3,
         lr_end=2e-4,
@@ -122,7 +157,43 @@ def train(work: Path, out: Path, held_out: set[str], n_positions: int = POSITION
         config,
         {n: sae(layer) for n, layer in names.items()},
         names,
-        data_provider=_batches(data, 0),
+        data_provider=_shuffled(data, 0),
     ).fit()
     for name, trained in saes.items():
-        trained.save_inference_model(out / "saes" / name)
+        trained.save_inference_model(out / name)
+
+
+# -- the bundled model -------------------------------------------------------------------
+
+
+def _documents(tokenizer, seed: str, held_out: set[str]) -> Iterator[list[Document]]:
+    """Fresh documents of the bundled model's world, without end."""
+    import text
+    from train import encode
+
+    batch = 0
+    while True:
+        yield encode(tokenizer, text.documents(f"{seed}-{batch}", DOCUMENTS, held_out))
+        batch += 1
+
+
+def residuals(
+    model: PreTrainedModel, tokenizer, seed: str, n: int, held_out: set[str]
+) -> dict[int, torch.Tensor]:
+    """Layer -> [n, width] outputs of that block at sampled positions of fresh documents."""
+    return outputs(model, _documents(tokenizer, seed, held_out), n, seed)
+
+
+def train(work: Path, out: Path, held_out: set[str], n_positions: int = POSITIONS) -> None:
+    """Trains the bundled model's SAEs into ``out``/saes."""
+    tokenizer = AutoTokenizer.from_pretrained(out / "model")
+    train_on(
+        out / "model",
+        _documents(tokenizer, "saes", held_out),
+        work,
+        out / "saes",
+        model_name="corrsteer-bundled",
+        seed="saes",
+        n_positions=n_positions,
+        samples=SAMPLES,
+    )

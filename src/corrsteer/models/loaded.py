@@ -26,19 +26,20 @@ SOURCES = ("generated", "last_prompt", "prompt", "all")
 _TAIL = 32
 
 
-class Steering(Protocol):
-    """How a vector meets the residual stream: pure tensor arithmetic."""
-
-    def apply(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-        """``x`` [B, M] residuals of one position, ``vector`` [M]; returns the new [B, M]."""
-
-
 Apply = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
-class _Add:
-    def apply(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-        return x + vector
+class Steering(Protocol):
+    """How a vector meets the residual stream."""
+
+    @property
+    def apply(self) -> Apply:
+        """Pure tensor arithmetic: residuals of one position [B, M] and a vector [M] to the new
+        [B, M]. A backend may send it to a server as source: a plain function is best."""
+
+
+def _add(x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+    return x + vector
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,7 @@ class LoadedModel(ABC):
             options = {"max_new_tokens": 1, "suppress_tokens": self._only(allowed, prompts)}
         self._check_room(rows, options["max_new_tokens"])
         vectors = [self._vectors(plan) for plan in plans]
-        apply = (strategy or _Add()).apply
+        apply = strategy.apply if strategy else _add
 
         texts: dict[tuple[int, ...], str] = {}
         answers: list[dict[int, Completion]] = [{} for _ in plans]

@@ -220,18 +220,15 @@ class RemoteModel(LoadedModel):
     @contextmanager
     def _sent(self, samples: int, what: str) -> Iterator[Any]:
         """One request, with its failures in plain words and its size in the log."""
-        from corrsteer.models.request import Request
+        from corrsteer.models.request import FAILURES, Request, explain
 
         server = self._server
         request = Request(self._wrapped, server.host, server.key, server.timeout_s)
         try:
             yield request
-        except Exception as error:
-            raise ModelError(_explain(error, server, self._model)) from error
+        except FAILURES as error:
+            text = explain(error, server.host, self._model.path, server.timeout_s)
+            # Some servers repeat a key that they refuse.
+            raise ModelError(text.replace(server.key, "...") if server.key else text) from None
         megabytes = request.received / 1e6
         log.info("%s of %d samples: %.4f MB per sample", what, samples, megabytes / samples)
-
-
-def _explain(error: Exception, server: Server, model: Model) -> str:
-    """What went wrong with a request, and what to do."""
-    return " ".join(f"{type(error).__name__}: {error}".split())

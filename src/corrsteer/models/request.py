@@ -13,12 +13,18 @@ import socket
 import types
 from typing import Any
 
+import httpx
 import torch
 import websocket
 import zstandard
-from nnsight.intervention.backends.remote import RemoteBackend
+from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
 from nnsight.schema.request import RequestModel
 from nnsight.schema.response import ResponseModel, Status
+
+FAILURES = (
+    RemoteError, OSError, websocket.WebSocketException, httpx.HTTPError, pickle.UnpicklingError,
+)  # fmt: skip
+"""What a request can fail with, besides a mistake of ours."""
 
 _CONNECT_SECONDS = 10.0
 # A peer that vanished without closing is noticed after about 90 s.
@@ -104,3 +110,54 @@ def _tensors(content: bytes) -> Any:
     """What ``torch.save`` wrote, on the CPU. Raises UnpicklingError for anything else."""
     file = io.BytesIO(content)
     return torch.load(file, map_location="cpu", weights_only=False, pickle_module=_READER)
+
+
+_AGAIN = "type the command again, finished batches are kept"
+# What NDIF's own messages contain (ndif 0.1.2), and what it means.
+_REFUSALS = (
+    ("API key", "the server {host} refused the key: set NDIF_API_KEY to a valid one"),
+    ("Could not deploy", "the server {host} does not serve {model}: {host}/status lists what it"
+     " serves"),
+    ("Error starting model", "the server {host} could not start {model}: {again}"),
+    ("error parsing the body", "the request is too large for {host}: lower backend.batch_size"),
+    ("Too Large", "the request is too large for {host}: lower backend.batch_size"),
+    ("out of memory", "the request is too large for {host}: lower backend.batch_size"),
+    ("OutOfMemory", "the request is too large for {host}: lower backend.batch_size"),
+    ("execution timeout", "the request takes {host} too long: lower backend.batch_size"),
+    ("could not be read", "the server {host} cannot read requests of this nnsight: install the"
+     " version it has ({host}/env)"),
+    ("Error submitting request", "the server {host} lost the model: {again}"),
+    ("unavailable", "the server {host} is not available: {again}"),
+)  # fmt: skip
+
+
+def explain(error: Exception, host: str, model: str, silence_s: float) -> str:
+    """One line for a failed request: what went wrong, and what to do."""
+    words = {"host": host, "model": model, "again": _AGAIN}
+    cause = error.__cause__
+    if isinstance(error, RemoteError) and not isinstance(cause, httpx.TransportError):
+        for known, said in _REFUSALS:
+            if known in str(error):
+                return f"{said.format(**words)} (it says: {_end_of(error)})"
+        return f"the server {host} failed: {_end_of(error)}"
+    if isinstance(error, pickle.UnpicklingError):
+        return f"{_end_of(error)}: {host} is no NDIF server, or of another version"
+    if isinstance(
+        error, websocket.WebSocketTimeoutException | TimeoutError | httpx.TimeoutException
+    ):
+        return (
+            f"the server {host} said nothing for {silence_s:g} s (or {_CONNECT_SECONDS:g} s while"
+            f" connecting): {_AGAIN}, or raise backend.timeout_s"
+        )
+    lost = websocket.WebSocketConnectionClosedException | ConnectionResetError | BrokenPipeError
+    if isinstance(error, lost) or isinstance(cause, httpx.ReadError | httpx.RemoteProtocolError):
+        return f"the connection to the server {host} was lost: {_AGAIN}"
+    return (
+        f"the server {host} cannot be reached ({_end_of(error)}): check backend.host or NDIF_HOST"
+    )
+
+
+def _end_of(error: Exception) -> str:
+    """The last line of a message, which may be a server's traceback, of bearable length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def add(x: Tensor, vector: Tensor) -> Tensor:
+    """``x`` [..., M] plus ``vector`` [M] (or broadcastable), in the type and on the device of
+    ``x``; neither is changed."""
+    return x + vector.to(x)
+
+
 @dataclass(frozen=True)
 class Add:
     """``variant`` A: the best feature of every layer. S: the one best feature of all layers."""
@@ -39,7 +45,5 @@ class Add:
             best = sorted(best, key=lambda f: -f.r)[:1]
         return tuple(best)
 
-    def apply(self, x: Tensor, vector: Tensor) -> Tensor:
-        """``x`` [..., M] plus ``vector`` [M] (or broadcastable), in the type and on the device
-        of ``x``; neither is changed."""
-        return x + vector.to(x)
+    # A plain function, so that it can be sent to a server as source.
+    apply = staticmethod(add)

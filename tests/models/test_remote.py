@@ -1,0 +1,142 @@
+"""The remote backend without a server: requests are serialised as for one, and run here."""
+
+from __future__ import annotations
+
+import io
+import pickle
+
+import pytest
+import torch
+
+from corrsteer.errors import ConfigError, ModelError
+from corrsteer.models.local import Local
+from corrsteer.models.remote import NDIF, Server
+from corrsteer.models.spec import Model
+from corrsteer.strategies.add import Add
+from tests.parity.test_parity import PROMPTS, plan_of
+
+PLANS = [None, plan_of([0, 1, 2]), plan_of([1], seed=1)]
+
+
+@pytest.fixture(params=["llama", "gemma2", "gpt2"])
+def pair(request, tiny_model, monkeypatch):
+    """(remote, local) of one model; requests hide our package, as a server without it would."""
+    from nnsight.intervention.backends.local import LocalSimulationBackend
+
+    from corrsteer.models import request as requests
+
+    class Simulated(LocalSimulationBackend):
+        received = 0
+
+        def __init__(self, wrapped, host, key, silence_s):
+            super().__init__(wrapped)
+
+    monkeypatch.setattr(requests, "Request", Simulated)
+    spec = Model("tiny", str(tiny_model(request.param)), dtype="float32")
+    remote = NDIF(host="http://127.0.0.1:9", device="cpu").load(spec)
+    return remote, Local("cpu").load(spec)
+
+
+@pytest.mark.filterwarnings("ignore:.*was never reached.*")
+def test_the_same_plans_give_the_same_answers_and_residuals(pair):
+    remote, local = pair
+    settings = {"max_new_tokens": 6, "strategy": Add()}
+    answers = local.generate(PROMPTS, PLANS, **settings)
+    assert remote.generate(PROMPTS, PLANS, **settings) == answers
+    assert answers[0] != answers[1] != answers[2]
+    tokens = [a.tokens for a in answers[0]]
+    for source, layers in (("generated", [0, 2]), ("all", [-1, 1])):
+        mine = remote.replay(PROMPTS, tokens, layers, source)
+        theirs = local.replay(PROMPTS, tokens, layers, source)
+        assert sorted(mine.layers) == layers
+        assert torch.equal(mine.sample, theirs.sample)
+        assert torch.equal(mine.token, theirs.token)
+        for n in layers:
+            assert mine.layers[n].dtype == torch.float32
+            torch.testing.assert_close(mine.layers[n], theirs.layers[n], atol=1e-5, rtol=1e-5)
+
+
+def test_constrained_answers_are_the_same(pair):
+    remote, local = pair
+    prompts = [p for p in PROMPTS if p.endswith("Answer:")]
+    settings = {"max_new_tokens": 1, "allowed": [" A", " B"]}
+    assert remote.generate(prompts, [None], **settings) == local.generate(
+        prompts, [None], **settings
+    )
+
+
+def test_no_weights_are_loaded_here(tiny_llama):
+    remote = NDIF(host="http://127.0.0.1:9", device="cpu").load(Model("t", str(tiny_llama)))
+    assert {p.device.type for p in remote._module.parameters()} == {"meta"}
+    assert (remote.n_layers, remote.d_model, remote._eos) == (3, 32, [2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"host": "ndif.us"}, "must start with http"),
+        ({"host": "https://me:key@ndif.us"}, "NDIF_API_KEY"),
+        ({"device": "tpu"}, "backend.device"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"timeout_s": 0}, "above 0"),
+        ({"timeout_s": float("nan")}, "above 0"),
+    ],
+)
+def test_settings_are_checked_when_built(settings, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        NDIF(**settings)
+    assert "me:key" not in str(error.value)
+
+
+def test_host_and_key_come_from_the_environment_and_stay_out_of_sight(tiny_llama, monkeypatch):
+    monkeypatch.setenv("NDIF_API_KEY", "secret-key")
+    monkeypatch.setenv("NDIF_HOST", "http://127.0.0.1:9")
+    backend = NDIF(device="cpu")
+    remote = backend.load(Model("t", str(tiny_llama)))
+    assert remote._server == Server("http://127.0.0.1:9", "secret-key", 600.0)
+    for shown in (repr(backend), repr(remote._server), str(vars(remote).get("_server"))):
+        assert "secret-key" not in shown
+    assert NDIF(host="http://a").load(Model("t", str(tiny_llama)))._server.host == "http://a"
+
+
+class Harm:
+    def __reduce__(self):
+        return (print, ("code of the server ran here",))
+
+
+@pytest.mark.parametrize("content", [Harm(), {"x": Harm()}, {"x": print}])
+def test_what_a_server_sends_cannot_run_code(content, capsys):
+    from corrsteer.models.request import _tensors
+
+    for protocol in (2, 4):
+        file = io.BytesIO()
+        torch.save(content, file, pickle_protocol=protocol)
+        with pytest.raises(pickle.UnpicklingError, match="not a tensor"):
+            _tensors(file.getvalue())
+    old = io.BytesIO()
+    torch.save(content, old, _use_new_zipfile_serialization=False)
+    with pytest.raises(pickle.UnpicklingError, match="old format"):
+        _tensors(old.getvalue())
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_tensors_of_every_kind_arrive(dtype):
+    from nnsight.schema.response import Status
+
+    from corrsteer.models.request import _tensors
+
+    sent = {"status": Status.COMPLETED, "n": [1, 2], "x": {3: torch.ones(2, 3).to(dtype)}}
+    for protocol in (2, 4):
+        file = io.BytesIO()
+        torch.save(sent, file, pickle_protocol=protocol)
+        found = _tensors(file.getvalue())
+        assert torch.equal(found["x"].pop(3), sent["x"][3])
+        assert found == {**sent, "x": {}}
+
+
+def test_a_server_that_is_not_there_is_one_clear_line(tiny_llama):
+    remote = NDIF(host="http://127.0.0.1:9", device="cpu").load(Model("t", str(tiny_llama)))
+    with pytest.raises(ModelError, match="127.0.0.1:9 cannot be reached") as error:
+        remote.generate(PROMPTS, [None], max_new_tokens=1)
+    assert "\n" not in str(error.value)
