@@ -249,7 +249,9 @@ class _Keeper:
         self.start_api()
 
     def start_api(self) -> None:
-        """The API and its dispatcher; returns when it has found ray."""
+        """The API and its dispatcher; returns when it has found ray. Nothing if it runs."""
+        if "api" in self._running and self._running["api"].poll() is None:
+            return
         config = "python:ndif.services.api.gunicorn_conf"
         bind = f"127.0.0.1:{self._port['api']}"
         command = ("gunicorn", "--config", config, "--bind", bind, "ndif_keys:app")
@@ -283,6 +285,8 @@ class _Keeper:
         _kill(lambda: [p for p in descendants(os.getpid()) if _group(p) == group])
         # A process counts as dead while threads of it still hold its sockets.
         while _listens(self._port["api"]):
+            if self.orphaned():
+                raise NdifError("the process that started the server is gone")
             time.sleep(0.02)
 
     def pause_api(self) -> None:
