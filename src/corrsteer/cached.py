@@ -36,7 +36,7 @@ from corrsteer.records import (
 from corrsteer.stages.collect import check_outcomes, collect
 from corrsteer.stages.explain import strongest_contexts
 from corrsteer.stages.generate import generate, generate_constrained, score
-from corrsteer.stages.select import make_plan, random_plans, select
+from corrsteer.stages.select import make_plans, select
 from corrsteer.stages.site import probe, problem, sentence, site_fits
 from corrsteer.stats.moments import FeatureMoments
 from corrsteer.store import Partial, Store
@@ -308,9 +308,8 @@ class Cached:
         }
 
         def make(folder: Path) -> None:
-            plan = make_plan(chosen, self._directions)
+            plan, drawn = make_plans(stats, chosen, self._directions, draws=draws, seed=self.seed)
             save_plan(plan, folder / "plan", {})
-            drawn = random_plans(stats, chosen, plan, self._directions, draws=draws, seed=self.seed)
             for n, random_plan in enumerate(drawn, start=1):
                 save_plan(random_plan, folder / f"random_{n}", {})
 

@@ -12,6 +12,7 @@ from corrsteer.errors import ConfigError, DataError, ModelError
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
 from corrsteer.records import Plan, PlanEntry
+from tests.conftest import FAMILIES
 
 PROMPTS = [
     "A long question about the weather there, and then some more?\nAnswer:",
@@ -110,11 +111,14 @@ def test_answers_come_in_input_order_whatever_the_batches(tiny_llama, llama):
     assert answers == llama.generate(PROMPTS, plans, max_new_tokens=4)
 
 
+@pytest.mark.parametrize("family", list(FAMILIES))
 @pytest.mark.parametrize("rows", [2, 5], ids=["some rows end early", "all rows end early"])
-def test_rows_end_at_their_first_eos_and_count_their_own_steps(tiny_llama, tmp_path, rows):
+def test_rows_end_at_their_first_eos_and_count_their_own_steps(tiny_model, tmp_path, rows, family):
     def ending_at(eos):
         target = tmp_path / str(eos)
-        return load(copy_with(tiny_llama, target, "generation_config.json", eos_token_id=eos))
+        return load(
+            copy_with(tiny_model(family), target, "generation_config.json", eos_token_id=eos)
+        )
 
     plans = [None, plan_of(), plan_of([2], seed=1)]
     full = ending_at(None).generate(PROMPTS, plans, max_new_tokens=8)
@@ -351,6 +355,28 @@ def test_plans_that_do_not_fit_are_refused(llama):
         llama.generate(PROMPTS, [plan_of([0], width=16)], max_new_tokens=1)
 
 
+def test_a_device_map_changes_no_answer(tiny_llama, llama):
+    spread = Local(device_map="auto").load(Model("tiny", str(tiny_llama), dtype="float32"))
+    plans = [None, plan_of()]
+    assert spread.generate(PROMPTS, plans, max_new_tokens=4) == llama.generate(
+        PROMPTS, plans, max_new_tokens=4
+    )
+
+
+def test_dtype_auto_is_float32_without_a_gpu_that_has_bfloat16(tiny_llama, monkeypatch):
+    auto = Model("tiny", str(tiny_llama))
+    assert Local("cpu").dtype(auto) == "float32"
+    assert Local("cpu").dtype(Model("tiny", str(tiny_llama), dtype="bfloat16")) == "bfloat16"
+    assert Local("cpu").key(auto)["dtype"] == "float32"
+    for name, there in (("is_available", True), ("is_bf16_supported", True)):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, there=there: there)
+    assert Local("cpu").dtype(auto) == "float32"
+    for backend in (Local("auto"), Local("cuda:1"), Local(device_map="auto")):
+        assert backend.dtype(auto) == "bfloat16"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: False)
+    assert Local("auto").dtype(auto) == "float32"
+
+
 def test_models_that_cannot_be_loaded_are_one_clear_line(tiny_llama, tmp_path):
     for missing in ("model.safetensors", "tokenizer.json"):
         copy = shutil.copytree(tiny_llama, tmp_path / missing)
@@ -364,7 +390,8 @@ def test_models_that_cannot_be_loaded_are_one_clear_line(tiny_llama, tmp_path):
 
 
 def test_settings_are_checked_when_built():
-    for bad in ({"device": "tpu"}, {"batch_size": 0}):
+    both = {"device": "cpu", "device_map": "auto"}
+    for bad in ({"device": "tpu"}, {"batch_size": 0}, {"device_map": "some"}, both):
         with pytest.raises(ConfigError):
             Local(**bad)
     assert dataclasses.is_dataclass(Local())

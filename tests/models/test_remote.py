@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 
 import pytest
 import torch
@@ -140,3 +141,50 @@ def test_a_server_that_is_not_there_is_one_clear_line(tiny_llama):
     with pytest.raises(ModelError, match="127.0.0.1:9 cannot be reached") as error:
         remote.generate(PROMPTS, [None], max_new_tokens=1)
     assert "\n" not in str(error.value)
+
+
+def remote_error(text, cause=None):
+    from nnsight.intervention.backends.remote import RemoteError
+
+    error = RemoteError(text)
+    error.__cause__ = cause
+    return error
+
+
+def failures():
+    import httpx
+    import websocket
+
+    sending = "Failed to send request: "
+    return [
+        (remote_error(sending + "There was an error parsing the body"), "lower backend.batch_size"),
+        (remote_error(sending + "413 Request Entity Too Large"), "lower backend.batch_size"),
+        (remote_error("Traceback\n  x\ntorch.OutOfMemoryError: CUDA out of memory"), "batch_size"),
+        (remote_error("Your job exceeded the execution timeout of 60s."), "batch_size"),
+        (remote_error("Could not deploy this model. CANT_ACCOMMODATE"), "does not serve org/m"),
+        (remote_error("Error starting model. Please try again later."), "could not start org/m"),
+        (remote_error("Error submitting request to model deployment."), "finished batches"),
+        (remote_error(sending + "Service temporarily unavailable: x"), "is not available"),
+        (remote_error(sending + "Invalid API key."), "set NDIF_API_KEY"),
+        (remote_error("Traceback\n  line\nKeyError: 'boom'"), "failed: KeyError: 'boom'"),
+        (remote_error(sending + "x", httpx.ReadError("x")), "connection to .* was lost"),
+        (remote_error(sending + "x", httpx.ConnectError("refused")), "cannot be reached"),
+        (httpx.ReadTimeout("x"), "said nothing for 5 s"),
+        (websocket.WebSocketTimeoutException("x"), "said nothing for 5 s"),
+        (websocket.WebSocketConnectionClosedException("x"), "was lost"),
+        (ConnectionResetError("x"), "was lost"),
+        (websocket.WebSocketAddressException("Name or service not known"), "cannot be reached"),
+        (pickle.UnpicklingError("the server sent a os.system, not a tensor"), "not a tensor"),
+    ]
+
+
+def test_every_failure_is_one_line_that_says_what_to_do():
+    from corrsteer.models.request import FAILURES, explain
+
+    for error, message in failures():
+        assert isinstance(error, FAILURES)
+        text = explain(error, "http://ndif", "org/m", 5)
+        assert re.search(message, text), (error, text)
+        assert "\n" not in text and "http://ndif" in text
+    long = explain(remote_error("Traceback\n" + "x" * 10_000), "http://ndif", "org/m", 5)
+    assert len(long) < 500

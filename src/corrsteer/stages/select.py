@@ -32,44 +32,45 @@ def select(
     return ranked, chosen
 
 
-def make_plan(chosen: Sequence[RankedFeature], directions: Directions) -> Plan:
-    """The plan (dial at 1) of the chosen features.
-
-    Each vector is ``coefficient * decoder direction``, as in CorrSteer, section 3.
-    """
-    return Plan(tuple(_entry(f, directions) for f in chosen))
-
-
-def _entry(feature: RankedFeature, directions: Directions) -> PlanEntry:
-    direction = directions(feature.layer, [feature.feature])[0]
-    vector = np.float32(feature.coefficient) * direction
-    return PlanEntry(feature.layer, feature.feature, feature.r, feature.coefficient, vector)
-
-
-def random_plans(
+def make_plans(
     stats: Sequence[LayerStats],
     chosen: Sequence[RankedFeature],
-    plan: Plan,
     directions: Directions,
     *,
     draws: int,
     seed: int,
-) -> tuple[Plan, ...]:
-    """``draws`` plans with a random live feature per layer, each vector as long as the plan's."""
-    return tuple(
-        _matched(plan, random_features(stats, chosen, draw, seed), stats, directions)
-        for draw in range(draws)
-    )
+) -> tuple[Plan, tuple[Plan, ...]]:
+    """The plan (dial at 1) of the chosen features, and ``draws`` random ones.
+
+    Each vector is ``coefficient * decoder direction``, as in CorrSteer, section 3. A random plan
+    has a random live feature per layer, its vector as long as the plan's. ``directions`` is asked
+    once per layer: an SAE may take seconds to load.
+    """
+    drawn = [random_features(stats, chosen, draw, seed) for draw in range(draws)]
+    rows: dict[int, dict[int, np.ndarray]] = {}
+    for f in chosen:
+        features = sorted({f.feature, *(picks[f.layer] for picks in drawn)})
+        rows[f.layer] = dict(zip(features, directions(f.layer, features), strict=True))
+    plan = Plan(tuple(_entry(f, rows[f.layer][f.feature]) for f in chosen))
+    return plan, tuple(_matched(plan, picks, stats, rows) for picks in drawn)
+
+
+def _entry(feature: RankedFeature, direction: np.ndarray) -> PlanEntry:
+    vector = np.float32(feature.coefficient) * direction
+    return PlanEntry(feature.layer, feature.feature, feature.r, feature.coefficient, vector)
 
 
 def _matched(
-    plan: Plan, features: dict[int, int], stats: Sequence[LayerStats], directions: Directions
+    plan: Plan,
+    features: dict[int, int],
+    stats: Sequence[LayerStats],
+    rows: dict[int, dict[int, np.ndarray]],
 ) -> Plan:
     r = {s.layer: s.r for s in stats}
     entries = []
     for e in plan.entries:
         feature = features[e.layer]
-        direction = directions(e.layer, [feature])[0]
+        direction = rows[e.layer][feature]
         length = float(np.linalg.norm(direction))
         coefficient = float(np.linalg.norm(e.vector)) / length
         vector = np.float32(coefficient) * direction
