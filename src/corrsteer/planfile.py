@@ -1,7 +1,8 @@
 """A plan on disk: what a user keeps, shares and deploys.
 
 ``plan.json`` says which features of which SAEs at which layers, with the dial (``coef``);
-``vectors.safetensors`` holds one float32 vector per layer at dial 1. Scaling, or leaving a layer
+``vectors.safetensors`` holds one float32 vector per layer at dial 1, and ``norm`` is its length:
+the coefficient times the length of the feature's decoder row. Scaling, or leaving a layer
 out, needs no retraining and no SAE.
 """
 
@@ -11,6 +12,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from corrsteer.errors import DataError
 from corrsteer.records import Plan, PlanEntry
@@ -25,7 +28,14 @@ def save_plan(plan: Plan, folder: Path, about: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({f"layer_{e.layer}": e.vector for e in plan.entries}, folder / "vectors.safetensors")
     entries = [
-        {"layer": e.layer, "feature": e.feature, "r": e.r, "coefficient": e.coefficient}
+        {
+            "layer": e.layer,
+            "feature": e.feature,
+            "r": e.r,
+            "coefficient": e.coefficient,
+            # SAEs differ in where they keep their scale: a coefficient says little without it.
+            "norm": float(np.linalg.norm(e.vector)),
+        }
         for e in plan.entries
     ]
     content = {"format": FORMAT, "coef": plan.coef, "entries": entries, **about}

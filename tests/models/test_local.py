@@ -134,7 +134,7 @@ def test_rows_end_at_their_first_eos_and_count_their_own_steps(tiny_model, tmp_p
             assert short.steered == (0 if plan is None else n)
             lengths.add(n)
     assert len(lengths) > 1
-    assert (max(lengths) == 8) == (rows == 2)
+    assert rows == 2 or max(lengths) < 8
 
 
 def test_text_is_decoded_without_special_tokens(llama):

@@ -16,7 +16,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError, ModelError
@@ -114,11 +114,8 @@ class Server:
     """Where requests go. The key is left out of ``repr``: it must not get into a log."""
 
     host: str
-    key: str | None
+    key: str | None = field(repr=False)
     timeout_s: float
-
-    def __repr__(self) -> str:
-        return f"Server({self.host})"
 
 
 class RemoteModel(LoadedModel):
@@ -137,6 +134,7 @@ class RemoteModel(LoadedModel):
         super().__init__(wrapped, model, batch_size, settings.eos_token_id)
         self._device = device
         self._server = server
+        self._told: set[str] = set()
 
     @property
     def device(self) -> torch.device:
@@ -219,7 +217,7 @@ class RemoteModel(LoadedModel):
 
     @contextmanager
     def _sent(self, samples: int, what: str) -> Iterator[Any]:
-        """One request, with its failures in plain words and its size in the log."""
+        """One request, with its failures in plain words and, the first time, its size logged."""
         from corrsteer.models.request import FAILURES, Request, explain
 
         server = self._server
@@ -230,5 +228,7 @@ class RemoteModel(LoadedModel):
             text = explain(error, server.host, self._model.path, server.timeout_s)
             # Some servers repeat a key that they refuse.
             raise ModelError(text.replace(server.key, "...") if server.key else text) from None
-        megabytes = request.received / 1e6
-        log.info("%s of %d samples: %.4f MB per sample", what, samples, megabytes / samples)
+        level = logging.DEBUG if what in self._told else logging.INFO
+        self._told.add(what)
+        megabytes = request.received / 1e6 / samples
+        log.log(level, "%s of %d samples: %.3g MB per sample", what, samples, megabytes)
