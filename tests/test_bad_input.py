@@ -38,6 +38,12 @@ def refused(home, words, cwd=ROOT):
         ("coef=nan", "coef"),
         ("coef=high", "coef"),
         ("limit=0", "limit"),
+        ("sae.check=maybe", "strict, warn, off"),
+        ("sae.budget_gb=0", "above 0"),
+        ("model.dtype=float64", "auto, float32"),
+        ("backend.device_map=everywhere", "balanced"),
+        ("backend=ndif backend.host=nowhere", "https://"),
+        ("backend=ndif backend.api_key=secret", "unknown key"),
     ],
 )
 def test_settings(tmp_path, words, message):
@@ -55,6 +61,34 @@ def test_a_layer_without_an_sae(tmp_path):
     shutil.copytree(BUNDLED / "saes" / "layer_2", tmp_path / "saes" / "layer_2")
     line = refused(tmp_path, f"sae=folder sae.path={tmp_path}/saes layers=[2,3]")
     assert "layer 3" in line
+
+
+def test_weights_that_are_not_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    line = refused(tmp_path, "model=gemma2_2b_it task=mmlu")
+    assert "accept the gemma licence at " in line
+    assert "/google/gemma-2-2b-it, then" in line
+    assert "hf download google/gemma-2-2b-it" in line
+    line = refused(tmp_path, "sae=gemma_scope_2b_16k layers=[3]")
+    assert "gemma-scope-2b-pt-res-canonical/layer_3/width_16k/canonical" in line
+    assert "hf download google/gemma-scope-2b-pt-res layer_3/" in line
+
+
+def test_an_sae_that_is_one_layer_off(tmp_path):
+    folder = shutil.copytree(BUNDLED / "saes" / "layer_2", tmp_path / "saes" / "layer_3")
+    config = json.loads((folder / "cfg.json").read_text())
+    config["metadata"]["hook_name"] = "blocks.3.hook_resid_post"
+    (folder / "cfg.json").write_text(json.dumps(config))
+    line = refused(tmp_path, f"sae=folder sae.path={tmp_path}/saes")
+    assert "of block 3's output" in line and "of block 2's output" in line
+    assert "sae.check=warn" in line
+    assert not list(tmp_path.glob("cache/generate/*"))
+
+
+def test_a_server_that_is_not_there(tmp_path):
+    line = refused(tmp_path, "backend=ndif backend.host=http://127.0.0.1:9")
+    assert "http://127.0.0.1:9 cannot be reached" in line
+    assert "NDIF_HOST" in line
 
 
 def test_nothing_right_and_nothing_wrong(tmp_path):
