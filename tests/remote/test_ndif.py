@@ -6,7 +6,6 @@ what a test did to the server.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
 
@@ -20,16 +19,14 @@ from corrsteer.errors import ModelError
 from corrsteer.models.local import Local
 from corrsteer.models.remote import NDIF, RemoteModel
 from corrsteer.models.spec import Model
-from corrsteer.records import Example, Score
 from corrsteer.saes.folder import Folder
 from corrsteer.selectors.correlation import Correlation
 from corrsteer.store import Store
 from corrsteer.strategies.add import Add
-from corrsteer.tasks.base import Task
 from tests.parity.test_parity import PROMPTS, plan_of
+from tests.test_cached import COLLECT, HashTask, by_hash
 
 pytestmark = pytest.mark.slow
-COLLECT = {"token_source": "generated", "pooling": "max", "shuffles": 20}
 
 
 @pytest.fixture
@@ -80,19 +77,9 @@ def test_letters_only(ndif, spec):
 # -- a run ---------------------------------------------------------------------------------
 
 
-class HashTask(Task):
+class Forty(HashTask):
     def examples(self):
-        rng = np.random.default_rng(0)
-        words = ["the", "cat", "saw", "a", "dog", "run", "over", "there"]
-        return [
-            Example(f"e{i}", " ".join(rng.choice(words, size=rng.integers(2, 9))), "x")
-            for i in range(40)
-        ]
-
-
-def by_hash(example, text):
-    bit = hashlib.sha256(f"{example.id}{text}".encode()).digest()[0] & 1
-    return Score(float(bit), text)
+        return super().examples()[:40]
 
 
 def stages_with(backend, spec, saes, cache):
@@ -101,7 +88,7 @@ def stages_with(backend, spec, saes, cache):
         backend=backend,
         model_spec=spec,
         sae=Folder(str(saes), check="warn"),
-        task=HashTask(name="hash", scorer=by_hash, max_new_tokens=4),
+        task=Forty(name="hash", scorer=by_hash, max_new_tokens=4),
         strategy=Add(),
         selector=Correlation(),
         seed=0,

@@ -7,6 +7,7 @@ the methods that need it.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -297,6 +298,42 @@ class LoadedModel(ABC):
                     f" {self._model.name!r} has width {self.d_model}: use a plan made for it."
                 )
         return {layer: torch.tensor(vectors[layer]) for layer in sorted(vectors)}
+
+    def _steered(
+        self,
+        inputs: dict[str, torch.Tensor],
+        vectors: dict[int, torch.Tensor],
+        apply: Apply,
+        options: dict[str, Any],
+    ) -> tuple[torch.Tensor, Sequence[int]]:
+        """New tokens [B, steps] under a plan, and for each step how many layers were steered.
+
+        The traced lines name nothing of ours but plain values: they may be sent to a server.
+        Code after an open-ended loop never runs, so a second, empty invoke reads the end. No
+        comments in the block: nnsight's ``remote="local"`` loses count of its lines.
+        """
+        import nnsight
+
+        start = inputs["input_ids"].shape[1]
+        blocks = [(self._blocks[layer], vector) for layer, vector in vectors.items()]
+        with warnings.catch_warnings():
+            # An open-ended loop over steps always waits for one step more than there are.
+            warnings.filterwarnings("ignore", message=".*was never reached")
+            with self._wrapped.generate(**options) as tracer:
+                with tracer.invoke(inputs):
+                    fired = []
+                    for _ in tracer.iter[:]:
+                        layers = 0
+                        for block, vector in blocks:
+                            output = block.output
+                            hidden = output[0] if isinstance(output, tuple) else output
+                            hidden[:, -1] = apply(hidden[:, -1], vector.to(hidden))
+                            layers += 1
+                        fired.append(layers)
+                with tracer.invoke():
+                    counts = nnsight.save(fired)
+                    tokens = nnsight.save(tracer.result[:, start:])
+        return tokens, counts
 
     def _until_eos(self, row: list[int]) -> tuple[int, ...]:
         for n, token in enumerate(row, start=1):

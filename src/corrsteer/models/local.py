@@ -13,7 +13,6 @@ of None takes transformers' own ``generate`` with no tracing. torch and nnsight 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -170,34 +169,12 @@ class LocalModel(LoadedModel):
         options = {**options, "streamer": None}
         if cache is not None:
             options["past_key_values"] = continued(cache)
-        start = inputs["input_ids"].shape[1]
         if not vectors:
+            start = inputs["input_ids"].shape[1]
             return self._module.generate(**inputs, **options)[:, start:], []
-        import nnsight
-
         dtype = self._module.dtype
-        blocks = [
-            (self._blocks[layer], vector.to(self._homes[layer], dtype))
-            for layer, vector in vectors.items()
-        ]
-        with warnings.catch_warnings():
-            # An open-ended loop over steps always waits for one step more than there are.
-            warnings.filterwarnings("ignore", message=".*was never reached")
-            with self._wrapped.generate(**options) as tracer:
-                with tracer.invoke(inputs):
-                    fired = []
-                    for _ in tracer.iter[:]:
-                        layers = 0
-                        for block, vector in blocks:
-                            hidden = _hidden(block.output)
-                            hidden[:, -1] = apply(hidden[:, -1], vector)
-                            layers += 1
-                        fired.append(layers)
-                # Code after an open-ended loop never runs: a second, empty invoke reads the end.
-                with tracer.invoke():
-                    counts = nnsight.save(fired)
-                    tokens = nnsight.save(tracer.result)
-        return tokens[:, start:], counts
+        at_home = {n: vector.to(self._homes[n], dtype) for n, vector in vectors.items()}
+        return self._steered(inputs, at_home, apply, options)
 
     def _read(
         self, inputs: dict[str, torch.Tensor], counted: torch.Tensor, layers: Sequence[int]

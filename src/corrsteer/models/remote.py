@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -153,44 +152,24 @@ class RemoteModel(LoadedModel):
             options["eos_token_id"] = self._eos
         for vectors in plans:
             with self._sent(inputs["input_ids"].shape[0], "answers") as request:
-                answers = self._continue(inputs, vectors, apply, {**options, "backend": request})
+                here = {**options, "backend": request}
+                if vectors:
+                    answers = self._steered(inputs, vectors, apply, here)
+                else:
+                    answers = self._unsteered(inputs, here)
             yield answers
 
-    def _continue(
-        self,
-        inputs: dict[str, torch.Tensor],
-        vectors: dict[int, torch.Tensor],
-        apply: Apply,
-        options: dict[str, Any],
+    def _unsteered(
+        self, inputs: dict[str, torch.Tensor], options: dict[str, Any]
     ) -> tuple[torch.Tensor, Sequence[int]]:
-        """New tokens [B, steps], and for each step the number of layers that were steered."""
         import nnsight
 
         start = inputs["input_ids"].shape[1]
-        if not vectors:
-            # nnsight finds the traced block by its lines: each "with" needs its own.
-            with self._wrapped.generate(**options) as tracer:  # noqa: SIM117
-                with tracer.invoke(inputs):
-                    tokens = nnsight.save(tracer.result[:, start:])
-            return tokens, []
-        blocks = [(self._blocks[layer], vector) for layer, vector in vectors.items()]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*was never reached")
-            with self._wrapped.generate(**options) as tracer:
-                with tracer.invoke(inputs):
-                    fired = []
-                    for _ in tracer.iter[:]:
-                        layers = 0
-                        for block, vector in blocks:
-                            output = block.output
-                            hidden = output[0] if isinstance(output, tuple) else output
-                            hidden[:, -1] = apply(hidden[:, -1], vector.to(hidden))
-                            layers += 1
-                        fired.append(layers)
-                with tracer.invoke():
-                    counts = nnsight.save(fired)
-                    tokens = nnsight.save(tracer.result[:, start:])
-        return tokens, counts
+        # nnsight finds the traced block by its lines: each "with" needs its own.
+        with self._wrapped.generate(**options) as tracer:  # noqa: SIM117
+            with tracer.invoke(inputs):
+                tokens = nnsight.save(tracer.result[:, start:])
+        return tokens, []
 
     def _read(
         self, inputs: dict[str, torch.Tensor], counted: torch.Tensor, layers: Sequence[int]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from corrsteer.errors import ConfigError, ModelError
-from corrsteer.saes.provider import check_width, is_centred
+from corrsteer.saes.provider import is_centred
 
 if TYPE_CHECKING:
     import torch
@@ -92,10 +92,6 @@ class LoadedSAE:
         """Memory of all its tensors, decoder included."""
         values = (getattr(self, field.name) for field in fields(self))
         return sum(v.nbytes for v in values if hasattr(v, "nbytes"))
-
-    def check_width(self, d_model: int) -> None:
-        """Raise ModelError unless the SAE reads a residual stream of width ``d_model``."""
-        check_width(self.sae_id, self.d_model, d_model)
 
     def encode(self, x: torch.Tensor, features: Sequence[int] | None = None) -> torch.Tensor:
         """Activations of residuals ``x`` [n, M]: [n, D], or [n, k] of k ``features``."""
