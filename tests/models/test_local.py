@@ -12,7 +12,7 @@ from corrsteer.errors import ConfigError, DataError, ModelError
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
 from corrsteer.records import Plan, PlanEntry
-from tests.conftest import FAMILIES
+from tests.conftest import FAMILIES, byte_tokenizer
 
 PROMPTS = [
     "A long question about the weather there, and then some more?\nAnswer:",
@@ -211,6 +211,44 @@ def test_shapes_and_batches(model):
     assert [lengths[i] for i in order] == sorted(lengths)
     assert model.batches(["bb", "aa", "cc"]) == [[0, 1, 2]]
     assert model.batches([]) == []
+
+
+def test_the_blocks_of_a_model_that_also_sees_are_those_of_its_text_part(tmp_path):
+    """Gemma-3 from 4B on. Here the image encoder has as many blocks as the text part."""
+    import transformers
+
+    tokenizer = byte_tokenizer(bos=True)
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "initializer_range": 0.25,
+        "max_position_embeddings": 256,
+    }
+    image = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    config = transformers.Gemma3Config(text_config=text, vision_config=image)
+    torch.manual_seed(0)
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = load(tmp_path)
+    assert [b.path.split("model.", 1)[1] for b in model._blocks] == [
+        f"model.language_model.layers.{n}" for n in range(3)
+    ]
+    assert Model("t", str(tmp_path)).shape() == (3, 32)
+    base, steered = model.generate(PROMPTS, [None, plan_of()], max_new_tokens=4)
+    assert [a.tokens for a in base] != [a.tokens for a in steered]
+    assert model.replay(PROMPTS[:1], [[50]], [2], "all").layers[2].shape[1] == 32
 
 
 def test_bos_is_added_where_the_tokenizer_adds_it(llama, tiny_gpt2):
