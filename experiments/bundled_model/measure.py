@@ -100,25 +100,14 @@ def margins(folder: Path) -> dict[str, dict]:
 @torch.no_grad()
 def sae_quality(out: Path, held_out: set[str]) -> list[dict]:
     from sae_lens import SAE
-    from saes import residuals
+    from saes import fit, residuals
 
     tokenizer = AutoTokenizer.from_pretrained(out / "model")
     model = LlamaForCausalLM.from_pretrained(out / "model").eval()
     rows = []
     for layer, x in residuals(model, tokenizer, "sae-test", POSITIONS, held_out).items():
         sae = SAE.load_from_disk(out / "saes" / f"layer_{layer}")
-        features = sae.encode(x)
-        rebuilt = sae.decode(features)
-        active = features > 0
-        unexplained = ((x - rebuilt) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()
-        rows.append(
-            {
-                "layer": layer,
-                "explained_variance": round(1 - float(unexplained), 4),
-                "l0": round(float(active.float().sum(1).mean()), 1),
-                "dead": round(1 - float(active.any(0).float().mean()), 3),
-            }
-        )
+        rows.append({"layer": layer, **fit(sae, x)})
     return rows
 
 

@@ -163,6 +163,19 @@ def train_on(
         trained.save_inference_model(out / name)
 
 
+@torch.no_grad()
+def fit(sae, x: torch.Tensor) -> dict[str, float]:
+    """Explained variance, L0 and share of dead features of a sae_lens SAE on ``x`` [n, width]."""
+    features = sae.encode(x)
+    unexplained = ((x - sae.decode(features)) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()
+    active = features > 0
+    return {
+        "explained_variance": round(1 - float(unexplained), 4),
+        "l0": round(float(active.float().sum(1).mean()), 1),
+        "dead": round(1 - float(active.any(0).float().mean()), 3),
+    }
+
+
 # -- the bundled model -------------------------------------------------------------------
 
 

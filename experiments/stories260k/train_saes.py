@@ -84,20 +84,9 @@ def quality(out: Path, residuals: dict[int, torch.Tensor]) -> list[dict]:
         sae = SAE.load_from_disk(out / f"layer_{layer}")
         row = {"layer": layer}
         for name, site in (("before", layer - 1), ("own", layer), ("after", layer + 1)):
-            row[name] = _fit(sae, residuals[site]) if site in residuals else None
+            row[name] = saes.fit(sae, residuals[site]) if site in residuals else None
         rows.append(row)
     return rows
-
-
-def _fit(sae, x: torch.Tensor) -> dict[str, float]:
-    features = sae.encode(x)
-    unexplained = ((x - sae.decode(features)) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()
-    active = features > 0
-    return {
-        "explained_variance": round(1 - float(unexplained), 4),
-        "l0": round(float(active.float().sum(1).mean()), 1),
-        "dead": round(1 - float(active.any(0).float().mean()), 3),
-    }
 
 
 def main() -> None:

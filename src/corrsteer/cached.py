@@ -97,8 +97,9 @@ class Cached:
         keys = {n: {**shared, "layer": n, "sae": self._sae_key(n)} for n in layers}
         missing = [n for n in layers if not self.store.has("site", keys[n])]
         made: dict[int, SiteFit] = {}
+        taken = probe(self.model, prompts) if missing else []
         for saes in self._in_budget(missing):
-            made |= site_fits(self.model, saes, probe(self.model, prompts))
+            made |= site_fits(self.model, saes, taken)
         fits = []
         for n in layers:
 

@@ -20,35 +20,17 @@ SMALL = ("*.json", "*.model", "*.txt", "*.jinja")
 INDEX = "model.safetensors.index.json"
 
 
-def file(
-    repo: str,
-    name: str,
-    *,
-    revision: str | None = None,
-    what: str,
-    licence: str | None = None,
-) -> Path:
-    """One file of a repository. ``what`` begins the error: "SAE gemma_scope/layer_3".
+def files(repo: str, names: list[str], *, what: str) -> Path:
+    """The snapshot folder that holds the named files of a repository.
 
-    Raises ModelError when it is neither in the local cache nor can be downloaded.
+    ``what`` begins the error: "SAE gemma_scope/layer_3". Raises ModelError when they are neither
+    in the local cache nor can be downloaded.
     """
-    return files(repo, [name], revision=revision, what=what, licence=licence) / name
-
-
-def files(
-    repo: str,
-    names: list[str],
-    *,
-    revision: str | None = None,
-    what: str,
-    licence: str | None = None,
-) -> Path:
-    """The snapshot folder that holds the named files. Raises ModelError as :func:`file` does."""
 
     def complete(folder: Path) -> bool:
         return all((folder / name).is_file() for name in names)
 
-    return _snapshot(repo, names, revision, complete, what, licence, names)
+    return _snapshot(repo, names, None, complete, what, None, names)
 
 
 def snapshot(

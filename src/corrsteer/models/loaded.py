@@ -60,6 +60,25 @@ class Residuals:
     """[N] long, index in the sample's own tokens (BOS is 0 where there is one, no padding)."""
 
 
+def check_settings(device: str, batch_size: int) -> None:
+    """Raise ConfigError for what every backend has."""
+    if device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(
+            f"backend.device={device!r} is unknown: use auto, cpu, cuda, cuda:N or mps."
+        )
+    if batch_size < 1:
+        raise ConfigError(f"backend.batch_size={batch_size}: it must be at least 1.")
+
+
+def chosen_device(device: str) -> str:
+    """The device that a setting names; ``auto`` is a GPU where there is one."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class LoadedModel(ABC):
     """A model that answers and is read. Not for use from several threads at once."""
 

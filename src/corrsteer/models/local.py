@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError, ModelError
-from corrsteer.models.loaded import Apply, LoadedModel
+from corrsteer.models.loaded import Apply, LoadedModel, check_settings, chosen_device
 from corrsteer.models.spec import Model
 
 if TYPE_CHECKING:
@@ -42,10 +42,7 @@ class Local:
     device_map: str | None = None
 
     def __post_init__(self) -> None:
-        if self.device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
-            raise ConfigError(
-                f"backend.device={self.device!r} is unknown: use auto, cpu, cuda, cuda:N or mps."
-            )
+        check_settings(self.device, self.batch_size)
         if self.device_map not in (None, *DEVICE_MAPS):
             raise ConfigError(
                 f"backend.device_map={self.device_map!r} is unknown: use null or one of"
@@ -56,8 +53,6 @@ class Local:
                 f"backend.device_map={self.device_map} chooses the devices itself: leave"
                 f" backend.device={self.device} away."
             )
-        if self.batch_size < 1:
-            raise ConfigError(f"backend.batch_size={self.batch_size}: it must be at least 1.")
 
     def key(self, model: Model) -> dict[str, Any]:
         """What identifies the model's computation in a cache key: weights, dtype, template."""
@@ -73,17 +68,10 @@ class Local:
             return model.dtype
         import torch
 
-        on_gpu = self.device_map is not None or self._device().startswith("cuda")
+        on_gpu = self.device_map is not None or chosen_device(self.device).startswith("cuda")
         # bfloat16 is a hundred times slower than float32 on most CPUs, and emulated on old GPUs.
         bfloat16 = on_gpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(False)
         return "bfloat16" if bfloat16 else "float32"
-
-    def _device(self) -> str:
-        if self.device != "auto":
-            return self.device
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
 
     def load(self, model: Model) -> LocalModel:
         """Weights and tokenizer in memory. Raises ModelError when they cannot be loaded."""
@@ -95,7 +83,7 @@ class Local:
         if self.device_map:
             place: dict[str, Any] = {"device_map": self.device_map}
         else:
-            place = {"device": self._device()}
+            place = {"device": chosen_device(self.device)}
         try:
             with _no_progress_bar():
                 wrapped = TransformersModel(

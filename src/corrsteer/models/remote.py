@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError, ModelError
-from corrsteer.models.loaded import Apply, LoadedModel
+from corrsteer.models.loaded import Apply, LoadedModel, check_settings, chosen_device
 from corrsteer.models.spec import Model
 
 if TYPE_CHECKING:
@@ -59,12 +59,7 @@ class NDIF:
             )
         if self.host is not None and "@" in self.host:
             raise ConfigError("backend.host holds a password: set NDIF_API_KEY instead.")
-        if self.device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
-            raise ConfigError(
-                f"backend.device={self.device!r} is unknown: use auto, cpu, cuda, cuda:N or mps."
-            )
-        if self.batch_size < 1:
-            raise ConfigError(f"backend.batch_size={self.batch_size}: it must be at least 1.")
+        check_settings(self.device, self.batch_size)
         if not self.timeout_s > 0:
             raise ConfigError(f"backend.timeout_s={self.timeout_s}: it must be above 0.")
 
@@ -97,15 +92,13 @@ class NDIF:
                 f"model.path={model.path!r} cannot be read ({' '.join(str(error).split())}); its"
                 " config.json and tokenizer.json are needed here too."
             ) from error
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(chosen_device(self.device))
         server = Server(
             host=self.host or os.environ.get("NDIF_HOST") or CONFIG.API.HOST,
             key=os.environ.get("NDIF_API_KEY") or CONFIG.API.APIKEY,
             timeout_s=self.timeout_s,
         )
-        return RemoteModel(wrapped, model, self.batch_size, torch.device(device), server)
+        return RemoteModel(wrapped, model, self.batch_size, device, server)
 
 
 @dataclass(frozen=True)
