@@ -96,6 +96,98 @@ def test_eight_jobs_make_one_entry(store):
     assert len(list((store.root / "collect").iterdir())) == 10  # no temporary folder, none aside
 
 
+FILL = """
+module.POLL = 0.01
+store, together = Store(root), sys.argv[3] == "together"
+
+def compute(names):
+    print("pass", *names)
+    for n in names:
+        time.sleep(0.1)
+        store.get("collect", {"x": n}, make)
+
+wait("ready")
+store.fill("collect", {n: {"x": n} for n in range(6)}, compute, together=together)
+"""
+
+
+@pytest.mark.parametrize("how", ["together", "apart"])
+def test_eight_jobs_do_the_work_of_one(store, how):
+    """Together: one pass over the data. Apart: nothing twice."""
+    go = store.root.parent / "go"
+    jobs = [job(FILL, store.root, go, how) for _ in range(8)]
+    for process in jobs:
+        says(process, "ready")
+    go.touch()
+    outs = [process.communicate(timeout=60) for process in jobs]
+    assert [process.returncode for process in jobs] == [0] * 8, outs
+    passes = [line.split()[1:] for out, _ in outs for line in out.splitlines()]
+    assert sorted(name for names in passes for name in names) == [*"012345"]
+    assert len(passes) == 1 or how == "apart"
+    assert sum("waiting for process" in err for _, err in outs) >= 6
+    assert not list((store.root / "collect").glob(".*"))
+
+
+def test_a_job_makes_what_is_free_while_another_is_at_work(store, monkeypatch):
+    monkeypatch.setattr(module, "POLL", 0.01)
+    go = store.root.parent / "go"
+    slow = job(
+        """
+def slow(folder):
+    wait("writing")
+    make(folder)
+
+Store(root).get("collect", {"x": 1}, slow)
+""",
+        store.root,
+        go,
+    )
+    says(slow, "writing")
+    made = []
+
+    def compute(names: list[int]) -> None:
+        made.extend(names)
+        for n in names:
+            store.get("collect", {"x": n}, make)
+        go.touch()
+
+    store.fill("collect", {n: {"x": n} for n in (1, 2, 3)}, compute)
+    assert made == [2, 3]
+    assert slow.communicate(timeout=60)[1] == ""
+
+
+def test_what_a_killed_job_claimed_is_free_at_once(store):
+    victim = job(
+        """
+with Store(root).claim("collect", {None: {"x": 1}}):
+    wait("claimed")
+""",
+        store.root,
+        store.root / "never",
+    )
+    says(victim, "claimed")
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    start = time.monotonic()
+    store.get("collect", KEY, make)
+    assert time.monotonic() - start < module.POLL
+    assert not list((store.root / "collect").glob(".*"))
+
+
+def test_locks_that_nobody_holds_are_tidied_away_after_a_day(store):
+    (store.root / "collect").mkdir()
+    for name, days in (("a" * 32, 2), ("b" * 32, 0.5)):
+        file = store.root / "collect" / f".{name}.lock"
+        file.touch()
+        age(file, days)
+    with store.claim("collect", {None: KEY}):
+        for file in (store.root / "collect").glob(".*"):
+            if file.read_text():
+                age(file, 2)
+        Store(store.root)
+        assert len(list((store.root / "collect").glob(".*"))) == 2  # held, or young
+
+
 def test_eight_jobs_repair_the_same_entries(store):
     def old(folder: Path) -> None:
         (folder / "a.txt").write_text("old")

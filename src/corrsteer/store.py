@@ -4,11 +4,12 @@
 settings that can change the result, so an entry is never out of date. The first read in a process
 checks the files against the manifest, about 1 s per GB; later ones only whether they were touched.
 
-No locks: two jobs that miss at once both compute, and the second one's work is dropped. A good
-entry is never moved or replaced: all that is done to an entry's path is a rename onto it, which
-fails while anything is inside, and a removal, which fails likewise. While a result is being made
-its parts can be kept in ``.<key>.partial/`` (:class:`Partial`), so that a job that was killed
-goes on where it stopped.
+Jobs that miss at once wait for the one that computes (:meth:`Store.claim`). Locks save time and
+nothing else: where a file system has none, all compute, and all but the first one's work is
+dropped. A good entry is never moved or replaced: all that is done to an entry's path is a rename
+onto it, which fails while anything is inside, and a removal, which fails likewise. While a result
+is being made its parts can be kept in ``.<key>.partial/`` (:class:`Partial`), so that a job that
+was killed goes on where it stopped.
 
 :mod:`corrsteer.listing` says what is there, and deletes what is old.
 """
@@ -23,15 +24,18 @@ import logging
 import os
 import re
 import shutil
+import socket
 import tempfile
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
 
 from corrsteer.config import canonical
 from corrsteer.errors import ConfigError, CorrSteerError
@@ -42,6 +46,7 @@ MANIFEST = "manifest.json"
 DAY = 86400.0  # seconds without a sign of life after which a writer counts as dead
 BEAT = 600.0  # seconds between two signs of life
 CLOCK = 2.0  # seconds: the coarsest time stamps of a file system
+POLL = 1.0  # seconds between two looks at a lock that another job holds
 
 # Temporary folders of writers, as their names are made in Store.get.
 LEFTOVER = re.compile(r"\.[0-9a-f]{32}-[0-9a-f]{32}")
@@ -50,6 +55,8 @@ _NO_SPACE = re.compile(f"{os.strerror(errno.ENOSPC)}|requested and [0-9]+ writte
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 # Files that were as their manifest says when this process last looked: entry -> _stamps.
 _verified: dict[Path, dict[str, tuple[int, ...]]] = {}
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 def key(stage: str, schema: int, settings: Mapping[str, Any]) -> str:
@@ -74,10 +81,15 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.log: Counter[str] = Counter()
+        self._held: set[Path] = set()
         self.check_writable()
         for work in _leftovers(root):
             if time.time() - weigh(work)[1] > DAY:
                 shutil.rmtree(work, ignore_errors=True)
+        for file in root.glob("*/.*.lock"):
+            with contextlib.suppress(OSError):
+                if time.time() - file.stat().st_mtime > DAY and (lock := self._locked(file)):
+                    _unlock(lock)
 
     def check_writable(self) -> None:
         with _one_line("write", self.root):
@@ -111,7 +123,22 @@ class Store:
         if ready:
             self._count("hit", entry)
             return entry
-        self._count("miss", entry)
+        with self.claim(stage, {None: settings}, schema):
+            with _one_line("read", self.root):
+                if _ready(entry):  # the job that was waited for has made it
+                    self._count("hit", entry)
+                    return entry
+            self._count("miss", entry)
+            return self._made(entry, make, stage, settings, schema)
+
+    def _made(
+        self,
+        entry: Path,
+        make: Callable[[Path], None],
+        stage: str,
+        settings: Mapping[str, Any],
+        schema: int,
+    ) -> Path:
         # Not mkdtemp: its 0700 would lock a cluster's other users out of a shared cache.
         work = entry.with_name(f".{entry.name}-{uuid.uuid4().hex}")
         with _one_line("write", self.root):
@@ -129,6 +156,94 @@ class Store:
         finally:
             shutil.rmtree(work, ignore_errors=True)
         return entry
+
+    def fill(
+        self,
+        stage: str,
+        settings: Mapping[Name, Mapping[str, Any]],
+        make: Callable[[list[Name]], None],
+        *,
+        together: bool = False,
+    ) -> None:
+        """Have ``make(names)`` write the entries that are missing, each with :meth:`get`.
+
+        What another job is making is waited for; meanwhile this one makes the rest, unless all
+        are made ``together``, in one pass that would otherwise be gone through twice.
+        """
+
+        def missing(names: Iterable[Name]) -> list[Name]:
+            return [name for name in names if not self.has(stage, settings[name])]
+
+        lacking = missing(settings)
+        while lacking:
+            wanted = {name: settings[name] for name in lacking}
+            with self.claim(stage, wanted, together=together) as held:
+                if mine := missing(held):
+                    make(mine)
+            lacking = missing(lacking)
+
+    @contextlib.contextmanager
+    def claim(
+        self,
+        stage: str,
+        settings: Mapping[Name, Mapping[str, Any]],
+        schema: int = 1,
+        *,
+        together: bool = False,
+    ) -> Iterator[list[Name]]:
+        """Wait until no other job makes one of these results, or with ``together`` any of them.
+
+        Yields the names of those that are this job's until the block ends, at least one. A job
+        that dies gives up its claims at once (``flock``).
+        """
+        files = {name: self._lock(stage, settings[name], schema) for name in settings}
+        locks: dict[Name, FileLock | None] = {}
+        said = False
+        try:
+            while True:
+                for name in sorted(files, key=lambda name: files[name]):
+                    if files[name] in self._held:
+                        locks[name] = None
+                    elif (lock := self._locked(files[name])) is not None:
+                        locks[name] = lock
+                    elif together:
+                        break
+                if len(locks) == len(files) or (locks and not together):
+                    break
+                _release(locks)
+                if not said:
+                    holder = _read(files[name]) or "another job"
+                    log.warning("waiting for %s, which computes the same (%s)", holder, stage)
+                    said = True
+                time.sleep(POLL)
+            taken = {files[name] for name, lock in locks.items() if lock is not None}
+            self._held |= taken
+            try:
+                yield [name for name in settings if name in locks]
+            finally:
+                self._held -= taken
+        finally:
+            _release(locks)
+
+    def _lock(self, stage: str, settings: Mapping[str, Any], schema: int) -> Path:
+        entry = self._entry(stage, settings, schema)
+        return entry.with_name(f".{entry.name}.lock")
+
+    def _locked(self, file: Path) -> FileLock | None:
+        """The lock, or None while another job has it. A lock that cannot be had is as good as
+        one: then jobs may repeat each other's work."""
+        lock = FileLock(file, fallback_to_soft=False)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+            file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        except Timeout:
+            return None
+        except (OSError, NotImplementedError) as error:
+            if not self.log["no locks"]:
+                log.warning("no locks in %s (%s): jobs may repeat work", self.root, error)
+            self.log["no locks"] += 1
+        return lock
 
     def partial(self, stage: str, settings: Mapping[str, Any], schema: int = 1) -> Partial:
         """Where the parts of a result that is still being made are kept."""
@@ -368,6 +483,28 @@ def _touch(folder: Path) -> bool:
     with contextlib.suppress(OSError):  # somebody else's
         os.utime(folder)
     return True
+
+
+def _release(locks: dict[Any, FileLock | None]) -> None:
+    for lock in locks.values():
+        if lock is not None:
+            _unlock(lock)
+    locks.clear()
+
+
+def _unlock(lock: FileLock) -> None:
+    """The file goes first: whoever holds an open one that is gone takes a new one (filelock)."""
+    if lock.is_locked:
+        with contextlib.suppress(OSError):
+            os.unlink(lock.lock_file)
+    lock.release()
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _leftovers(root: Path) -> Iterator[Path]:
