@@ -31,8 +31,7 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-import corrsteer.stages.evaluate
-from corrsteer import cached, config, hub, pipeline, store
+from corrsteer import cached, config, hub, job, pipeline, store
 from corrsteer.cached import Cached
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
@@ -145,6 +144,7 @@ TABLE = [
     Case("collect.token_source", "collect.token_source=all", OUTCOMES),
     Case("collect.pooling", "collect.pooling=mean", OUTCOMES),
     Case("collect.shuffles", "collect.shuffles=21", frozenset({"collect"})),
+    Case("collect.shards", "collect.shards=4", NOTHING),
     Case(
         "controls.random_draws",
         "controls.random_draws=6",
@@ -387,6 +387,9 @@ class Full(store.Store):
             made(settings, folder) if made else make(folder)
         return folder
 
+    def read(self, stage, settings):
+        return self.get(stage, settings, lambda folder: None)
+
     def _answers(self, settings, folder):
         rows = [answered(e, dice(settings, e.id)) for e in self.examples]
         pd.DataFrame(rows).to_parquet(folder / "answers.parquet", index=False)
@@ -494,10 +497,10 @@ def run(cfg, folder: Path, place: Path, earlier: Path | None = None) -> dict[str
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as patches:
         for target, name, new in (
-            (pipeline, "Store", full),
-            (pipeline, "Cached", Watched),
-            (corrsteer.stages.evaluate, "evaluate", lambda *_, **__: {}),
-            (corrsteer.stages.evaluate, "verdict", lambda metrics: []),
+            (job, "Store", full),
+            (job, "Cached", Watched),
+            (pipeline, "evaluate", lambda *_, **__: {}),
+            (pipeline, "verdict", lambda metrics: []),
             (Semantic, "prepare", lambda self: None),
             (Semantic, "_similarities", similarities),
             (RefusalClassifier, "prepare", lambda self: None),

@@ -323,7 +323,7 @@ def test_interrupted_collection_ends_with_the_same_statistics(
 
 def test_statistics_are_kept_as_time_goes_by_not_only_when_something_is_raised(stages, monkeypatch):
     monkeypatch.setattr(cached, "KEEP_EVERY", 0.0)
-    monkeypatch.setattr(cached, "_keep_moments", stop_after(2, cached._keep_moments))
+    monkeypatch.setattr(cached, "keep_moments", stop_after(2, cached.keep_moments))
     examples = stages.task.examples()
     base = stages.answers(examples, {"baseline": None}, "x")["baseline"]
     with pytest.raises(Stop):  # as a kill would: what was kept before is all there is

@@ -184,7 +184,7 @@ def test_saving_takes_a_twentieth_of_the_time(stages, monkeypatch, saving, saved
     examples = stages.task.examples()
     base = stages.answers(examples, {"baseline": None}, "x")["baseline"]
     now, seen = [0.0], []
-    keep, replay = cached._keep_moments, LocalModel.replay
+    keep, replay = cached.keep_moments, LocalModel.replay
 
     def slow_replay(*args):
         now[0] += 1.1
@@ -196,7 +196,7 @@ def test_saving_takes_a_twentieth_of_the_time(stages, monkeypatch, saving, saved
         return keep(*args)
 
     monkeypatch.setattr(cached, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(cached, "_keep_moments", slow_keep)
+    monkeypatch.setattr(cached, "keep_moments", slow_keep)
     monkeypatch.setattr(LocalModel, "replay", slow_replay)
     stages.statistics(examples, base, (0, 2), **COLLECT)
     assert seen == saved
@@ -241,13 +241,17 @@ def write(line: str) -> None:
     os.close(handle)
 
 
-def main() -> None:
+def import_all() -> None:
     import torch
 
     for name in HEAVY:
         importlib.import_module(name)
     torch.set_num_threads(1)
     assert len(os.listdir("/proc/self/task")) <= 2, "a fork keeps one thread only"
+
+
+def main() -> None:
+    import_all()
     rng = random.Random(0)
     os.chdir(Path(sys.argv[1]) / "whole")
     assert live(None) == 0
@@ -279,11 +283,11 @@ def live(death: tuple[str, int] | float | None) -> int:
     return ended
 
 
-def child(death: tuple[str, int] | float | None) -> int:
+def child(death: tuple[str, int] | float | None, words: str = WORDS) -> int:
     if death:
         cached.KEEP_EVERY = 0.0  # save at every batch: on a small model the time decides otherwise
     watch(Countdown(death) if isinstance(death, tuple) else Countdown(("", 0)), death)
-    sys.argv = ["src/main.py", *WORDS.split()]
+    sys.argv = ["src/main.py", *words.split()]
     with open("log", "a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -375,7 +379,7 @@ def watch(due: Countdown, death: Any) -> None:
 
     to_parquet, pd.DataFrame.to_parquet = pd.DataFrame.to_parquet, torn
     generate, replay = LocalModel.generate, LocalModel.replay
-    all_batches, keep = cached.generate, cached._keep_moments
+    all_batches, keep = cached.generate, cached.keep_moments
 
     def traced_generate(self, prompts, plans, **kwargs):
         how = kwargs["max_new_tokens"], kwargs.get("allowed")
@@ -405,7 +409,7 @@ def watch(due: Countdown, death: Any) -> None:
         return result
 
     LocalModel.generate, LocalModel.replay = traced_generate, traced_replay
-    cached.generate, cached._keep_moments = traced_batches, traced_keep
+    cached.generate, cached.keep_moments = traced_batches, traced_keep
     for name in ("sites", "answers", "statistics", "contexts"):
         in_stage(name)
     Path.write_bytes, Path.write_text = half(Path.write_bytes), half(Path.write_text)

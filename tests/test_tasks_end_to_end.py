@@ -12,9 +12,10 @@ import json
 import pandas as pd
 import pytest
 
+from corrsteer.config import resolved_yaml
 from corrsteer.errors import DegenerateOutcomesError
 from corrsteer.pipeline import run
-from corrsteer.runs import RunFolder
+from corrsteer.runfolder import RunFolder
 from src.main import plain_words
 from tests.test_config import composed
 
@@ -35,7 +36,7 @@ def results(place, name, *overrides):
     folder.mkdir()
     cfg, kept = composed(*words), RunFolder(folder)
     kept.start(words)
-    kept.write_config(cfg)
+    kept.write_config(resolved_yaml(cfg))
     run(cfg, folder)
     return json.loads((folder / "metrics.json").read_text()), pd.read_parquet(
         folder / "answers.parquet"

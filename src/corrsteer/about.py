@@ -8,17 +8,45 @@ from __future__ import annotations
 import importlib.metadata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.cached import Cached, digest
+from corrsteer.job import Job, Observed, sae_origin
 from corrsteer.records import Question
 from corrsteer.scorers.base import ModelScorer
+from corrsteer.stages.evaluate import arm_summary
+from corrsteer.stats.moments import pearson
 from corrsteer.tasks.prompts import unescaped
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 PACKAGES = ("torch", "transformers", "nnsight", "sae-lens", "numpy", "corrsteer")
+
+
+def about_job(cfg: DictConfig, job: Job, seen: Observed) -> dict[str, Any]:
+    """The part of ``metrics.json`` that steering has no part in."""
+    n_tokens, score = (seen.selection[name].to_numpy(float) for name in ("n_tokens", "score"))
+    stages, task = job.stages, job.task
+    return {
+        "task": task.name,
+        "model": stages.model_spec.name,
+        "sae": stages.sae.name,
+        "variant": stages.strategy.variant,
+        "coef": cfg.coef,
+        "layers": list(job.layers),
+        "seed": cfg.seed,
+        "token_source": cfg.collect.token_source,
+        "pooling": cfg.collect.pooling,
+        "data": about_data(task, job.questions),
+        "asked": about_prompts(task, stages.model_spec, job.dealt, stages.decoding, stages.stop),
+        "scorer": about_scorer(cfg.task.scorer, task.scorer),
+        "n": {name: len(part) for name, part in job.splits.items()},
+        "sae_trained_on": sae_origin(stages, job.layers),
+        "sites": [asdict(fit) for fit in seen.sites],
+        "selection": {**arm_summary(seen.selection), "length_r": pearson(n_tokens, score)},
+    }
 
 
 def about_data(task: Any, questions: Sequence[Question]) -> dict[str, Any]:
@@ -75,7 +103,7 @@ def about_scorer(settings: Any, scorer: Any) -> dict[str, Any]:
 
 
 def about_plan(
-    stages: Cached, cfg: DictConfig, layers: Sequence[int], splits: dict[str, Any]
+    stages: Cached, cfg: DictConfig, layers: Sequence[int], splits: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a plan must say so that somebody else can use and check it."""
     spec = stages.model_spec

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import io
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, reduce
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +24,7 @@ import numpy as np
 
 from corrsteer.errors import ModelError
 from corrsteer.planfile import load_plan, save_plan
+from corrsteer.progress import progress
 from corrsteer.records import (
     RIGHT,
     Completion,
@@ -35,10 +34,20 @@ from corrsteer.records import (
     RankedFeature,
     SiteFit,
 )
+from corrsteer.resume import (
+    Share,
+    alike,
+    keep_answers,
+    keep_moments,
+    kept_answers,
+    kept_moments,
+    savings,
+    shares,
+)
 from corrsteer.scorers.base import ModelScorer
 from corrsteer.stages.collect import check_outcomes, collect
 from corrsteer.stages.explain import strongest_contexts
-from corrsteer.stages.generate import generate, score
+from corrsteer.stages.generate import answers_frame, generate, score
 from corrsteer.stages.select import make_plans, select
 from corrsteer.stages.site import probe, problem, sentence, site_fits
 from corrsteer.stats.moments import FeatureMoments
@@ -54,9 +63,6 @@ PROBE_SAMPLES = 64  # samples of the selection split that the site check may rea
 # Half-made statistics are saved at a batch when this many times the last saving's duration has
 # gone by: saving takes under 5 % of the time, and with small SAEs happens at every batch.
 KEEP_EVERY = 20.0
-SLOTS = ("a", "b")  # a layer's last two savings
-
-Seen = tuple[int, ...]  # indices of samples, in the order they were added
 
 
 @lru_cache(maxsize=1)
@@ -115,18 +121,23 @@ class Cached:
         prompts = [e.prompt for e in examples[:PROBE_SAMPLES]]
         shared = {**self.model_key, "prompts": digest(prompts)}
         keys = {n: {**shared, "layer": n, "sae": self._sae_key(n)} for n in layers}
-        missing = [n for n in layers if not self.store.has("site", keys[n])]
         made: dict[int, SiteFit] = {}
-        taken = probe(self.model, prompts) if missing else []
-        for saes in self._in_budget(missing):
-            made |= site_fits(self.model, saes, taken)
+
+        def make(missing: list[int]) -> None:
+            taken = probe(self.model, prompts)
+            for saes in self._in_budget(missing):
+                for n, fit in site_fits(self.model, saes, taken).items():
+                    made[n] = fit
+
+                    def write(folder: Path, fit: SiteFit = fit) -> None:
+                        (folder / "site.json").write_text(json.dumps(asdict(fit)), encoding="utf-8")
+
+                    self.store.get("site", keys[n], write)
+
+        self.store.fill("site", keys, make, together=True)
         fits = []
         for n in layers:
-
-            def write(folder: Path, n: int = n) -> None:
-                (folder / "site.json").write_text(json.dumps(asdict(made[n])), encoding="utf-8")
-
-            entry = self.store.get("site", keys[n], write)
+            entry = self.store.read("site", keys[n])
             fits.append(SiteFit(**json.loads((entry / "site.json").read_text(encoding="utf-8"))))
         for fit in fits:
             if fit.layer in made:
@@ -176,30 +187,63 @@ class Cached:
         """
         decoding = decoding or self.decoding
         keys = {arm: self._answers_key(examples, plan, decoding) for arm, plan in plans.items()}
-        missing = {arm: p for arm, p in plans.items() if not self.store.has("generate", keys[arm])}
-        made: dict[str, pd.DataFrame] = {}
-        if missing:
-            parts = {arm: self.store.partial("generate", keys[arm]) for arm in missing}
-            label = f"answer {what}, {len(missing)} arm{'s' * (len(missing) > 1)}"
-            with progress(label, len(examples)) as show:
 
-                def keep(new: Mapping[str, Mapping[int, Completion]], done: int) -> None:
-                    for arm, column in new.items():
-                        _keep_answers(parts[arm], column)
-                    show(done)
+        def make(missing: list[str]) -> None:
+            some = {arm: plans[arm] for arm in missing}
+            made = self._generated(examples, some, keys, what, decoding)
+            for arm in missing:
 
-                made = generate(
-                    self.model,
-                    examples,
-                    missing,
-                    max_new_tokens=self.task.max_new_tokens,
-                    strategy=self.strategy,
-                    decoding=decoding,
-                    stop=self.stop,
-                    known={arm: _kept_answers(part) for arm, part in parts.items()},
-                    on_batch=keep,
-                )
-        return {arm: self._kept(keys[arm], examples, made.get(arm)) for arm in plans}
+                def write(folder: Path, arm: str = arm) -> None:
+                    answered = [made[arm][i] for i in range(len(examples))]
+                    frame = answers_frame(examples, answered)
+                    frame.to_parquet(folder / "answers.parquet", index=False)
+
+                self.store.get("generate", keys[arm], write)
+
+        self.store.fill("generate", keys, make)
+        return {arm: self._scored(keys[arm], examples) for arm in plans}
+
+    def answer_share(self, examples: Sequence[Example], what: str, share: Share) -> None:
+        """Answer some batches without steering, and keep them for :meth:`answers`."""
+        keys = {"baseline": self._answers_key(examples, None)}
+        if not self.store.has("generate", keys["baseline"]):
+            with self.store.claim("generate", {None: {**keys["baseline"], "share": str(share)}}):
+                self._generated(examples, {"baseline": None}, keys, what, self.decoding, share)
+
+    def _generated(
+        self,
+        examples: Sequence[Example],
+        plans: Mapping[str, Plan | None],
+        keys: Mapping[str, Mapping[str, Any]],
+        what: str,
+        decoding: str,
+        share: Share | None = None,
+    ) -> dict[str, dict[int, Completion]]:
+        """Answers by arm and index of the example, going on from what was kept."""
+        parts = {arm: self.store.partial("generate", keys[arm]) for arm in plans}
+        label = f"answer {what}, {len(plans)} arm{'s' * (len(plans) > 1)}"
+        batches = self.model.batches([e.prompt for e in examples])
+        if share is not None:
+            label, batches = f"{label}, {share}", share.batches(batches)
+        with progress(label, sum(map(len, batches))) as show:
+
+            def keep(new: Mapping[str, Mapping[int, Completion]], done: int) -> None:
+                for arm, column in new.items():
+                    keep_answers(parts[arm], column)
+                show(done, known=not new)
+
+            return generate(
+                self.model,
+                examples,
+                plans,
+                batches=batches,
+                max_new_tokens=self.task.max_new_tokens,
+                strategy=self.strategy,
+                decoding=decoding,
+                stop=self.stop,
+                known={arm: kept_answers(part) for arm, part in parts.items()},
+                on_batch=keep,
+            )
 
     def _answers_key(
         self, examples: Sequence[Example], plan: Plan | None, decoding: str | None = None
@@ -220,18 +264,11 @@ class Cached:
             settings["operator"] = type(self.strategy).__name__
         return settings
 
-    def _kept(
-        self, settings: Mapping[str, Any], examples: Sequence[Example], made: pd.DataFrame | None
-    ) -> pd.DataFrame:
+    def _scored(self, settings: Mapping[str, Any], examples: Sequence[Example]) -> pd.DataFrame:
         import pandas as pd
 
-        def write(folder: Path) -> None:
-            assert made is not None
-            made.to_parquet(folder / "answers.parquet", index=False)
-
-        entry = self.store.get("generate", settings, write)
+        frame = pd.read_parquet(self.store.read("generate", settings) / "answers.parquet")
         self.store.partial("generate", settings).clear()
-        frame = pd.read_parquet(entry / "answers.parquet")
         scorer = self.task.scorer
         if not isinstance(scorer, ModelScorer):
             return score(frame, examples, scorer)
@@ -263,8 +300,95 @@ class Cached:
         token_source: str,
         pooling: str,
         shuffles: int,
+        shards: int = 1,
     ) -> list[LayerStats]:
-        """Feature statistics per layer. One entry per layer: layer subsets share them."""
+        """Feature statistics per layer. One entry per layer: layer subsets share them.
+
+        ``shards``: into how many shares the samples are divided, whose statistics are merged at
+        the end. Rounding aside (1e-12), the result is the same.
+        """
+        outcomes, keys = self._collect_keys(
+            examples, answers, layers, token_source, pooling, shuffles
+        )
+        parts = [self._parts(keys, share) for share in shares(shards)]
+
+        def make(missing: list[int]) -> None:
+            prompts = [e.prompt for e in examples]
+            batches = self.model.batches(prompts)
+            rows = [sum(map(len, share.batches(batches))) for share in shares(shards)]
+            kept = {n: [{seen for seen, *_ in savings(part[n])} for part in parts] for n in missing}
+            # Shares that other jobs have finished need no SAE.
+            whole = [
+                n
+                for n, found in kept.items()
+                if all(total in map(len, seen) for total, seen in zip(rows, found, strict=True))
+            ]
+            groups = [[n for n in missing if n not in whole]]
+            for k in range(shards):
+                groups = [g for group in groups for g in alike({n: kept[n][k] for n in group})]
+            for n in whole:
+                put(
+                    n,
+                    reduce(
+                        FeatureMoments.merge,
+                        (kept_moments({n: part[n]})[0][1][n] for part in parts),
+                    ),
+                )
+            for saes in chain.from_iterable(map(self._in_budget, groups)):
+                made: dict[int, FeatureMoments] = {}
+                for part, share in zip(parts, shares(shards), strict=True):
+                    new = self._collected(
+                        part, saes, prompts, answers, outcomes, keys, share, shards > 1
+                    )
+                    made = {n: made[n].merge(new[n]) if made else new[n] for n in saes}
+                for n in saes:
+                    put(n, made[n])
+
+        def put(n: int, moments: FeatureMoments) -> None:
+            stats = moments.finish(n)
+            self.store.get("collect", keys[n], lambda folder: _save_stats(stats, folder))
+
+        self.store.fill("collect", keys, make, together=True)
+        entries = [self.store.read("collect", keys[n]) for n in layers]
+        for part in chain.from_iterable(p.values() for p in parts):
+            part.clear()
+        return [_load_stats(entry) for entry in entries]
+
+    def collect_share(
+        self,
+        examples: Sequence[Example],
+        answers: pd.DataFrame,
+        layers: Sequence[int],
+        share: Share,
+        *,
+        token_source: str,
+        pooling: str,
+        shuffles: int,
+    ) -> None:
+        """Statistics of some batches, kept for :meth:`statistics`."""
+        outcomes, keys = self._collect_keys(
+            examples, answers, layers, token_source, pooling, shuffles
+        )
+        missing = [n for n in layers if not self.store.has("collect", keys[n])]
+        parts = self._parts({n: keys[n] for n in missing}, share)
+        claims = {n: {**keys[n], "share": str(share)} for n in missing}
+        if not missing:
+            return
+        with self.store.claim("collect", claims, together=True):
+            found = {n: {seen for seen, *_ in savings(parts[n])} for n in missing}
+            for saes in chain.from_iterable(map(self._in_budget, alike(found))):
+                prompts = [e.prompt for e in examples]
+                self._collected(parts, saes, prompts, answers, outcomes, keys, share, True)
+
+    def _collect_keys(
+        self,
+        examples: Sequence[Example],
+        answers: pd.DataFrame,
+        layers: Sequence[int],
+        token_source: str,
+        pooling: str,
+        shuffles: int,
+    ) -> tuple[np.ndarray, dict[int, dict[str, Any]]]:
         outcomes = answers["score"].to_numpy(np.float64)
         check_outcomes(outcomes)
         shared = {
@@ -275,60 +399,51 @@ class Cached:
             "shuffles": shuffles,
             "seed": self.seed,
         }
-        keys = {n: {**shared, "layer": n, "sae": self._sae_key(n)} for n in layers}
-        missing = [n for n in layers if not self.store.has("collect", keys[n])]
-        parts = {n: self.store.partial("collect", keys[n]) for n in layers}
-        entries = {}
-        alike = _alike({n: {seen for seen, *_ in _savings(parts[n])} for n in missing})
-        for saes in chain.from_iterable(map(self._in_budget, alike)):
-            made = self._collected(parts, saes, examples, answers, outcomes, shared)
-            for n in saes:
+        return outcomes, {n: {**shared, "layer": n, "sae": self._sae_key(n)} for n in layers}
 
-                def write(folder: Path, stats: LayerStats = made[n]) -> None:
-                    _save_stats(stats, folder)
-
-                entries[n] = self.store.get("collect", keys[n], write)
-
-        def gone(folder: Path) -> None:
-            raise ModelError(f"{folder.parent} was changed while it was read: type it again")
-
-        for n in layers:
-            if n not in entries:
-                entries[n] = self.store.get("collect", keys[n], gone)
-            parts[n].clear()
-        return [_load_stats(entries[n]) for n in layers]
+    def _parts(self, keys: Mapping[int, Mapping[str, Any]], share: Share) -> dict[int, Partial]:
+        more = {"share": str(share)} if share.of > 1 else {}
+        return {n: self.store.partial("collect", {**key, **more}) for n, key in keys.items()}
 
     def _collected(
         self,
         parts: Mapping[int, Partial],
         saes: Mapping[int, Any],
-        examples: Sequence[Example],
+        prompts: Sequence[str],
         answers: pd.DataFrame,
         outcomes: np.ndarray,
-        shared: Mapping[str, Any],
-    ) -> dict[int, LayerStats]:
-        """One group's statistics, going on from what ``parts`` holds and keeping it up to date.
+        keys: Mapping[int, Mapping[str, Any]],
+        share: Share,
+        keep_last: bool,
+    ) -> dict[int, FeatureMoments]:
+        """One group's accumulators, going on from what ``parts`` holds and keeping it up to date.
 
         A kill costs the batch at work and those since the last saving: up to ``KEEP_EVERY`` times
         what a saving takes (6 layers of 1,024 features: 40 ms, so under a second; 26 of 16,384:
         about 2 s for 370 MB). All layers of a saving count or none, and sums go on in the order
         of an undisturbed run, so the result has the same bits.
         """
-        start, slots = _kept_moments({n: parts[n] for n in saes})
+        start, slots = kept_moments({n: parts[n] for n in saes})
+        batches = share.batches(self.model.batches(prompts))
+        total = sum(map(len, batches))
         if start[0]:
-            log.info("collect: %d of %d samples were kept", len(start[0]), len(examples))
+            log.info("collect: %d of %d samples were kept", len(start[0]), total)
         latest: tuple[list[int], dict[int, FeatureMoments]] | None = None
         saved, took = time.monotonic(), 0.0
         names = f"layer {min(saes)}" if len(saes) == 1 else f"{len(saes)} layers"
+        names += f", {share}" if share.of > 1 else ""
+        shared = keys[next(iter(saes))]
         try:
-            with progress(f"collect {names}", len(examples)) as show:
+            with progress(f"collect {names}", total) as show:
+                show(len(start[0]), known=True)
 
                 def keep(seen: list[int], moments: dict[int, FeatureMoments]) -> None:
                     nonlocal latest, saved, took
                     latest = (seen, moments)
                     now = time.monotonic()
-                    if now - saved >= KEEP_EVERY * took:
-                        slots.update(_keep_moments(parts, slots, *latest))
+                    last = keep_last and len(seen) == total
+                    if last or now - saved >= KEEP_EVERY * took:
+                        slots.update(keep_moments(parts, slots, *latest))
                         saved = time.monotonic()
                         took = saved - now
                     show(len(seen))
@@ -336,9 +451,10 @@ class Cached:
                 return collect(
                     self.model,
                     saes,
-                    [e.prompt for e in examples],
+                    prompts,
                     answers["tokens"].tolist(),
                     outcomes,
+                    batches=batches,
                     token_source=shared["token_source"],
                     pooling=shared["pooling"],
                     n_shuffles=shared["shuffles"],
@@ -350,7 +466,7 @@ class Cached:
             # A server that went away, an interrupt: everything up to the last batch is good,
             # unless part of the next one has been added already.
             if latest is not None and all(m.n == len(latest[0]) for m in latest[1].values()):
-                _keep_moments(parts, slots, *latest)
+                keep_moments(parts, slots, *latest)
             raise
 
     # -- plans -------------------------------------------------------------------------------
@@ -421,80 +537,6 @@ def digest(value: Any) -> str:
     return hashlib.sha256(raw).hexdigest()[:32]
 
 
-def _keep_answers(part: Partial, answers: Mapping[int, Completion]) -> None:
-    rows = [[i, c.text, list(c.tokens), c.steered] for i, c in answers.items()]
-    part.save(f"{min(answers):08d}", json.dumps(rows).encode())
-
-
-def _kept_answers(part: Partial) -> dict[int, Completion]:
-    return {
-        i: Completion(text, tuple(tokens), steered)
-        for content in part.load().values()
-        for i, text, tokens, steered in json.loads(content)
-    }
-
-
-def _keep_moments(
-    parts: Mapping[int, Partial],
-    slots: Mapping[int, str],
-    seen: Sequence[int],
-    moments: Mapping[int, FeatureMoments],
-) -> dict[int, str]:
-    """Save the samples seen and the accumulators of all layers; return the slots written to.
-
-    ``slots``: where each layer's last saving is. It stays until the next one, so that a kill
-    between two layers leaves a saving that all of them have.
-    """
-    written = {}
-    for layer, one in moments.items():
-        content = io.BytesIO()
-        arrays: dict[str, Any] = {"seen": np.array(seen), **one.to_arrays()}
-        np.savez(content, **arrays)
-        written[layer] = SLOTS[slots[layer] == SLOTS[0]]
-        parts[layer].save(written[layer], content.getvalue())
-    return written
-
-
-def _savings(part: Partial) -> Iterator[tuple[Seen, str, Mapping[str, np.ndarray]]]:
-    """(samples seen, slot, accumulator) of a layer's savings; arrays are read when asked for."""
-    for slot, content in part.load().items():
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            yield tuple(arrays["seen"].tolist()), slot, arrays
-
-
-def _alike(kept: Mapping[int, set[Seen]]) -> list[list[int]]:
-    """The layers in groups that can go on together: all have a saving in common, or none has any.
-
-    Usually one group. There are more when a job was killed while it stored the results, or
-    when earlier jobs had other layers.
-    """
-    groups: list[tuple[set[Seen], list[int]]] = []
-    for layer, seen in kept.items():
-        for n, (common, layers) in enumerate(groups):
-            if common & seen or common == seen:
-                groups[n] = (common & seen, [*layers, layer])
-                break
-        else:
-            groups.append((seen, [layer]))
-    return [layers for _, layers in groups]
-
-
-def _kept_moments(
-    parts: Mapping[int, Partial],
-) -> tuple[tuple[Seen, dict[int, FeatureMoments]], dict[int, str]]:
-    """(samples seen, accumulators) of the furthest saving that all layers have, and its slots."""
-    nothing: tuple[Any, dict[int, str]] = ((), {}), dict.fromkeys(parts, SLOTS[0])
-    common = set.intersection(*({seen for seen, *_ in _savings(p)} for p in parts.values()))
-    furthest = max(common, key=len, default=())
-    moments, slots = {}, {}
-    for layer, part in parts.items():
-        for seen, slot, arrays in _savings(part):
-            if seen == furthest:
-                moments[layer], slots[layer] = FeatureMoments.from_arrays(arrays), slot
-    # A layer is missing where another job went on meanwhile and overwrote what this one found.
-    return ((furthest, moments), slots) if len(moments) == len(parts) else nothing
-
-
 def _save_stats(stats: LayerStats, folder: Path) -> None:
     np.savez(folder / "stats.npz", **asdict(stats))
 
@@ -504,23 +546,3 @@ def _load_stats(folder: Path) -> LayerStats:
         values = {f.name: arrays[f.name] for f in fields(LayerStats)}
     scalars = {name: int(values[name]) for name in ("layer", "n", "n_right")}
     return LayerStats(**{**values, **scalars})
-
-
-@contextmanager
-def progress(label: str, total: int) -> Iterator[Any]:
-    """A bar while a stage runs, on a terminal only; one line when it is done, everywhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console, start = Console(stderr=True), time.monotonic()
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done: bar.update(task, completed=done)
-    log.info("%s: %d samples in %.1f s", label, total, time.monotonic() - start)

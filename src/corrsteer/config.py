@@ -58,6 +58,7 @@ class Collect:
     token_source: str = MISSING
     pooling: str = MISSING
     shuffles: int = MISSING
+    shards: int = MISSING
 
 
 @dataclass
@@ -80,6 +81,7 @@ class Root:
     seed: int = MISSING
     limit: int | None = MISSING
     decoding: str = MISSING
+    ablations: bool = MISSING
     data: str = MISSING
     cache: str = MISSING
     name: str = MISSING
@@ -145,7 +147,7 @@ def check(cfg: DictConfig) -> None:
             f"of: {', '.join(DECODINGS)}"
         )
     least = {f"splits.{name}": 1 for name in ("selection", "validation", "test")}
-    least |= {"collect.shuffles": 20, "controls.random_draws": 5, "limit": 1}
+    least |= {"collect.shuffles": 20, "collect.shards": 1, "controls.random_draws": 5, "limit": 1}
     for key, smallest in least.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and value < smallest:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corrsteer.about import about_data, about_plan, about_prompts, about_scorer
-from corrsteer.cached import Cached
+from corrsteer.about import about_job, about_plan
 from corrsteer.config import instantiate
-from corrsteer.errors import ConfigError
-from corrsteer.layers import parse_layers
+from corrsteer.job import baseline, letters_only, observe, prepare
 from corrsteer.planfile import save_plan
 from corrsteer.records import RankedFeature
-from corrsteer.scorers.base import ModelScorer
-from corrsteer.stats.moments import pearson
-from corrsteer.store import Store
-from corrsteer.tasks.splits import split_questions
+from corrsteer.resume import Share
+from corrsteer.stages.evaluate import arm_summary, evaluate, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,52 +33,15 @@ ANSWER_COLUMNS = (
 
 def run(cfg: DictConfig, folder: Path) -> float:
     """Runs one job and leaves its results in ``folder``. Returns the steered test accuracy."""
-    from corrsteer.stages.evaluate import arm_summary, evaluate, verdict
     from corrsteer.stages.report import write_run_report
 
     # load: everything that can be wrong is found out before any compute
-    task, model = instantiate(cfg.task), instantiate(cfg.model)
-    questions = task.questions()
-    decoding = task.decoding(cfg.decoding, questions)
-    dealt = split_questions(
-        questions,
-        cfg.splits,
-        cfg.seed,
-        cfg.limit,
-        official=cfg.splits.official,
-        shots=task.shots,
-    )
-    splits, stop = task.ask(dealt, chat=model.chat_template)
-    stages = Cached(
-        store=Store(Path(cfg.cache)),
-        backend=instantiate(cfg.backend),
-        model_spec=model,
-        sae=instantiate(cfg.sae),
-        task=task,
-        strategy=instantiate(cfg.strategy),
-        selector=instantiate(cfg.selector),
-        seed=cfg.seed,
-        decoding=decoding,
-        stop=stop,
-    )
-    tracker = instantiate(cfg.tracker)
-    if isinstance(task.scorer, ModelScorer):
-        task.scorer.prepare()
-    layers = chosen_layers(cfg.layers, stages)
-    stages.check_prompts(splits)
-    sites = stages.sites(splits["selection"], layers)
+    job = prepare(cfg)
+    stages, splits, tracker = job.stages, job.splits, instantiate(cfg.tracker)
 
     # generate, collect, select: on the selection split, without steering
-    selection = stages.answers(splits["selection"], {"baseline": None}, "selection")["baseline"]
-    stats = stages.statistics(
-        splits["selection"],
-        selection,
-        layers,
-        token_source=cfg.collect.token_source,
-        pooling=cfg.collect.pooling,
-        shuffles=cfg.collect.shuffles,
-    )
-    ranked, chosen, plan, random = stages.plans(stats, cfg.controls.random_draws)
+    seen = observe(job)
+    ranked, chosen, plan, random = stages.plans(seen.stats, cfg.controls.random_draws)
     plan = plan.turned_to(cfg.coef)
 
     # validate: where the dial of a sweep is chosen
@@ -90,44 +50,24 @@ def run(cfg: DictConfig, folder: Path) -> float:
 
     # evaluate: once, on the test split, with controls
     draws = {f"random_{n}": p.turned_to(cfg.coef) for n, p in enumerate(random, start=1)}
-    test = stages.answers(splits["test"], {**arms, **draws}, "test")
-    options = task.lists_options and all(q.options for q in questions)
-    if cfg.controls.constrained and decoding == "free" and options:
-        letters = stages.answers(splits["test"], {"constrained": None}, "test", "constrained")
-        test |= letters
-    results = evaluate(test, splits["test"], chosen, task_metrics=task.metrics, seed=cfg.seed)
+    test = stages.answers(splits["test"], {**arms, **draws}, "test") | letters_only(job)
+    results = evaluate(test, splits["test"], chosen, task_metrics=job.task.metrics, seed=cfg.seed)
 
     # report
-    length_r = pearson(selection["n_tokens"].to_numpy(float), selection["score"].to_numpy(float))
-    metrics: dict[str, Any] = {
-        "task": task.name,
-        "model": stages.model_spec.name,
-        "sae": stages.sae.name,
-        "variant": stages.strategy.variant,
-        "coef": cfg.coef,
-        "layers": list(layers),
-        "seed": cfg.seed,
-        "token_source": cfg.collect.token_source,
-        "pooling": cfg.collect.pooling,
-        "data": about_data(task, questions),
-        "asked": about_prompts(task, model, dealt, decoding, stop),
-        "scorer": about_scorer(cfg.task.scorer, task.scorer),
-        "n": {name: len(part) for name, part in splits.items()},
-        "sae_trained_on": sae_origin(stages, layers),
-        "sites": [asdict(fit) for fit in sites],
-        "selection": {**arm_summary(selection), "length_r": length_r},
+    metrics = {
+        **about_job(cfg, job, seen),
         "validation": {arm: arm_summary(answers) for arm, answers in validation.items()},
         **results,
     }
     metrics["verdict"] = verdict(metrics)
     write(folder / "metrics.json", metrics)
-    write(folder / "contexts.json", stages.contexts(splits["selection"], selection, chosen))
+    write(folder / "contexts.json", stages.contexts(splits["selection"], seen.selection, chosen))
     features_table(ranked, chosen).to_csv(folder / "features.csv", index=False)
-    frames = [("selection", "baseline", selection)]
+    frames = [("selection", "baseline", seen.selection)]
     frames += [("validation", arm, answers) for arm, answers in validation.items()]
     frames += [("test", arm, answers) for arm, answers in test.items()]
     answers_table(frames).to_parquet(folder / "answers.parquet", index=False)
-    save_plan(plan, folder / "plan", about_plan(stages, cfg, layers, splits))
+    save_plan(plan, folder / "plan", about_plan(stages, cfg, job.layers, splits))
     track(tracker, cfg, folder, metrics, ranked, chosen)
     report = write_run_report(folder)
     for sentence in metrics["verdict"]:
@@ -136,40 +76,30 @@ def run(cfg: DictConfig, folder: Path) -> float:
     return metrics["arms"]["steered"]["accuracy"]
 
 
-def chosen_layers(spec: Any, stages: Cached) -> tuple[int, ...]:
-    """The layers to steer: all that have an SAE, or those asked for.
-
-    Raises ConfigError for a layer the model lacks or that has no SAE, ModelError when the SAEs
-    are not made for a residual stream of the model's width.
-    """
-    model, available = stages.model_spec, stages.sae.layers()
-    n_layers, width = model.shape()
-    if spec == "all":
-        layers = tuple(n for n in available if n < n_layers)
-    else:
-        layers = parse_layers(spec, n_layers)
-    lacking = [n for n in layers if n not in available]
-    if lacking or not layers:
-        raise ConfigError(
-            f"sae {stages.sae.name} has no SAE for layer {', '.join(map(str, lacking))}; "
-            f"layers with one: {', '.join(map(str, available))}"
-        )
-    for n in layers:
-        stages.sae.validate(n, width)
-    return layers
+def share(cfg: DictConfig, folder: Path) -> float:
+    """Computes what the jobs of a sweep have in common, before they start side by side."""
+    job = prepare(cfg)
+    observe(job)
+    for split in ("validation", "test"):
+        job.stages.answers(job.splits[split], {"baseline": None}, split)
+    letters_only(job)
+    return math.nan
 
 
-def sae_origin(stages: Cached, layers: Sequence[int]) -> list[str]:
-    """The models that the SAEs say they were trained on; warns where it is another one."""
-    from corrsteer.saes.provider import same_model
+def answer_shard(cfg: DictConfig, folder: Path, index: int) -> float:
+    """Answers its share of the selection split; ``collect.shards`` says of how many."""
+    job, part = prepare(cfg), Share(index, cfg.collect.shards)
+    job.stages.answer_share(job.splits["selection"], "selection", part)
+    return math.nan
 
-    spec = stages.model_spec
-    names = sorted({name for n in layers if (name := stages.sae.trained_on(n))})
-    others = [name for name in names if not same_model(name, spec.path)]
-    # A folder's name says nothing about the model in it.
-    if others and not spec.is_local:
-        log.warning("the SAEs were trained on %s and are used on %s", ", ".join(others), spec.path)
-    return names
+
+def collect_shard(cfg: DictConfig, folder: Path, index: int) -> float:
+    """Statistics of its share of the selection split, for :func:`observe` to merge."""
+    job, part = prepare(cfg), Share(index, cfg.collect.shards)
+    selection = baseline(job)
+    settings = {name: value for name, value in job.collect.items() if name != "shards"}
+    job.stages.collect_share(job.splits["selection"], selection, job.layers, part, **settings)
+    return math.nan
 
 
 def features_table(ranked: Sequence[RankedFeature], chosen: Sequence[RankedFeature]) -> Any:

@@ -1,20 +1,16 @@
-"""What every run leaves in its folder, how a job ends, and what closes a sweep.
+"""How a job runs and ends, and what closes a sweep.
 
-``status.json`` is the truth about a job: ``running``, ``done`` or ``failed`` with its error. A
-sweep's verdict is read from these files, so it is the same for jobs that ran in this process
-and for jobs of a cluster. ``python -m corrsteer.runs FOLDER`` writes the report of a run or a
-sweep again.
+A sweep's verdict is read from the files of its jobs, so it is the same for jobs that ran in this
+process and for jobs of a cluster. ``python -m corrsteer.runs FOLDER`` writes the report of a run
+or a sweep again.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,55 +21,7 @@ from omegaconf import DictConfig
 
 from corrsteer.config import check, resolved_yaml
 from corrsteer.errors import CorrSteerError
-
-
-class RunFolder:
-    """The files of one run that are not a stage's: ``config.yaml`` and ``status.json``.
-
-    Both are written to a temporary name and renamed, so a reader never sees half a file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write_config(self, cfg: DictConfig) -> None:
-        self._write("config.yaml", resolved_yaml(cfg))
-
-    def start(self, overrides: list[str]) -> None:
-        started = {"started": _now(), "ended": None, "seconds": None}
-        self._write_status({"state": "running", "error": None, **started, "overrides": overrides})
-
-    def done(self) -> None:
-        self._end("done")
-
-    def failed(self, error: str, trace: str = "") -> None:
-        """Both also go to log.txt, and not to the terminal."""
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"failed: {error}\n{trace}")
-        self._end("failed", error=error, **({"traceback": trace} if trace else {}))
-
-    def status(self) -> dict[str, Any]:
-        """Empty where the job never began."""
-        file = self.path / "status.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-
-    def _end(self, state: str, **more: Any) -> None:
-        status, ended = self.status(), _now()
-        lasted = datetime.fromisoformat(ended) - datetime.fromisoformat(status["started"])
-        times = {"ended": ended, "seconds": round(lasted.total_seconds(), 2)}
-        self._write_status({**status, "state": state, **times, **more})
-
-    def _write_status(self, status: dict[str, Any]) -> None:
-        self._write("status.json", json.dumps(status, indent=2) + "\n")
-
-    def _write(self, name: str, text: str) -> None:
-        temporary = self.path / f".{name}.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.path / name)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
+from corrsteer.runfolder import RunFolder
 
 
 def run_in_folder(run: Callable[[DictConfig, Path], float], cfg: DictConfig) -> float:
@@ -90,7 +38,7 @@ def run_in_folder(run: Callable[[DictConfig, Path], float], cfg: DictConfig) -> 
     code = 2
     try:
         check(cfg)
-        folder.write_config(cfg)
+        folder.write_config(resolved_yaml(cfg))
         metric = run(cfg, folder.path)
         folder.done()
         return metric
@@ -119,12 +67,24 @@ class SweepReport(Callback):
         SystemExit, since Hydra turns any Exception of a callback into a mere warning.
         """
         folder = Path(config.hydra.sweep.dir)
+        # A cluster's launcher has it: there, the last job of the sweep writes the report.
+        follow = config.hydra.launcher.get("follow")
+        if follow is False:
+            return
         failures = failed_jobs(folder)
         try:
             from corrsteer.stages.report import SETTINGS, write_sweep_report
 
-            write_sweep_report(folder)
+            if follow is None:
+                write_sweep_report(folder)
+            elif not (folder / "summary.csv").exists():
+                raise CorrSteerError(f"its job failed, see {folder}/slurm")
             _print_summary(folder, SETTINGS)
+        except CorrSteerError as error:
+            failures.append(
+                f"the report of {folder} could not be written: {error}; type"
+                f" python -m corrsteer.runs {folder}"
+            )
         except Exception:
             traceback.print_exc()
             failures.append(f"the report of {folder} could not be written")

@@ -174,13 +174,25 @@ class Store:
         def missing(names: Iterable[Name]) -> list[Name]:
             return [name for name in names if not self.has(stage, settings[name])]
 
-        lacking = missing(settings)
+        lacking, made = missing(settings), set[Name]()
         while lacking:
             wanted = {name: settings[name] for name in lacking}
             with self.claim(stage, wanted, together=together) as held:
                 if mine := missing(held):
                     make(mine)
+                    made.update(mine)
             lacking = missing(lacking)
+        for name in settings:
+            if name not in made:
+                self._count("hit", self._entry(stage, settings[name], 1))
+
+    def read(self, stage: str, settings: Mapping[str, Any]) -> Path:
+        """The folder of a result that is there, after :meth:`fill`."""
+        entry = self._entry(stage, settings, 1)
+        with _one_line("read", self.root):
+            if _ready(entry) and _touch(entry):
+                return entry
+        raise ConfigError(f"{entry} was changed while it was read: type it again")
 
     @contextlib.contextmanager
     def claim(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from corrsteer.errors import DegenerateOutcomesError
-from corrsteer.records import RIGHT, LayerStats
+from corrsteer.records import RIGHT
 from corrsteer.stats.moments import FeatureMoments, shuffles
 
 
@@ -36,16 +36,18 @@ def collect(
     answers: Sequence[Sequence[int]],
     outcomes: np.ndarray,
     *,
+    batches: Sequence[Sequence[int]],
     token_source: str,
     pooling: str,
     n_shuffles: int,
     seed: int,
     start: tuple[Collection[int], dict[int, FeatureMoments]] = ((), {}),
     on_batch: Callable[[list[int], dict[int, FeatureMoments]], None] | None = None,
-) -> dict[int, LayerStats]:
-    """Statistics of every feature of the given layers' SAEs.
+) -> dict[int, FeatureMoments]:
+    """Statistics of every feature of the given layers' SAEs, over the samples of ``batches``.
 
-    ``answers``: generated token ids per prompt; ``outcomes``: float64 [N], their scores.
+    ``answers``: generated token ids per prompt; ``outcomes``: float64 [N], their scores; both of
+    all samples, since outcomes are shuffled among all.
     ``start``: samples that were seen by an earlier call, and its accumulators, which go on.
     ``on_batch`` hears of every batch: all samples seen so far, and the accumulators.
     """
@@ -55,7 +57,7 @@ def collect(
     for layer, sae in saes.items():
         moments.setdefault(layer, FeatureMoments(sae.width, n_shuffles))
     before = frozenset(seen)
-    for batch in model.batches(prompts):
+    for batch in batches:
         rows = [i for i in batch if i not in before]
         if not rows:
             continue
@@ -68,4 +70,4 @@ def collect(
         seen += rows
         if on_batch is not None:
             on_batch(seen, moments)
-    return {layer: moments[layer].finish(layer) for layer in saes}
+    return {layer: moments[layer] for layer in saes}

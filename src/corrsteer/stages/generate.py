@@ -22,14 +22,15 @@ def generate(
     examples: Sequence[Example],
     plans: Mapping[str, Plan | None],
     *,
+    batches: Sequence[Sequence[int]],
     max_new_tokens: int,
     strategy: Any,
     decoding: str = "free",
     stop: Sequence[str] = (),
     known: Mapping[str, Mapping[int, Completion]] | None = None,
     on_batch: Callable[[dict[str, dict[int, Completion]], int], None] | None = None,
-) -> dict[str, pd.DataFrame]:
-    """Answers of every arm: columns id, answer, tokens, n_tokens, n_steered.
+) -> dict[str, dict[int, Completion]]:
+    """Answers of every arm, by index of the example, to the examples in ``batches`` (of indices).
 
     ``decoding``: "free" is greedy text that ends at one of the ``stop`` texts; "constrained" takes
     the likeliest option letter; "loglikelihood" the option whose text is likeliest per character,
@@ -40,9 +41,9 @@ def generate(
     prompts = [e.prompt for e in examples]
     answers = {arm: dict((known or {}).get(arm, {})) for arm in plans}
     done = 0
-    # Batches are made of all prompts, whatever is known: an answer must not depend on where an
-    # earlier job stopped.
-    for rows in model.batches(prompts):
+    # A batch is answered as a whole or not at all: an answer must not depend on where an earlier
+    # job stopped.
+    for rows in batches:
         missing = [arm for arm in plans if any(i not in answers[arm] for i in rows)]
         new: dict[str, dict[int, Completion]] = {}
         if missing:
@@ -67,10 +68,7 @@ def generate(
         done += len(rows)
         if on_batch is not None:
             on_batch(new, done)
-    return {
-        arm: _frame(examples, [column[i] for i in range(len(examples))])
-        for arm, column in answers.items()
-    }
+    return answers
 
 
 def _groups(
@@ -85,7 +83,8 @@ def _groups(
         yield [i for i in rows if len(examples[i].options) == n_options], letters
 
 
-def _frame(examples: Sequence[Example], completions: Sequence[Any]) -> pd.DataFrame:
+def answers_frame(examples: Sequence[Example], completions: Sequence[Completion]) -> pd.DataFrame:
+    """Columns id, answer, tokens, n_tokens, n_steered."""
     return pd.DataFrame(
         {
             "id": [e.id for e in examples],

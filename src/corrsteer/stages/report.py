@@ -19,6 +19,7 @@ import pandas as pd
 
 from corrsteer.errors import DataError
 from corrsteer.records import RIGHT
+from corrsteer.runfolder import RunFolder
 from corrsteer.stages import figures
 from corrsteer.stages.pages import (
     NBSP,
@@ -57,7 +58,7 @@ def write_run_report(folder: Path) -> Path:
     selection = answers[answers["split"] == "selection"]
     test = answers[answers["split"] == "test"]
     baseline, steered = (test[test["arm"] == arm] for arm in ("baseline", "steered"))
-    flips = _flips(baseline, steered)
+    flips = flipped_answers(baseline, steered)
     arms = _arms(metrics["arms"])
     page = {
         "metrics": metrics,
@@ -67,6 +68,7 @@ def write_run_report(folder: Path) -> Path:
         "arms": arms,
         "task_metrics": _task_metrics(metrics["task_metrics"], arms),
         "best": features[features["rank"] == 1].to_dict("records"),
+        "ablations": _ablations(folder / "ablations.csv"),
         "cards": _cards(features, _json(folder / "contexts.json")),
         "states": STATES,
         "transitions": _transitions(flip_table(baseline, steered).counts),
@@ -189,7 +191,7 @@ def _job(folder: Path, number: int) -> dict[str, Any]:
     if not (home / "status.json").exists():
         return row | {"state": "missing"}
     try:
-        status = _json(home / "status.json")
+        status = RunFolder(home).status()
         row |= {"state": status["state"], "overrides": status.get("overrides")}
         row |= {"seconds": status["seconds"], "error": status.get("error")}
         given = dict(o.split("=", 1) for o in status.get("overrides", []) if "=" in o)
@@ -229,7 +231,7 @@ _RESULTS = {
 }
 
 
-def _flips(baseline: pd.DataFrame, steered: pd.DataFrame) -> list[dict[str, str]]:
+def flipped_answers(baseline: pd.DataFrame, steered: pd.DataFrame) -> list[dict[str, str]]:
     """Every answer whose outcome changed, fixed ones first, with both answers as text."""
     after = steered[["id", "answer", "score", "invalid"]]
     both = baseline.merge(after, on="id", suffixes=("", "_after"))
@@ -247,6 +249,30 @@ def _flips(baseline: pd.DataFrame, steered: pd.DataFrame) -> list[dict[str, str]
             flip = {"kind": "broken" if was == "right" else "fixed", "from": was, "to": is_now}
             flips.append(flip | {name: visible(text) for name, text in texts.items()})
     return sorted(flips, key=lambda flip: flip["kind"], reverse=True)
+
+
+_ABLATIONS = {
+    "alone": "Each layer alone",
+    "left_out": "Each layer left out",
+    "by_depth": "Layers added from the first to the last",
+    "by_r": "Layers added from the highest correlation to the lowest",
+}
+
+
+def _ablations(file: Path) -> list[dict[str, Any]] | None:
+    """One part per kind; empty for a plan with nothing to compare, None where none was asked."""
+    if not file.exists():
+        return None
+    table = pd.read_csv(file, dtype={"layer": "Int64", "layers": "string"})
+    parts = []
+    for kind, title in _ABLATIONS.items():
+        rows = _records(table[table["kind"] == kind])
+        if rows:
+            whole = float(table.loc[table["arm"] == "steered", "gain"].iloc[0])
+            part = {"kind": kind, "title": title, "rows": rows, "whole": whole}
+            part["by_layer"] = kind in ("alone", "left_out")
+            parts.append({**part, "figure": figures.ablation(rows, whole)})
+    return parts
 
 
 def _kinds(flips: Sequence[Mapping[str, str]]) -> list[tuple[str, str, int]]:

@@ -1,0 +1,146 @@
+"""What a job asks, of what: built from its config and checked, and the half of it that no dial
+changes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corrsteer.cached import Cached
+from corrsteer.config import instantiate
+from corrsteer.errors import ConfigError
+from corrsteer.layers import parse_layers
+from corrsteer.records import Example, LayerStats, Question, SiteFit
+from corrsteer.scorers.base import ModelScorer
+from corrsteer.store import Store
+from corrsteer.tasks.splits import split_questions
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job asks, of what: built and checked, nothing computed."""
+
+    task: Any
+    questions: Sequence[Question]
+    dealt: Mapping[str, Sequence[Question]]
+    splits: Mapping[str, Sequence[Example]]
+    stages: Cached
+    layers: tuple[int, ...]
+    collect: Mapping[str, Any]
+    letters: bool
+    """Whether the control of constrained decoding is part of it."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the model did without steering: all that the dial of a sweep does not change."""
+
+    sites: list[SiteFit]
+    selection: pd.DataFrame
+    stats: list[LayerStats]
+
+
+def prepare(cfg: DictConfig) -> Job:
+    task, model = instantiate(cfg.task), instantiate(cfg.model)
+    questions = task.questions()
+    decoding = task.decoding(cfg.decoding, questions)
+    dealt = split_questions(
+        questions,
+        cfg.splits,
+        cfg.seed,
+        cfg.limit,
+        official=cfg.splits.official,
+        shots=task.shots,
+    )
+    splits, stop = task.ask(dealt, chat=model.chat_template)
+    stages = Cached(
+        store=Store(Path(cfg.cache)),
+        backend=instantiate(cfg.backend),
+        model_spec=model,
+        sae=instantiate(cfg.sae),
+        task=task,
+        strategy=instantiate(cfg.strategy),
+        selector=instantiate(cfg.selector),
+        seed=cfg.seed,
+        decoding=decoding,
+        stop=stop,
+    )
+    if isinstance(task.scorer, ModelScorer):
+        task.scorer.prepare()
+    options = task.lists_options and all(q.options for q in questions)
+    job = Job(
+        task=task,
+        questions=questions,
+        dealt=dealt,
+        splits=splits,
+        stages=stages,
+        layers=chosen_layers(cfg.layers, stages),
+        collect=dict(cfg.collect),
+        letters=cfg.controls.constrained and decoding == "free" and options,
+    )
+    stages.check_prompts(splits)
+    return job
+
+
+def observe(job: Job) -> Observed:
+    sites = job.stages.sites(job.splits["selection"], job.layers)
+    selection = baseline(job)
+    stats = job.stages.statistics(job.splits["selection"], selection, job.layers, **job.collect)
+    return Observed(sites, selection, stats)
+
+
+def baseline(job: Job) -> pd.DataFrame:
+    arms = job.stages.answers(job.splits["selection"], {"baseline": None}, "selection")
+    return arms["baseline"]
+
+
+def letters_only(job: Job) -> dict[str, pd.DataFrame]:
+    """The control of constrained decoding, where there are options to constrain to."""
+    if not job.letters:
+        return {}
+    return job.stages.answers(job.splits["test"], {"constrained": None}, "test", "constrained")
+
+
+def chosen_layers(spec: Any, stages: Cached) -> tuple[int, ...]:
+    """The layers to steer: all that have an SAE, or those asked for.
+
+    Raises ConfigError for a layer the model lacks or that has no SAE, ModelError when the SAEs
+    are not made for a residual stream of the model's width.
+    """
+    model, available = stages.model_spec, stages.sae.layers()
+    n_layers, width = model.shape()
+    if spec == "all":
+        layers = tuple(n for n in available if n < n_layers)
+    else:
+        layers = parse_layers(spec, n_layers)
+    lacking = [n for n in layers if n not in available]
+    if lacking or not layers:
+        raise ConfigError(
+            f"sae {stages.sae.name} has no SAE for layer {', '.join(map(str, lacking))}; "
+            f"layers with one: {', '.join(map(str, available))}"
+        )
+    for n in layers:
+        stages.sae.validate(n, width)
+    return layers
+
+
+def sae_origin(stages: Cached, layers: Sequence[int]) -> list[str]:
+    """The models that the SAEs say they were trained on; warns where it is another one."""
+    from corrsteer.saes.provider import same_model
+
+    spec = stages.model_spec
+    names = sorted({name for n in layers if (name := stages.sae.trained_on(n))})
+    others = [name for name in names if not same_model(name, spec.path)]
+    # A folder's name says nothing about the model in it.
+    if others and not spec.is_local:
+        log.warning("the SAEs were trained on %s and are used on %s", ", ".join(others), spec.path)
+    return names
