@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 # Settings that are free text: braces, commas and backslashes in them are meant literally.
 TEXTS = ("task.prompt", "task.chat_prompt", "task.scorer.pattern")
 
+# What Hydra's flags ask for, in place of a run.
+MODES = (
+    "-m", "--multirun", "-r", "--run", "-c", "--cfg", "-i", "--info", "-h", "--help",
+    "--hydra-help", "--version",
+)  # fmt: skip
+
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def job(cfg: DictConfig) -> float:
@@ -40,8 +46,15 @@ def job(cfg: DictConfig) -> float:
 
 def sweep_flag_first(arguments: list[str]) -> list[str]:
     """Move ``-m`` to the front: argparse takes no positionals after the flag, so stock Hydra
-    refuses ``task=bbq -m coef=0.5,1,2`` with "unrecognized arguments: coef=0.5,1,2"."""
-    return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+    refuses ``task=bbq -m coef=0.5,1,2`` with "unrecognized arguments: coef=0.5,1,2".
+
+    A launcher starts the jobs of a sweep, so one that is chosen asks for a sweep, if only of one
+    job; Hydra alone would run that here and not say so.
+    """
+    ordered = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+    launched = any(argument.startswith("hydra/launcher=") for argument in arguments)
+    told = any(argument.split("=")[0] in MODES for argument in arguments)
+    return ["-m", *ordered] if launched and not told else ordered
 
 
 def plain_words(arguments: list[str]) -> list[str]:

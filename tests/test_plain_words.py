@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.main import plain_words
+from src.main import plain_words, sweep_flag_first
 from tests.test_config import composed
 
 TEXTS = [
@@ -65,3 +65,20 @@ def test_the_chosen_scorer_replaces_the_tasks_own_with_its_settings():
     scorer = composed(*words).task.scorer
     assert scorer._target_.endswith("regex.Regex")
     assert scorer.pattern == "#+ ([0-9,]+)$"
+
+
+@pytest.mark.parametrize(
+    ("typed", "understood"),
+    [
+        ("task=bbq -m coef=1,2", "-m task=bbq coef=1,2"),
+        ("task=bbq coef=1", "task=bbq coef=1"),
+        ("task=bbq hydra/launcher=slurm", "-m task=bbq hydra/launcher=slurm"),
+        ("task=bbq hydra/launcher=local --multirun", "--multirun task=bbq hydra/launcher=local"),
+        ("--config-dir mine hydra/launcher=slurm", "-m --config-dir mine hydra/launcher=slurm"),
+        ("--cfg job hydra/launcher=slurm", "--cfg job hydra/launcher=slurm"),
+        ("--cfg=job hydra/launcher=slurm", "--cfg=job hydra/launcher=slurm"),
+        ("hydra.launcher.mem_gb=8", "hydra.launcher.mem_gb=8"),
+    ],
+)
+def test_choosing_a_launcher_asks_for_a_sweep(typed, understood):
+    assert sweep_flag_first(typed.split()) == understood.split()
