@@ -186,13 +186,13 @@ Store(pathlib.Path(sys.argv[1])).get("collect", {"x": 1}, make)
 def test_racing_jobs_end_with_one_whole_entry_where_there_are_no_locks(store):
     code = """
 import errno, os, pathlib, sys, time
-from corrsteer import store
+from corrsteer import locks
 from corrsteer.store import Store
 
 def refused(*args, **kwargs):
     raise OSError(errno.ENOLCK, "No locks available")
 
-store.FileLock.acquire = refused
+locks.FileLock.acquire = refused
 root, go = map(pathlib.Path, sys.argv[1:])
 
 def make(folder):

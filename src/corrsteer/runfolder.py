@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from datetime import UTC, datetime
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+from corrsteer.locks import lock, unlock
 
 ALIVE = ".running"  # locked while the run's process lives
 
@@ -25,7 +26,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._alive = FileLock(path / ALIVE, fallback_to_soft=False)
+        self._alive: FileLock | None = None
 
     def write_config(self, text: str) -> None:
         self._write("config.yaml", text)
@@ -33,8 +34,7 @@ class RunFolder:
     def start(self, overrides: list[str]) -> None:
         for left in self.path.glob(".*.json.[0-9]*"):  # of a process that was killed
             left.unlink(missing_ok=True)
-        with contextlib.suppress(Timeout, OSError, NotImplementedError):
-            self._alive.acquire(timeout=5)
+        self._alive = lock(self.path / ALIVE, timeout=5.0)
         started = {"started": _now(), "ended": None, "seconds": None}
         self._write_status({"state": "running", "error": None, **started, "overrides": overrides})
 
@@ -62,10 +62,12 @@ class RunFolder:
         return status
 
     def _is_dead(self) -> bool:
-        if self._alive.is_locked or not (self.path / ALIVE).exists():
+        file = self.path / ALIVE
+        if self._alive is not None or not file.exists():
             return False
+        found = FileLock(file, fallback_to_soft=False)
         try:
-            with FileLock(self.path / ALIVE, timeout=0, fallback_to_soft=False):
+            with found.acquire(timeout=0):
                 # It may have ended between our two looks.
                 text = (self.path / "status.json").read_text(encoding="utf-8")
                 return json.loads(text)["state"] == "running"
@@ -77,8 +79,10 @@ class RunFolder:
         lasted = datetime.fromisoformat(ended) - datetime.fromisoformat(status["started"])
         times = {"ended": ended, "seconds": round(lasted.total_seconds(), 2)}
         self._write_status({**status, "state": state, **times, **more})
+        if self._alive is not None:
+            unlock(self._alive)
+            self._alive = None
         (self.path / ALIVE).unlink(missing_ok=True)
-        self._alive.release()
 
     def _write_status(self, status: dict[str, Any]) -> None:
         self._write("status.json", json.dumps(status, indent=2) + "\n")

@@ -24,7 +24,6 @@ import logging
 import os
 import re
 import shutil
-import socket
 import tempfile
 import threading
 import time
@@ -35,10 +34,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from corrsteer.config import canonical
 from corrsteer.errors import ConfigError, CorrSteerError
+from corrsteer.locks import holder, lock, unlock
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +88,8 @@ class Store:
                 shutil.rmtree(work, ignore_errors=True)
         for file in root.glob("*/.*.lock"):
             with contextlib.suppress(OSError):
-                if time.time() - file.stat().st_mtime > DAY and (lock := self._locked(file)):
-                    _unlock(lock)
+                if time.time() - file.stat().st_mtime > DAY and (taken := lock(file)):
+                    unlock(taken)
 
     def check_writable(self) -> None:
         with _one_line("write", self.root):
@@ -209,53 +209,32 @@ class Store:
         that dies gives up its claims at once (``flock``).
         """
         files = {name: self._lock(stage, settings[name], schema) for name in settings}
-        locks: dict[Name, FileLock | None] = {}
+        locks: dict[Path, FileLock] = {}
         said = False
         try:
             while True:
-                for name in sorted(files, key=lambda name: files[name]):
-                    if files[name] in self._held:
-                        locks[name] = None
-                    elif (lock := self._locked(files[name])) is not None:
-                        locks[name] = lock
+                for file in sorted(set(files.values()) - self._held):
+                    if (taken := lock(file)) is not None:
+                        locks[file] = taken
                     elif together:
                         break
-                if len(locks) == len(files) or (locks and not together):
+                held = [name for name in files if files[name] in {*locks, *self._held}]
+                if len(held) == len(files) or (held and not together):
                     break
                 _release(locks)
                 if not said:
-                    holder = _read(files[name]) or "another job"
-                    log.warning("waiting for %s, which computes the same (%s)", holder, stage)
+                    log.warning("waiting for %s, which computes the same (%s)", holder(file), stage)
                     said = True
                 time.sleep(POLL)
-            taken = {files[name] for name, lock in locks.items() if lock is not None}
-            self._held |= taken
-            try:
-                yield [name for name in settings if name in locks]
-            finally:
-                self._held -= taken
+            self._held |= set(locks)
+            yield held
         finally:
+            self._held -= set(locks)
             _release(locks)
 
     def _lock(self, stage: str, settings: Mapping[str, Any], schema: int) -> Path:
         entry = self._entry(stage, settings, schema)
         return entry.with_name(f".{entry.name}.lock")
-
-    def _locked(self, file: Path) -> FileLock | None:
-        """The lock, or None while another job has it. A lock that cannot be had is as good as
-        one: then jobs may repeat each other's work."""
-        lock = FileLock(file, fallback_to_soft=False)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-            file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        except Timeout:
-            return None
-        except (OSError, NotImplementedError) as error:
-            if not self.log["no locks"]:
-                log.warning("no locks in %s (%s): jobs may repeat work", self.root, error)
-            self.log["no locks"] += 1
-        return lock
 
     def partial(self, stage: str, settings: Mapping[str, Any], schema: int = 1) -> Partial:
         """Where the parts of a result that is still being made are kept."""
@@ -497,26 +476,10 @@ def _touch(folder: Path) -> bool:
     return True
 
 
-def _release(locks: dict[Any, FileLock | None]) -> None:
-    for lock in locks.values():
-        if lock is not None:
-            _unlock(lock)
+def _release(locks: dict[Path, FileLock]) -> None:
+    for taken in locks.values():
+        unlock(taken)
     locks.clear()
-
-
-def _unlock(lock: FileLock) -> None:
-    """The file goes first: whoever holds an open one that is gone takes a new one (filelock)."""
-    if lock.is_locked:
-        with contextlib.suppress(OSError):
-            os.unlink(lock.lock_file)
-    lock.release()
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def _leftovers(root: Path) -> Iterator[Path]:

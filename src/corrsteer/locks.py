@@ -1,0 +1,54 @@
+"""Locks on files: held by a process, and gone with it, however it ends (``flock``, by filelock).
+
+They reach across machines where the shared file system has locks. Where it has none, a lock that
+cannot be had is as good as one, and :func:`lock` says so once: whatever is guarded here must be
+safe without, and only save time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from functools import cache
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
+
+
+def lock(file: Path, timeout: float = 0.0) -> FileLock | None:
+    """The lock, or None while another process has it for ``timeout`` seconds more."""
+    found = FileLock(file, fallback_to_soft=False)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        found.acquire(timeout=timeout)
+        file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    except Timeout:
+        return None
+    except (OSError, NotImplementedError) as error:
+        _say(f"no locks in {file.parent} ({error}): jobs may repeat each other's work")
+    return found
+
+
+def unlock(found: FileLock) -> None:
+    """The file goes first: whoever holds an open one that is gone takes a new one (filelock)."""
+    if found.is_locked:
+        with contextlib.suppress(OSError):
+            os.unlink(found.lock_file)
+    found.release()
+
+
+def holder(file: Path) -> str:
+    """Who has a lock, in words."""
+    try:
+        return file.read_text(encoding="utf-8") or "another process"
+    except OSError:
+        return "another process"
+
+
+@cache
+def _say(text: str) -> None:
+    log.warning(text)
