@@ -35,7 +35,10 @@ MAY_IMPORT = {
     "cached": BASE | PARTS | {"planfile", "progress", "resume", "store", "stages"},
     "job": BASE | PARTS | {"cached", "config", "store"},
     "about": BASE | PARTS | {"cached", "job", "stages"},
-    "pipeline": BASE | {"about", "config", "job", "planfile", "resume", "stages"},
+    "search": BASE | PARTS | {"config", "job", "stages"},
+    "tracking": {"config", "runfolder", "stages"},
+    "dashboard": {"errors", "trackers"},
+    "pipeline": BASE | {"about", "config", "job", "planfile", "resume", "stages", "tracking"},
     "runs": BASE | {"config", "runfolder", "stages"},
     "sweeps": BASE | {"config", "pipeline", "runfolder", "runs"},
     "processes": BASE | {"sweeps"},
@@ -50,7 +53,7 @@ HEAVY = {"torch", "nnsight", "sae_lens", "wandb", "transformers", "transformer_l
 IMPORTED_AT_CONFIG_TIME = [
     "config", "store", "runs", "records", "errors", "layers", "models.spec", "models.local",
     "models.remote", "models.loaded", "hub", "saes", "tasks", "scorers", "strategies", "selectors",
-    "trackers",
+    "trackers", "sweeps", "processes", "slurm",
 ]  # fmt: skip
 
 

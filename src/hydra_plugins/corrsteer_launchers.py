@@ -1,0 +1,69 @@
+"""``hydra/launcher=slurm`` and ``hydra/launcher=local``, for Hydra's plugin search.
+
+Hydra imports this file at every command, so it imports nothing of weight; the work is done in
+:mod:`corrsteer.sweeps`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn, configure_log
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class _PiecesLauncher(Launcher):
+    def __init__(self, **params: Any) -> None:
+        self.params = {
+            key: OmegaConf.to_container(value, resolve=True)
+            if OmegaConf.is_config(value)
+            else value
+            for key, value in params.items()
+        }
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context = hydra_context
+        self.config = config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Wrong settings, of the launcher or of any job, end the sweep before its first job."""
+        from corrsteer.errors import ConfigError
+        from corrsteer.sweeps import forget, job_returns, pieces
+
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        try:
+            run = self.prepare()
+            compose = self.hydra_context.config_loader.load_sweep_config
+            planned = pieces(self.config, compose, job_overrides, initial_job_idx)
+            forget(planned)
+            run(planned)
+        except ConfigError as error:
+            raise HydraException(str(error)) from None
+        return job_returns(planned)
+
+    @abstractmethod
+    def prepare(self) -> Callable[[Any], None]:
+        """What runs the pieces. Raises ConfigError for wrong settings of the launcher."""
+
+
+class SlurmLauncher(_PiecesLauncher):
+    def prepare(self) -> Callable[[Any], None]:
+        from corrsteer.slurm import Slurm
+        from corrsteer.sweeps import built
+
+        return built(Slurm, self.params).sweep
+
+
+class LocalLauncher(_PiecesLauncher):
+    def prepare(self) -> Callable[[Any], None]:
+        from corrsteer.processes import Processes
+        from corrsteer.sweeps import built
+
+        return built(Processes, self.params).sweep
