@@ -31,7 +31,7 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from corrsteer import cached, config, hub, job, pipeline, store
+from corrsteer import cached, config, hub, job, pipeline, search, store
 from corrsteer.cached import Cached
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
@@ -63,6 +63,9 @@ NO_LETTERS = ALL - {"constrained"}
 OF_TEST = frozenset({"test", "steered test", "random", "constrained"})
 OF_VALIDATION = frozenset({"validation", "steered validation"})
 LETTERS = frozenset({"constrained test"})
+TRIED = frozenset({"trial_2 validation", "trial_3 validation"})
+CHOSEN = frozenset({"steered", "random"})
+"""The last candidate is taken for the best."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ BASES = {
     "ndif": [*BBQ, "backend=ndif"],
     "pretrained": [*BBQ, "sae=pythia_70m", "sae.release=made"],
     "wandb": [*BBQ, "tracker=wandb"],
+    "pareto": [*BBQ, "search=pareto", "search.trials=4"],
     "hub": ["task=bbq", "data=hub", "task.hub.repo=made/rows", f"task.hub.revision={COMMIT}"],
     "gsm8k": ["task=gsm8k", "data=@/gsm8k"],
     "xstest": ["task=xstest"],
@@ -128,6 +132,12 @@ TABLE = [
     Case("decoding", "decoding=free", NOTHING),
     Case("decoding", "decoding=constrained", ANSWERS, gone=LETTERS),
     Case("decoding", "decoding=loglikelihood", ANSWERS, gone=LETTERS),
+    Case(
+        "ablations",
+        "ablations=true",
+        NOTHING,
+        new=frozenset({"only_1 validation", "only_3 validation"}),
+    ),
     Case("limit", "limit=8", ALL),
     Case("limit", "limit=12", ALL - {"validation"}),
     Case("limit", "limit=40", NOTHING),
@@ -199,6 +209,22 @@ TABLE = [
     Case("Correlation.min_active_right", "selector.min_active_right=6", AFTER_STATISTICS),
     Case("Correlation.ceiling_level", "selector.ceiling_level=0.5", NOTHING),
     Case("Add.variant", "strategy.variant=S", AFTER_STATISTICS),
+    # The search. Its first trial is the unsteered model, which nothing moves.
+    Case("NoSearch.start", "search.start=2", frozenset({"steered", "random"})),
+    Case(
+        "Pareto.trials", "search.trials=5", CHOSEN, "pareto", new=frozenset({"trial_4 validation"})
+    ),
+    Case("Pareto.batch", "search.batch=3", NOTHING, "pareto"),
+    Case("Pareto.coef", "search.coef=[0,4]", TRIED | CHOSEN, "pareto"),
+    Case("Pareto.start", "search.start=2", frozenset({"trial_1 validation"}), "pareto"),
+    Case("Pareto.layers", "search.layers=none", TRIED | CHOSEN, "pareto"),
+    Case(
+        "Pareto.pooling",
+        "search.pooling=[mean]",
+        OUTCOMES | TRIED | {"trial_1 validation"},
+        "pareto",
+    ),
+    Case("Pareto.workers", "search.workers=3", NOTHING, "pareto"),
     Case("Wandb.project", "tracker.project=mine", NOTHING, "wandb"),
     Case("Wandb.mode", "tracker.mode=disabled", NOTHING, "wandb"),
     Case("Wandb.group", "tracker.group=mine", NOTHING, "wandb"),
@@ -499,6 +525,7 @@ def run(cfg, folder: Path, place: Path, earlier: Path | None = None) -> dict[str
         for target, name, new in (
             (job, "Store", full),
             (job, "Cached", Watched),
+            (search, "front", lambda trials, norm: trials[-1:]),
             (pipeline, "evaluate", lambda *_, **__: {}),
             (pipeline, "verdict", lambda metrics: []),
             (Semantic, "prepare", lambda self: None),

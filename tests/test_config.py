@@ -30,6 +30,9 @@ OPEN = {  # settings without a default
 }
 
 
+OPENED = ("task", "model", "sae", "selector", "strategy", "search", "backend", "tracker")
+
+
 def composed(*overrides: str):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", list(overrides))
@@ -47,7 +50,7 @@ def refusal(*overrides: str) -> str:
     with pytest.raises((ConfigError, *config.SETTING_ERRORS)) as caught:
         cfg = composed(*overrides)
         config.check(cfg)
-        for group in ("task", "model", "sae", "selector", "strategy", "backend", "tracker"):
+        for group in OPENED:
             config.instantiate(cfg[group])
     line = config.explain(caught.value)
     assert "\n" not in line

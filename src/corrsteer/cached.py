@@ -51,7 +51,7 @@ from corrsteer.stages.generate import answers_frame, generate, score
 from corrsteer.stages.select import make_plans, select
 from corrsteer.stages.site import probe, problem, sentence, site_fits
 from corrsteer.stats.moments import FeatureMoments
-from corrsteer.store import Partial, Store
+from corrsteer.store import Partial, Store, key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -494,6 +494,34 @@ class Cached:
         entry = self.store.get("select", settings, make)
         random = tuple(load_plan(entry / f"random_{n}") for n in range(1, draws + 1))
         return ranked, chosen, load_plan(entry / "plan"), random
+
+    def study(
+        self,
+        examples: Sequence[Example],
+        baseline: pd.DataFrame,
+        plans: Mapping[str, Plan],
+        settings: Mapping[str, Any],
+    ) -> Path:
+        """The folder of a search over the layers and dials of ``plans`` (name -> plan at dial 1).
+
+        It holds scores, so what gives them is in its key; ``baseline``: scored answers without
+        steering. It is as unfinished as ``Partial``, which it is named like: one more trial is
+        always possible.
+        """
+        scorer = self.task.scorer
+        plain = (str, int, float, bool, list, tuple, type(None))
+        settings = {
+            **settings,
+            "seed": self.seed,
+            "plans": {name: self._answers_key(examples, plan) for name, plan in plans.items()},
+            "golds": digest([[e.gold, *e.aliases] for e in examples]),
+            "kind": type(scorer).__name__,
+            "scorer": {name: v for name, v in vars(scorer).items() if isinstance(v, plain)},
+            "scores": digest(baseline["score"].to_numpy(np.float64).tobytes()),
+        }
+        if isinstance(scorer, ModelScorer):
+            settings["model"] = scorer.fingerprint()
+        return self.store.root / "search" / f".{key('search', 1, settings)}.partial"
 
     def _directions(self, layer: int, features: Sequence[int]) -> np.ndarray:
         return self.sae.load(layer).directions(features)

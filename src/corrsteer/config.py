@@ -74,6 +74,7 @@ class Root:
     task: Any = MISSING
     selector: Any = MISSING
     strategy: Any = MISSING
+    search: Any = MISSING
     backend: Any = MISSING
     tracker: Any = MISSING
     layers: Any = MISSING

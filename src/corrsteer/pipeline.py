@@ -16,7 +16,9 @@ from corrsteer.job import baseline, letters_only, observe, prepare
 from corrsteer.planfile import save_plan
 from corrsteer.records import RankedFeature
 from corrsteer.resume import Share
+from corrsteer.stages.ablate import ablation_plans, ablation_table
 from corrsteer.stages.evaluate import arm_summary, evaluate, verdict
+from corrsteer.tracking import track
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,40 +38,49 @@ def run(cfg: DictConfig, folder: Path) -> float:
     from corrsteer.stages.report import write_run_report
 
     # load: everything that can be wrong is found out before any compute
+    search = instantiate(cfg.search)
     job = prepare(cfg)
-    stages, splits, tracker = job.stages, job.splits, instantiate(cfg.tracker)
+    stages, splits = job.stages, job.splits
+    instantiate(cfg.tracker)
 
-    # generate, collect, select: on the selection split, without steering
-    seen = observe(job)
-    ranked, chosen, plan, random = stages.plans(seen.stats, cfg.controls.random_draws)
-    plan = plan.turned_to(cfg.coef)
+    # generate, collect, select: on the selection split, without steering; search: on validation
+    found = search.find(job, cfg.controls.random_draws)
+    seen, chosen, plan = found.seen, found.chosen, found.plan
 
     # validate: where the dial of a sweep is chosen
     arms = {"baseline": None, "steered": plan}
-    validation = stages.answers(splits["validation"], arms, "validation")
+    more = ablation_plans(plan) if cfg.ablations else {}
+    validation = stages.answers(splits["validation"], {**arms, **more}, "validation")
 
     # evaluate: once, on the test split, with controls
-    draws = {f"random_{n}": p.turned_to(cfg.coef) for n, p in enumerate(random, start=1)}
+    draws = {f"random_{n}": random for n, random in enumerate(found.random, start=1)}
     test = stages.answers(splits["test"], {**arms, **draws}, "test") | letters_only(job)
     results = evaluate(test, splits["test"], chosen, task_metrics=job.task.metrics, seed=cfg.seed)
 
     # report
     metrics = {
         **about_job(cfg, job, seen),
-        "validation": {arm: arm_summary(answers) for arm, answers in validation.items()},
+        "coef": plan.coef,
+        **found.about,
+        "validation": {arm: arm_summary(validation[arm]) for arm in arms},
         **results,
     }
     metrics["verdict"] = verdict(metrics)
     write(folder / "metrics.json", metrics)
     write(folder / "contexts.json", stages.contexts(splits["selection"], seen.selection, chosen))
-    features_table(ranked, chosen).to_csv(folder / "features.csv", index=False)
+    features_table(found.ranked, chosen).to_csv(folder / "features.csv", index=False)
     frames = [("selection", "baseline", seen.selection)]
     frames += [("validation", arm, answers) for arm, answers in validation.items()]
     frames += [("test", arm, answers) for arm, answers in test.items()]
     answers_table(frames).to_parquet(folder / "answers.parquet", index=False)
     save_plan(plan, folder / "plan", about_plan(stages, cfg, job.layers, splits))
-    track(tracker, cfg, folder, metrics, ranked, chosen)
+    if found.trials is not None:
+        found.trials.to_csv(folder / "trials.csv", index=False)
+    if cfg.ablations:
+        table = ablation_table(plan, validation, seed=cfg.seed)
+        table.to_csv(folder / "ablations.csv", index=False)
     report = write_run_report(folder)
+    track(folder)
     for sentence in metrics["verdict"]:
         log.info(sentence)
     log.info("report: %s", report)
@@ -102,6 +113,13 @@ def collect_shard(cfg: DictConfig, folder: Path, index: int) -> float:
     return math.nan
 
 
+def search_worker(cfg: DictConfig, folder: Path, index: int) -> float:
+    """Works on the study of a search, beside others; ``search.workers`` says how many."""
+    search, job = instantiate(cfg.search), prepare(cfg)
+    search.work(job, cfg.controls.random_draws, index)
+    return math.nan
+
+
 def features_table(ranked: Sequence[RankedFeature], chosen: Sequence[RankedFeature]) -> Any:
     import pandas as pd
 
@@ -114,32 +132,6 @@ def answers_table(frames: Sequence[tuple[str, str, pd.DataFrame]]) -> pd.DataFra
 
     parts = [answers.assign(split=split, arm=arm) for split, arm, answers in frames]
     return pd.concat(parts, ignore_index=True)[list(ANSWER_COLUMNS)]
-
-
-def track(
-    tracker: Any,
-    cfg: DictConfig,
-    folder: Path,
-    metrics: dict[str, Any],
-    ranked: Sequence[RankedFeature],
-    chosen: Sequence[RankedFeature],
-) -> None:
-    from omegaconf import OmegaConf
-
-    handle = tracker.open(folder, OmegaConf.to_container(cfg, resolve=True), cfg.name)
-    flips = metrics["flips"]
-    handle.log(
-        {
-            **{f"accuracy/{arm}": values["accuracy"] for arm, values in metrics["arms"].items()},
-            "gain": metrics["gain"],
-            "fixed": flips["fixed"],
-            "broken": flips["broken"],
-            "ser": flips["ser"],
-            "validation/steered": metrics["validation"]["steered"]["accuracy"],
-        }
-    )
-    handle.table("features", features_table(ranked, chosen))
-    handle.close("done")
 
 
 def write(path: Path, value: Any) -> None:

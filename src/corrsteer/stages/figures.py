@@ -23,6 +23,7 @@ COLOUR = {
 }
 SYMBOLS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚"}
 """Plotly's marker names and the character that stands for each in an HTML legend."""
+_DASH = {"baseline": "solid", "chance": "dash", "constrained": "dot", "steered": "dashdot"}
 
 
 def arms(rows: Sequence[Mapping[str, Any]], chance: float | None) -> dict:
@@ -183,6 +184,107 @@ def ser_by_coef(series: Sequence[Sequence[Mapping[str, Any]]]) -> dict:
     return _finish(_coef_axis(figure, series))
 
 
+def ablation(rows: Sequence[Mapping[str, Any]], whole: float) -> dict:
+    """Gain over the baseline for one kind of ablation, with 95 % intervals: bars by layer, or a
+    line by the number of layers. A horizontal line is the gain of the ``whole`` plan.
+
+    ``rows``: those of one kind of a run's ``ablations.csv``.
+    """
+    by_layer = rows[0]["kind"] in ("alone", "left_out")
+    x = [row["layer" if by_layer else "k"] for row in rows]
+    gains = [100 * row["gain"] for row in rows]
+    error = {
+        "array": [100 * row["gain_high"] - y for row, y in zip(rows, gains, strict=True)],
+        "arrayminus": [y - 100 * row["gain_low"] for row, y in zip(rows, gains, strict=True)],
+        "thickness": 2,
+        "width": 0,
+        "color": "var(--text)" if by_layer else COLOUR["steered"],
+    }
+    figure = go.Figure()
+    if by_layer:
+        figure.add_bar(
+            x=x,
+            y=gains,
+            error_y=error,
+            marker={"color": COLOUR["steered"]},
+            width=0.6,
+            hovertemplate="layer %{x}: %{y:+.1f} points<extra></extra>",
+        )
+    else:
+        figure.add_scatter(
+            x=x,
+            y=gains,
+            error_y=error,
+            mode="lines+markers",
+            line={"color": COLOUR["steered"], "width": 2},
+            marker={"color": COLOUR["steered"], "size": 8},
+            customdata=[row["layers"] or "none" for row in rows],
+            hovertemplate="layers %{customdata}: %{y:+.1f} points<extra></extra>",
+        )
+    lines = [_line("y", 0, "baseline"), _line("y", 100 * whole, "steered")]
+    figure.update_layout(shapes=lines, height=280)
+    few = max(x) - min(x) <= 12
+    figure.update_xaxes(
+        title="layer" if by_layer else "layers that steer",
+        dtick=1 if few else None,
+        tickformat="d",
+        showgrid=False,
+    )
+    reach = [100 * row[bound] for row in rows for bound in ("gain_low", "gain_high")]
+    figure.update_yaxes(title="gain in points", range=_around([0, 100 * whole, *reach]))
+    return _finish(figure)
+
+
+def pareto(trials: pd.DataFrame, begun: Sequence[int]) -> dict:
+    """Accuracy against the share of right answers that broke, for every candidate of a search.
+
+    ``trials``: a run's ``trials.csv``; ``begun``: numbers of the unsteered model and, after it, of
+    the plain plans. The front is connected, the chosen trial has a ring.
+    """
+    front = trials[trials["on_front"]].sort_values("broken")
+    first = trials.set_index("number", drop=False).loc[list(begun)]
+    parts: list[tuple[pd.DataFrame, dict]] = [
+        (trials[~trials["on_front"]], {"marker": {"color": "var(--faint)", "size": 6}}),
+        (
+            front,
+            {
+                "mode": "lines+markers",
+                "line": {"color": COLOUR["steered"], "width": 2},
+                "marker": {"color": COLOUR["steered"], "size": 9},
+            },
+        ),
+        (
+            first[1:],
+            {"marker": {"color": "var(--text)", "symbol": "square", "size": 9}},
+        ),
+        (
+            first[:1],
+            {"marker": {"color": COLOUR["baseline"], "symbol": "diamond", "size": 12}},
+        ),
+    ]
+    figure = go.Figure()
+    for rows, look in parts:
+        figure.add_scatter(
+            x=(100 * rows["broken_share"]).tolist(),
+            y=(100 * rows["accuracy"]).tolist(),
+            customdata=rows["number"].tolist(),
+            hovertemplate="trial %{customdata}: %{y:.1f} %, %{x:.1f} % broken<extra></extra>",
+            **{"mode": "markers", **look},
+        )
+    chosen = trials[trials["chosen"]]
+    shares, accuracies = 100 * trials["broken_share"], 100 * trials["accuracy"]
+    points = zip(shares[chosen.index].tolist(), accuracies[chosen.index].tolist(), strict=True)
+    _ring(figure, list(points))
+    figure.update_layout(height=380)
+    figure.update_xaxes(
+        title="right answers that broke", ticksuffix=" %", range=_around(shares.tolist())
+    )
+    figure.update_yaxes(
+        title="accuracy on validation", ticksuffix=" %", range=_around(accuracies.tolist())
+    )
+    return _finish(figure)
+
+
 def _repeat(names: Mapping[str, str]) -> list[str]:
     return list(names) * 100
 
@@ -216,7 +318,7 @@ def _line(axis: str, at: float, name: str) -> dict:
         "line": {
             "color": f"var(--{name})",
             "width": 1.5,
-            "dash": {"baseline": "solid", "chance": "dash", "constrained": "dot"}[name],
+            "dash": _DASH[name],
         },
         "layer": "below",
     }

@@ -72,6 +72,7 @@ def write_run_report(folder: Path) -> Path:
         "cards": _cards(features, _json(folder / "contexts.json")),
         "states": STATES,
         "transitions": _transitions(flip_table(baseline, steered).counts),
+        "search": _search(folder, metrics),
         "selection_right": int((selection["score"] >= RIGHT).sum()),
         "flips": flips,
         "kinds": _kinds(flips),
@@ -320,6 +321,44 @@ def _task_metrics(
         return None
     rows = [(a["label"], [found[a["name"]].get(name) for name in names]) for a in arms]
     return {"names": [name.replace("_", " ") for name in names], "rows": rows}
+
+
+def _search(folder: Path, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The front of a search with the candidates it began with, and its figure; None without one."""
+    if "search" not in metrics:
+        return None
+    search = metrics["search"]
+    begun = {search["unsteered"]["number"]: "unsteered"}
+    begun |= {t["number"]: "plain plan" for t in search["plain"]}
+    rows = {t["number"]: t for t in (*search["front"], search["unsteered"], *search["plain"])}
+    table = [
+        {
+            **t,
+            "layers": _factors(t),
+            "reading": ", ".join(
+                word
+                for word, said in (
+                    (begun.get(t["number"], ""), t["number"] in begun),
+                    ("on the front", t["on_front"]),
+                    ("chosen", t["chosen"]),
+                )
+                if said
+            ),
+        }
+        for t in sorted(rows.values(), key=lambda t: (-t["accuracy"], t["broken"], t["number"]))
+    ]
+    trials = pd.read_csv(folder / "trials.csv")
+    return {"rows": table, "figure": figures.pareto(trials, list(begun))}
+
+
+def _factors(trial: Mapping[str, Any]) -> str:
+    """{"layer_0": 0.5, "layer_1": 0, "layer_2": 1} -> "0: 0.5, 2: 1"; "0, 2" where all are 1."""
+    factors = {int(k.split("_")[1]): f for k, f in trial.items() if k.startswith("layer_") and f}
+    if not factors:
+        return "none"
+    if set(factors.values()) == {1}:
+        return layer_text(list(factors))
+    return ", ".join(f"{layer}: {short(factor)}" for layer, factor in factors.items())
 
 
 def _cards(features: pd.DataFrame, contexts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

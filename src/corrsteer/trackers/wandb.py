@@ -1,19 +1,19 @@
 """Weights & Biases, offline unless told otherwise: no account, no network.
 
-Importing wandb and opening a run costs about 2 s. A tracker that fails never stops a run: it
-says so once in the log and goes quiet; the run's own files hold everything anyway. Look at
-offline runs with ``wandb leet`` and upload them with ``wandb sync``.
+Importing wandb and opening a run costs about 2 s. Whatever fails here raises, and some of wandb's
+calls wait for a silent server for ever: the caller sees to both.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corrsteer.errors import ConfigError
+from corrsteer.errors import ConfigError, CorrSteerError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 MODES = ("offline", "online", "disabled")
 MAX_ROWS = 1000
 """Rows of a table that are logged: wandb takes 0.1 ms a row, and its viewer no more of them."""
-
-log = logging.getLogger(__name__)
+START_S, END_S = 30, 120
 
 
 @dataclass(frozen=True)
@@ -39,60 +38,127 @@ class Wandb:
                 f"tracker.mode={self.mode!r} is unknown; choose one of: {', '.join(MODES)}"
             )
 
-    def open(self, folder: Path, config: Mapping[str, Any], name: str) -> Handle:
-        """Start a run called ``name``. Its files go to ``wandb/`` in the run's folder, or in the
-        sweep's, where the viewer shows all jobs together."""
-        handle = Handle()
-        handle.attempt(lambda: handle.start(self, folder, config, name))
-        return handle
+    @property
+    def enabled(self) -> bool:
+        return self.mode != "disabled"
+
+    @contextmanager
+    def open(
+        self,
+        home: Path,
+        *,
+        name: str,
+        group: str | None,
+        job_type: str,
+        tags: Sequence[str],
+        config: Mapping[str, Any],
+    ) -> Iterator[Handle]:
+        """A run of wandb, finished at the end.
+
+        Its files go to ``home/wandb``, those included that wandb would put into the user's home.
+        """
+        with _environment(home):
+            import wandb
+
+            if self.mode == "online":
+                sign_in()
+            with (
+                wandb.init(
+                    dir=os.environ["WANDB_DIR"],
+                    project=self.project,
+                    mode=self.mode,  # type: ignore[arg-type]  # checked above
+                    group=self.group or group,
+                    job_type=job_type,
+                    name=name,
+                    tags=list(
+                        dict.fromkeys(tag[:64] for tag in tags)
+                    ),  # wandb takes no longer ones
+                    config=dict(config),
+                    reinit="finish_previous",
+                    settings=wandb.Settings(
+                        silent=True,
+                        console="off",
+                        x_disable_stats=True,
+                        init_timeout=START_S,
+                        finish_timeout=END_S,
+                        finish_timeout_raises=True,
+                    ),
+                ) as run
+            ):
+                yield Handle(run)
+
+
+def sign_in() -> None:
+    """Raises CorrSteerError without a key that the server accepts; waits for it 10 s at most."""
+    import wandb
+
+    try:
+        # Without prompt=False wandb asks for a key on the terminal, and a run would wait there.
+        known = wandb.login(prompt=False)
+    except wandb.Error as error:
+        raise CorrSteerError(f"{error}: check the key, the network and WANDB_BASE_URL") from None
+    if not known:
+        raise CorrSteerError("wandb has no API key: type wandb login, or set WANDB_API_KEY")
+
+
+def default_entity() -> str:
+    """The user or team to which the key of this machine belongs."""
+    import wandb
+
+    return str(wandb.Api(timeout=START_S).default_entity)
+
+
+@contextmanager
+def _environment(home: Path) -> Iterator[None]:
+    """wandb's folders below ``home`` and no reports of its errors, where the user has not said
+    otherwise. A report of an error holds up the end of a program without network by 10 s."""
+    there = home / "wandb"
+    own = {
+        "WANDB_DIR": str(home),
+        "WANDB_DATA_DIR": str(there / "data"),
+        "WANDB_CACHE_DIR": str(there / "cache"),
+        "WANDB_ERROR_REPORTING": "false",
+    }
+    new = {name: value for name, value in own.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
 
 
 class Handle:
-    def __init__(self) -> None:
-        self._run: Any = None
+    """One run of wandb."""
 
-    def attempt(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Exception as error:
-            log.warning("wandb failed and is left out from here on: %s", error)
-            self._run = None
+    def __init__(self, run: Any) -> None:
+        self._run = run
 
-    def start(self, settings: Wandb, folder: Path, config: Mapping[str, Any], name: str) -> None:
-        import wandb
-
-        sweep = folder.parent if (folder.parent / "multirun.yaml").exists() else None
-        self._run = wandb.init(
-            dir=str(sweep or folder),
-            project=settings.project,
-            mode=settings.mode,  # type: ignore[arg-type]  # checked by Wandb
-            group=settings.group or (sweep.name if sweep else None),
-            name=name,
-            config=dict(config),
-            reinit="finish_previous",
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+    def axis(self, names: str, step: str) -> None:
+        """Draw the metrics ``names`` (``by_layer/*``) over another one. Neither is summarised:
+        the last layer's value would say nothing of the run."""
+        self._run.define_metric(step, summary="none")
+        self._run.define_metric(names, step_metric=step, summary="none")
 
     def log(self, values: Mapping[str, Any]) -> None:
-        if self._run is not None:
-            self.attempt(lambda: self._run.log(dict(values)))
+        """One row of the history; also of the summary, unless :meth:`axis` says otherwise. What is
+        None or NaN is left out: there it would be drawn as 0."""
+        self._run.log({n: v for n, v in values.items() if v is not None and v == v})
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
         """The first 1,000 rows of a table."""
-        if self._run is not None:
-            self.attempt(lambda: self._run.log({name: _table(frame)}))
+        import wandb
 
-    def close(self, status: str) -> None:
-        """``status`` is "done" or "failed"."""
-        if self._run is not None:
-            self.attempt(lambda: self._run.finish(exit_code=0 if status == "done" else 1))
-        self._run = None
+        frame = frame.head(MAX_ROWS).astype(object)
+        rows = frame.where(frame.notna(), None).values.tolist()
+        table = wandb.Table(columns=[str(column) for column in frame.columns], data=rows)
+        self._run.log({name: table})
 
+    def artifact(self, name: str, kind: str, files: Sequence[Path]) -> None:
+        """Copies of ``files``, under their names; ``wandb sync`` needs them as they are now."""
+        import wandb
 
-def _table(frame: pd.DataFrame) -> Any:
-    import wandb
-
-    if len(frame) > MAX_ROWS:
-        log.info("wandb gets the first %d of %d rows", MAX_ROWS, len(frame))
-    rows = frame.head(MAX_ROWS).astype(object).values.tolist()
-    return wandb.Table(columns=[str(column) for column in frame.columns], data=rows)
+        artifact = wandb.Artifact(name, kind)
+        for file in files:
+            artifact.add_file(str(file), skip_cache=True)
+        self._run.log_artifact(artifact)
