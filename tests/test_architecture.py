@@ -39,10 +39,10 @@ MAY_IMPORT = {
     "tracking": {"config", "runfolder", "stages"},
     "dashboard": {"errors", "trackers"},
     "pipeline": BASE | {"about", "config", "job", "planfile", "resume", "stages", "tracking"},
-    "runs": BASE | {"config", "runfolder", "stages"},
+    "runs": BASE | {"config", "runfolder", "stages", "tracking"},
     "sweeps": BASE | {"config", "pipeline", "runfolder", "runs"},
     "processes": BASE | {"sweeps"},
-    "slurm": BASE | {"stages", "sweeps"},
+    "slurm": BASE | {"stages", "sweeps", "tracking"},
     "main": {"config", "runs", "pipeline"},
 }
 STAGES = {"generate", "collect", "select", "validate", "evaluate", "report"}

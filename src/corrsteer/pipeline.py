@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from corrsteer.about import about_job, about_plan
 from corrsteer.config import instantiate
-from corrsteer.job import baseline, letters_only, observe, prepare
+from corrsteer.job import baseline, letters_only, prepare
 from corrsteer.planfile import save_plan
 from corrsteer.records import RankedFeature
 from corrsteer.resume import Share
@@ -89,8 +89,9 @@ def run(cfg: DictConfig, folder: Path) -> float:
 
 def share(cfg: DictConfig, folder: Path) -> float:
     """Computes what the jobs of a sweep have in common, before they start side by side."""
-    job = prepare(cfg)
-    observe(job)
+    search, job = instantiate(cfg.search), prepare(cfg)
+    for found in search.options(job, cfg.controls.random_draws).values():
+        job.stages.contexts(job.splits["selection"], found.seen.selection, found.chosen)
     for split in ("validation", "test"):
         job.stages.answers(job.splits[split], {"baseline": None}, split)
     letters_only(job)
@@ -105,7 +106,7 @@ def answer_shard(cfg: DictConfig, folder: Path, index: int) -> float:
 
 
 def collect_shard(cfg: DictConfig, folder: Path, index: int) -> float:
-    """Statistics of its share of the selection split, for :func:`observe` to merge."""
+    """Statistics of its share of the selection split, for the shared stage to merge."""
     job, part = prepare(cfg), Share(index, cfg.collect.shards)
     selection = baseline(job)
     settings = {name: value for name, value in job.collect.items() if name != "shards"}

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from corrsteer.config import check, resolved_yaml
 from corrsteer.errors import CorrSteerError
 from corrsteer.runfolder import RunFolder
+from corrsteer.tracking import track
 
 
 def run_in_folder(run: Callable[[DictConfig, Path], float], cfg: DictConfig) -> float:
@@ -77,6 +78,7 @@ class SweepReport(Callback):
 
             if follow is None:
                 write_sweep_report(folder)
+                track(folder)
             elif not (folder / "summary.csv").exists():
                 raise CorrSteerError(f"its job failed, see {folder}/slurm")
             _print_summary(folder, SETTINGS)

@@ -78,8 +78,11 @@ class NoSearch:
 
     start: float
 
+    def options(self, job: Job, draws: int) -> dict[str, Found]:
+        return {job.collect["pooling"]: choices(job, draws)}
+
     def find(self, job: Job, draws: int) -> Found:
-        found = choices(job, draws)
+        (found,) = self.options(job, draws).values()
         return found.turned(Candidate(self.start, job.collect["pooling"], {}))
 
 
@@ -135,7 +138,7 @@ class Pareto:
     def find(self, job: Job, draws: int) -> Found:
         """The point of the study's front with the fewest broken answers among those within one
         standard error of its best accuracy."""
-        options = self._options(job, draws)
+        options = self.options(job, draws)
         trials, base = self._study(job, options, None)
         n, right = len(base), int((base["score"] >= RIGHT).sum())
 
@@ -191,9 +194,10 @@ class Pareto:
 
     def work(self, job: Job, draws: int, worker: int) -> None:
         """Answer trials until all are asked for; the job itself chooses."""
-        self._study(job, self._options(job, draws), worker)
+        self._study(job, self.options(job, draws), worker)
 
-    def _options(self, job: Job, draws: int) -> dict[str, Found]:
+    def options(self, job: Job, draws: int) -> dict[str, Found]:
+        """By pooling, what a candidate is made of."""
         jobs = {p: replace(job, collect={**job.collect, "pooling": p}) for p in self.pooling}
         return {pooling: choices(job, draws) for pooling, job in jobs.items()}
 

@@ -227,6 +227,7 @@ class OnNode:
 def close_sweep(pieces: Sequence[Piece], ids: Mapping[str, str]) -> None:
     """The last job: the end of those that were killed, and the sweep's report."""
     from corrsteer.stages.report import write_sweep_report
+    from corrsteer.tracking import track
 
     queue = look(ids) or {}
     for piece in pieces:
@@ -239,6 +240,7 @@ def close_sweep(pieces: Sequence[Piece], ids: Mapping[str, str]) -> None:
             output = piece.sweep / "slurm" / f"{job_id}_0_log.err"
             killed(piece, f"killed: {why or 'SLURM no longer says why'}; see {output}")
     write_sweep_report(pieces[0].sweep)
+    track(pieces[0].sweep)
 
 
 def follow(pieces: Sequence[Piece], ids: Mapping[str, str]) -> None:

@@ -3,7 +3,8 @@
 Jobs that differ only in settings which cannot change what is collected have the *shared stage* in
 common: baseline answers and statistics. It runs once, before them, as a piece of its own, so
 that jobs side by side do not all compute it. With ``collect.shards=S`` it is spread over S pieces
-that answer and, after those, S that collect. The plan is the same for a cluster
+that answer and, after those, S that collect; ``search.workers=W`` adds W pieces that work on the
+study of a job's search. The plan is the same for a cluster
 (:mod:`corrsteer.slurm`) and for the processes of one machine (:mod:`corrsteer.processes`).
 """
 
@@ -28,7 +29,9 @@ from corrsteer.errors import ConfigError, CorrSteerError
 from corrsteer.runfolder import RunFolder
 from corrsteer.runs import run_in_folder
 
-ALIKE = ("coef", "controls", "tracker", "name", "strategy", "selector", "search")
+ALIKE = (
+    "coef", "controls", "tracker", "name", "strategy", "selector", "search", "ablations",
+)  # fmt: skip
 """Settings in which jobs may differ and still share a collection."""
 
 
@@ -36,10 +39,10 @@ ALIKE = ("coef", "controls", "tracker", "name", "strategy", "selector", "search"
 class Piece:
     """One process's share of a sweep. Plain data: it travels to other machines as a pickle."""
 
-    kind: str  # answer | collect | share | job
+    kind: str  # answer | collect | share | search | job
     folder: str  # below the sweep's; says which piece it is
     cfg: DictConfig  # of a job, composed, Hydra's own settings included
-    index: int = 0  # which shard
+    index: int = 0  # which shard, or which worker of a search
     after: tuple[str, ...] = ()  # folders of the pieces that must be done before
 
     @property
@@ -83,13 +86,21 @@ def pieces(
         jobs.append(job)
     before: list[Piece] = []
     for members in groups.values():
-        shards = int(OmegaConf.select(jobs[members[0]].cfg, "collect.shards", default=1))
-        if len(members) == 1 and shards == 1:
+        shards = jobs[members[0]].cfg.collect.shards
+        workers = {n: OmegaConf.select(jobs[n].cfg, "search.workers", default=1) for n in members}
+        if len(members) == 1 and shards == 1 and max(workers.values()) == 1:
             continue
         stage = _shared_stage(jobs[members[0]], shards)
         before += stage
         for n in members:
-            jobs[n] = Piece("job", jobs[n].folder, jobs[n].cfg, after=(stage[-1].folder,))
+            job, shared = jobs[n], stage[-1].folder
+            searching = [
+                Piece("search", f"shared/{job.folder}/search-{k}", job.cfg, k, after=(shared,))
+                for k in range(workers[n] if workers[n] > 1 else 0)
+            ]
+            before += searching
+            after = (shared, *(piece.folder for piece in searching))
+            jobs[n] = Piece("job", job.folder, job.cfg, after=after)
     return [*before, *jobs]
 
 
@@ -149,6 +160,7 @@ def run_piece(piece: Piece, within: AbstractContextManager[Any] = nullcontext())
                 "answer": partial(pipeline.answer_shard, index=piece.index),
                 "collect": partial(pipeline.collect_shard, index=piece.index),
                 "share": pipeline.share,
+                "search": partial(pipeline.search_worker, index=piece.index),
                 "job": pipeline.run,
             }
             return stages[piece.kind](cfg, folder)
@@ -167,9 +179,12 @@ def run_piece(piece: Piece, within: AbstractContextManager[Any] = nullcontext())
 def check_before(piece: Piece) -> None:
     """Raises CorrSteerError where a piece that this one needs is not done.
 
-    Without it every job would compute alone what its shared stage could not.
+    Without it every job would compute alone what its shared stage could not. What a worker of a
+    search left undone, the job does.
     """
     for folder in piece.after:
+        if Path(folder).name.startswith("search-"):
+            continue
         status = RunFolder(piece.sweep / folder).status()
         if status.get("state") == "done":
             continue
