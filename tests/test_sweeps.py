@@ -159,17 +159,17 @@ def test_one_that_was_killed_is_on_record_and_has_no_result(cut):
 
 
 def test_workers_of_a_search_come_between_the_shared_stage_and_the_job(cut):
-    found = cut("coef=1,2", "search=pareto", "search.workers=2")
+    found = cut("coef=1,2 search=pareto search.workers=2")
     searching = {f"shared/{n}/search-{k}": ("shared/0",) for n in (0, 1) for k in (0, 1)}
     jobs = {f"{n}": ("shared/0", f"shared/{n}/search-0", f"shared/{n}/search-1") for n in (0, 1)}
     assert plan(found) == {"shared/0": (), **searching, **jobs}
     assert [p.index for p in found if p.kind == "search"] == [0, 1, 0, 1]
-    alone = cut("coef=1", "search=pareto", "search.workers=1")
+    alone = cut("coef=1 search=pareto search.workers=1")
     assert plan(alone) == {"0": ()}
 
 
 def test_a_job_finishes_what_a_worker_of_its_search_did_not(cut):
-    share, *_, job = cut("coef=1", "search=pareto", "search.workers=2")
+    share, *_, job = cut("coef=1 search=pareto search.workers=2")
     share.run_folder.path.mkdir(parents=True)
     share.run_folder.start([])
     share.run_folder.done()
