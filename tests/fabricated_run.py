@@ -140,6 +140,8 @@ def _answers(dice, n_test, coef, fixed, broken, hostile, options) -> list[dict]:
             for draw in range(1, 6):
                 moved = dice.random() < 0.02
                 add(f"random_{draw}", split, sample, right != moved, invalid and not moved)
+            add("direction_1", split, sample, right, invalid)
+            add("flipped", split, sample, right and dice.random() > broken, invalid)
     return rows
 
 
@@ -156,6 +158,7 @@ def _features(dice, layers) -> pd.DataFrame:
                     "ceiling": ceiling, "coefficient": dice.uniform(0.1, 3), "freq": freq,
                     "freq_right": min(1, freq * 1.3), "freq_wrong": freq * 0.7,
                     "mean_right": dice.uniform(0.1, 3), "mean_wrong": dice.uniform(0.05, 1),
+                    "r_length": 0.01, "r_adjusted": r - 0.01, "q": 0.004,
                     "noise": r <= ceiling, "chosen": rank == 1,
                 }
             )  # fmt: skip
@@ -190,7 +193,10 @@ def _contexts(dice, chosen, hostile) -> list[dict]:
                 {"id": f"amb-selection-{k}", "tokens": tokens, "activations": activations,
                  "peak": peak, "right": k % 3 != 0}
             )  # fmt: skip
-        found.append({"layer": row.layer, "feature": row.feature, "contexts": passages})
+        found.append(
+            {"layer": row.layer, "feature": row.feature, "contexts": passages,
+             "promotes": [" mill", " lamp", "<b>"], "suppresses": [" out", ".\n", "&"]}
+        )  # fmt: skip
     return found
 
 
@@ -265,7 +271,10 @@ def _metrics(answers, chosen, coef, options, task, seed, layers) -> dict:
             "mcnemar_p": binomtest(broken, fixed + broken).pvalue if fixed + broken else 1.0,
             "table": table,
         },
-        "random": {"gains": gains, "beats_all": gain > max(gains)},
+        "controls": {
+            kind: {"gains": gains, "beats_all": gain > max(gains)}
+            for kind, gains in (("random", gains), ("direction", [0.0]), ("flipped", [-0.03]))
+        },
         "groups": {name: {"n": n // 5, "baseline": 0.5, "steered": 0.5 + 0.01 * k}
                    for k, name in enumerate(PEOPLES)} if options else {},
         "noise": {"features": len(chosen), "below_ceiling": below},

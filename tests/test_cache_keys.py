@@ -51,7 +51,8 @@ FEATURES = 64
 # -- what moves ------------------------------------------------------------------------------
 
 NOTHING: frozenset[str] = frozenset()
-AFTER_STATISTICS = frozenset({"select", "steered", "random", "explain"})
+CONTROLS = frozenset({"controls"})
+AFTER_STATISTICS = CONTROLS | {"select", "steered", "random", "explain"}
 OUTCOMES = AFTER_STATISTICS | {"collect"}
 """No answer without steering: what a scorer changes, and that only where outcomes differ."""
 SAES = OUTCOMES | {"site"}
@@ -89,7 +90,7 @@ class Case:
 # @/ is a folder with what `furnish` wrote.
 SMALL = [
     *("splits.selection=40", "splits.validation=12", "splits.test=24", "layers=[1,3]"),
-    *("collect.shuffles=20", "backend.device=cpu", "task.max_new_tokens=64"),
+    *("collect.shuffles=20", "backend.device=cpu", "task.max_new_tokens=64", "controls=few"),
 ]
 BBQ = ["task=bbq", "data=@/bbq"]  # fewer of the bundled rows, which are read for every case
 CUSTOM = ["task=custom", "task.path=@/rows.jsonl", "task.prompt='{q} Answer:'"]
@@ -156,12 +157,37 @@ TABLE = [
     Case("collect.shuffles", "collect.shuffles=21", frozenset({"collect"})),
     Case("collect.shards", "collect.shards=4", NOTHING),
     Case(
-        "controls.random_draws",
-        "controls.random_draws=6",
-        frozenset({"select"}),
+        "Controls.random_features",
+        "controls.random_features=6",
+        CONTROLS,
         new=frozenset({"random_6 test"}),
     ),
-    Case("controls.constrained", "controls.constrained=false", NOTHING, gone=LETTERS),
+    Case(
+        "Controls.random_directions",
+        "controls.random_directions=1",
+        CONTROLS,
+        new=frozenset({"direction_1 test"}),
+    ),
+    Case(
+        "Controls.shuffled_outcomes",
+        "controls.shuffled_outcomes=1",
+        CONTROLS,
+        new=frozenset({"shuffled_1 test"}),
+    ),
+    Case(
+        "Controls.shuffled_layers",
+        "controls.shuffled_layers=1",
+        CONTROLS,
+        new=frozenset({"layers_1 test"}),
+    ),
+    Case("Controls.flipped", "controls.flipped=true", CONTROLS, new=frozenset({"flipped test"})),
+    Case(
+        "Controls.instruction",
+        "controls.instruction='Be right.'",
+        NOTHING,
+        new=frozenset({"instruction test, instructed"}),
+    ),
+    Case("Controls.constrained", "controls.constrained=false", NOTHING, gone=LETTERS),
     # The model and where it runs.
     Case("Model.name", "model.name=mine", NOTHING),
     Case("Model.path", "model.path=@/model", NOTHING),  # the same files elsewhere
@@ -208,16 +234,26 @@ TABLE = [
     Case("Correlation.top_k", "selector.top_k=1", NOTHING),  # the first one steers
     Case("Correlation.min_active_right", "selector.min_active_right=6", AFTER_STATISTICS),
     Case("Correlation.ceiling_level", "selector.ceiling_level=0.5", NOTHING),
+    Case(
+        "Correlation.reject_noise",
+        "selector.reject_noise=true",
+        NOTHING,  # the best features are above this ceiling
+        given=("selector.ceiling_level=0.2",),
+    ),
     Case("Add.variant", "strategy.variant=S", AFTER_STATISTICS),
     # The search. Its first trial is the unsteered model, which nothing moves.
     Case("NoSearch.start", "search.start=2", frozenset({"steered", "random"})),
     Case(
-        "Pareto.trials", "search.trials=5", CHOSEN, "pareto", new=frozenset({"trial_4 validation"})
+        "Pareto.trials",
+        "search.trials=5",
+        CHOSEN | CONTROLS,
+        "pareto",
+        new=frozenset({"trial_4 validation"}),
     ),
     Case("Pareto.batch", "search.batch=3", NOTHING, "pareto"),
     Case("Pareto.coef", "search.coef=[0,4]", TRIED | CHOSEN, "pareto"),
     Case("Pareto.start", "search.start=2", frozenset({"trial_1 validation"}), "pareto"),
-    Case("Pareto.layers", "search.layers=none", TRIED | CHOSEN, "pareto"),
+    Case("Pareto.layers", "search.layers=none", TRIED | CHOSEN | CONTROLS, "pareto"),
     Case(
         "Pareto.pooling",
         "search.pooling=[mean]",
@@ -413,8 +449,8 @@ class Full(store.Store):
             made(settings, folder) if made else make(folder)
         return folder
 
-    def read(self, stage, settings):
-        return self.get(stage, settings, lambda folder: None)
+    def read(self, stage, settings, schema=1):
+        return self.get(stage, settings, lambda folder: None, schema)
 
     def _answers(self, settings, folder):
         rows = [answered(e, dice(settings, e.id)) for e in self.examples]
@@ -478,6 +514,10 @@ def statistics(settings, folder):
         freq_right=right,
         freq_wrong=wrong,
         max_shuffled_r=dice(settings).uniform(0, 1, settings["shuffles"]),
+        shuffled_best=dice(settings).integers(0, FEATURES, settings["shuffles"]),
+        shuffled_mean=dice(settings).uniform(0, 1, settings["shuffles"]),
+        r_length=np.zeros(FEATURES),
+        r_adjusted=np.zeros(FEATURES),
         **values,
     )
 
@@ -794,5 +834,5 @@ def test_other_correlations_are_another_plan(tmp_path):
     statistics({"layer": 1, "shuffles": 20}, tmp_path)
     stats = cached._load_stats(tmp_path)
     for one in (stats, replace(stats, r=stats.r * 0.9)):
-        _, chosen, plan, _ = stages.plans([one], draws=5)
+        _, chosen, plan = stages.plan([one])
         assert [e.r for e in plan.entries] == [f.r for f in chosen]

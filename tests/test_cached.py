@@ -27,6 +27,7 @@ from corrsteer.store import Store
 from corrsteer.strategies.add import Add
 from corrsteer.tasks.base import Task
 
+RANDOM = {"random": 5, "direction": 0, "shuffled": 0, "layers": 0, "flipped": 0}
 COLLECT = {"token_source": "generated", "pooling": "max", "shuffles": 20}
 
 
@@ -69,8 +70,9 @@ def story(stages, layers=(0, 1, 2), coef=1.0, **collect):
     examples = stages.task.examples()
     base = stages.answers(examples, {"baseline": None}, "selection")["baseline"]
     stats = stages.statistics(examples, base, layers, **{**COLLECT, **collect})
-    ranked, chosen, plan, random = stages.plans(stats, draws=5)
+    ranked, chosen, plan = stages.plan(stats)
     plan = plan.turned_to(coef)
+    random = list(stages.controls(plan, stats, RANDOM).values())
     arms = stages.answers(examples, {"baseline": None, "steered": plan}, "test")
     return base, stats, chosen, plan, random, arms
 

@@ -30,7 +30,9 @@ OPEN = {  # settings without a default
 }
 
 
-OPENED = ("task", "model", "sae", "selector", "strategy", "search", "backend", "tracker")
+OPENED = (
+    "task", "model", "sae", "selector", "strategy", "search", "controls", "backend", "tracker",
+)  # fmt: skip
 
 
 def composed(*overrides: str):
@@ -93,7 +95,6 @@ def test_layers_keep_the_form_they_were_typed_in(override):
         ("splits.test=0", ["splits.test=0", "at least 1"]),
         ("splits.selection=-1", ["splits.selection=-1", "at least 1"]),
         ("collect.shuffles=19", ["collect.shuffles=19", "at least 20"]),
-        ("controls.random_draws=4", ["controls.random_draws=4", "at least 5"]),
         ("collect.pooling=mx", ["collect.pooling=mx", "did you mean max?", "max, mean"]),
         ("collect.token_source=last", ["token_source=last", "generated, last_prompt, prompt, all"]),
         ("cache=", ["cache is empty", "cache=VALUE"]),
@@ -102,6 +103,10 @@ def test_layers_keep_the_form_they_were_typed_in(override):
         ("~coef", ["coef is missing"]),
         ("~collect.pooling", ["collect.pooling"]),
         ("task=null", ["group"]),
+        ("controls.random_features=4", ["controls.random_features=4", "at least 5"]),
+        ("controls.shuffled_layers=-1", ["controls.shuffled_layers=-1", "at least 0"]),
+        ("controls.flipped=maybe", ["controls.flipped=maybe", "true or false"]),
+        ("controls.instruction=''", ["controls.instruction is empty", "null"]),
         ("task._target_=corrsteer.tasks.bbq.BBX", ["task._target_", "BBX"]),
         ("data=${nosuch}", ["nosuch"]),
         ("layers", ["'layers'", "KEY=VALUE"]),

@@ -129,7 +129,7 @@ def test_metrics_are_what_the_answers_say(jobs):
         assert m["flips"]["mcnemar_p"] == pytest.approx(binomtest(fixed, fixed + broken).pvalue)
         gains = [arm(table, f"random_{n}")["score"].mean() for n in range(1, 6)]
         np.testing.assert_allclose(
-            m["random"]["gains"], np.array(gains) - base["score"].mean(), atol=1e-12
+            m["controls"]["random"]["gains"], np.array(gains) - base["score"].mean(), atol=1e-12
         )
 
 
@@ -150,7 +150,7 @@ def test_steering_beats_its_controls_at_the_coef_chosen_on_validation(jobs):
     assert m["n"]["test"] == 2000
     assert m["gain"] >= 0.05
     assert m["flips"]["mcnemar_p"] < 0.001
-    assert m["random"]["beats_all"]
+    assert m["controls"]["random"]["beats_all"]
 
 
 def test_coef_0_is_the_baseline_answer_for_answer(home, jobs):

@@ -52,7 +52,7 @@ def plan(found: list[Piece]) -> dict[str, tuple[str, ...]]:
     [
         "coef=0.5,1,2",
         "strategy=corrsteer_a,corrsteer_s",
-        "controls.random_draws=5,6",
+        "controls.random_features=5,6",
         "name=a,b",
         "tracker=none,wandb",
     ],

@@ -46,9 +46,10 @@ from corrsteer.resume import (
 )
 from corrsteer.scorers.base import ModelScorer
 from corrsteer.stages.collect import check_outcomes, collect
+from corrsteer.stages.controls import control_plans
 from corrsteer.stages.explain import strongest_contexts
 from corrsteer.stages.generate import answers_frame, generate, score
-from corrsteer.stages.select import make_plans, select
+from corrsteer.stages.select import select, steering_plan
 from corrsteer.stages.site import probe, problem, sentence, site_fits
 from corrsteer.stats.moments import FeatureMoments
 from corrsteer.store import Partial, Store, key
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONTEXT_SAMPLES = 400  # samples of the selection split searched for a feature's contexts
+STATS, CONTEXTS = 2, 2  # forms of what the stages collect and explain keep
 PROBE_SAMPLES = 64  # samples of the selection split that the site check may read
 # Half-made statistics are saved at a batch when this many times the last saving's duration has
 # gone by: saving takes under 5 % of the time, and with small SAEs happens at every batch.
@@ -346,10 +348,10 @@ class Cached:
 
         def put(n: int, moments: FeatureMoments) -> None:
             stats = moments.finish(n)
-            self.store.get("collect", keys[n], lambda folder: _save_stats(stats, folder))
+            self.store.get("collect", keys[n], lambda folder: _save_stats(stats, folder), STATS)
 
-        self.store.fill("collect", keys, make, together=True)
-        entries = [self.store.read("collect", keys[n]) for n in layers]
+        self.store.fill("collect", keys, make, STATS, together=True)
+        entries = [self.store.read("collect", keys[n], STATS) for n in layers]
         for part in chain.from_iterable(p.values() for p in parts):
             part.clear()
         return [_load_stats(entry) for entry in entries]
@@ -369,7 +371,7 @@ class Cached:
         outcomes, keys = self._collect_keys(
             examples, answers, layers, token_source, pooling, shuffles
         )
-        missing = [n for n in layers if not self.store.has("collect", keys[n])]
+        missing = [n for n in layers if not self.store.has("collect", keys[n], STATS)]
         parts = self._parts({n: keys[n] for n in missing}, share)
         claims = {n: {**keys[n], "share": str(share)} for n in missing}
         if not missing:
@@ -403,7 +405,7 @@ class Cached:
 
     def _parts(self, keys: Mapping[int, Mapping[str, Any]], share: Share) -> dict[int, Partial]:
         more = {"share": str(share)} if share.of > 1 else {}
-        return {n: self.store.partial("collect", {**key, **more}) for n, key in keys.items()}
+        return {n: self.store.partial("collect", {**key, **more}, STATS) for n, key in keys.items()}
 
     def _collected(
         self,
@@ -471,29 +473,46 @@ class Cached:
 
     # -- plans -------------------------------------------------------------------------------
 
-    def plans(
-        self, stats: Sequence[LayerStats], draws: int
-    ) -> tuple[tuple[RankedFeature, ...], tuple[RankedFeature, ...], Plan, tuple[Plan, ...]]:
-        """(ranked features, chosen features, plan at dial 1, random plans at matched norm)."""
+    def plan(
+        self, stats: Sequence[LayerStats]
+    ) -> tuple[tuple[RankedFeature, ...], tuple[RankedFeature, ...], Plan]:
+        """(ranked features, chosen features, their plan at dial 1)."""
         ranked, chosen = select(stats, self.selector, self.strategy)
         settings = {
-            "features": [[f.layer, f.feature, f.coefficient] for f in chosen],
-            "live": [digest((s.freq > 0).tobytes()) for s in stats],
-            "r": [digest(s.r.tobytes()) for s in stats],
-            "saes": [self._sae_key(s.layer) for s in stats],
-            "draws": draws,
+            "features": [[f.layer, f.feature, f.coefficient, f.r] for f in chosen],
+            "saes": [self._sae_key(f.layer) for f in chosen],
+        }
+
+        def make(folder: Path) -> None:
+            save_plan(steering_plan(chosen, self._directions), folder, {})
+
+        return ranked, chosen, load_plan(self.store.get("select", settings, make))
+
+    def controls(
+        self, plan: Plan, stats: Sequence[LayerStats], draws: Mapping[str, int]
+    ) -> dict[str, Plan]:
+        """Arm -> plan of a control, at the plan's norms and dial."""
+        coef, plan = plan.coef, plan.turned_to(1.0)  # a sweep over the dial has the same ones
+        mine = [s for s in stats if s.layer in plan.vectors()]
+        settings = {
+            "plan": [[e.layer, e.feature, digest(e.vector.tobytes())] for e in plan.entries],
+            "live": [digest((s.freq > 0).tobytes()) for s in mine],
+            "r": [digest(s.r.tobytes()) for s in mine],
+            "shuffled": [s.shuffled_best[: draws["shuffled"]].tolist() for s in mine],
+            "saes": [self._sae_key(s.layer) for s in mine],
+            "draws": dict(draws),
             "seed": self.seed,
         }
 
         def make(folder: Path) -> None:
-            plan, drawn = make_plans(stats, chosen, self._directions, draws=draws, seed=self.seed)
-            save_plan(plan, folder / "plan", {})
-            for n, random_plan in enumerate(drawn, start=1):
-                save_plan(random_plan, folder / f"random_{n}", {})
+            plans = control_plans(plan, mine, self._directions, draws, self.seed)
+            for arm, control in plans.items():
+                save_plan(control, folder / arm, {})
+            (folder / "arms.json").write_text(json.dumps(list(plans)), encoding="utf-8")
 
-        entry = self.store.get("select", settings, make)
-        random = tuple(load_plan(entry / f"random_{n}") for n in range(1, draws + 1))
-        return ranked, chosen, load_plan(entry / "plan"), random
+        entry = self.store.get("controls", settings, make)
+        arms = json.loads((entry / "arms.json").read_text(encoding="utf-8"))
+        return {arm: load_plan(entry / arm).turned_to(coef) for arm in arms}
 
     def study(
         self,
@@ -555,7 +574,7 @@ class Cached:
                 )
             (folder / "contexts.json").write_text(json.dumps(contexts), encoding="utf-8")
 
-        entry = self.store.get("explain", settings, make)
+        entry = self.store.get("explain", settings, make, CONTEXTS)
         return json.loads((entry / "contexts.json").read_text(encoding="utf-8"))
 
 

@@ -62,12 +62,6 @@ class Collect:
 
 
 @dataclass
-class Controls:
-    random_draws: int = MISSING
-    constrained: bool = MISSING
-
-
-@dataclass
 class Root:
     model: Any = MISSING
     sae: Any = MISSING
@@ -88,7 +82,7 @@ class Root:
     name: str = MISSING
     splits: Splits = field(default_factory=Splits)
     collect: Collect = field(default_factory=Collect)
-    controls: Controls = field(default_factory=Controls)
+    controls: Any = MISSING
 
 
 def bundled(folder: str) -> str:
@@ -129,7 +123,7 @@ def check(cfg: DictConfig) -> None:
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from None
-    for group in ("splits", "collect", "controls"):
+    for group in ("splits", "collect"):
         legal = [f.name for f in fields(OmegaConf.get_type(cfg, group))]
         _check_keys(group, cfg[group], legal)
     if not math.isfinite(cfg.coef):
@@ -148,7 +142,7 @@ def check(cfg: DictConfig) -> None:
             f"of: {', '.join(DECODINGS)}"
         )
     least = {f"splits.{name}": 1 for name in ("selection", "validation", "test")}
-    least |= {"collect.shuffles": 20, "collect.shards": 1, "controls.random_draws": 5, "limit": 1}
+    least |= {"collect.shuffles": 20, "collect.shards": 1, "limit": 1}
     for key, smallest in least.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and value < smallest:

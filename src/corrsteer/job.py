@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,12 @@ class Job:
     stages: Cached
     layers: tuple[int, ...]
     collect: Mapping[str, Any]
+    draws: Mapping[str, int]
+    """Controls that steer, by kind: how many."""
     letters: bool
     """Whether the control of constrained decoding is part of it."""
+    instructed: Sequence[Example]
+    """The test split with the control's instruction before its prompts; empty without one."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ def prepare(cfg: DictConfig) -> Job:
     if isinstance(task.scorer, ModelScorer):
         task.scorer.prepare()
     options = task.lists_options and all(q.options for q in questions)
+    controls = instantiate(cfg.controls)
+    instructed = [
+        replace(e, prompt=f"{controls.instruction}\n\n{e.prompt}")
+        for e in (splits["test"] if controls.instruction else ())
+    ]
     job = Job(
         task=task,
         questions=questions,
@@ -85,9 +94,11 @@ def prepare(cfg: DictConfig) -> Job:
         stages=stages,
         layers=chosen_layers(cfg.layers, stages),
         collect=dict(cfg.collect),
-        letters=cfg.controls.constrained and decoding == "free" and options,
+        draws=controls.draws,
+        letters=controls.constrained and decoding == "free" and options,
+        instructed=instructed,
     )
-    stages.check_prompts(splits)
+    stages.check_prompts({**splits, **({"instructed": instructed} if instructed else {})})
     return job
 
 
@@ -103,11 +114,16 @@ def baseline(job: Job) -> pd.DataFrame:
     return arms["baseline"]
 
 
-def letters_only(job: Job) -> dict[str, pd.DataFrame]:
-    """The control of constrained decoding, where there are options to constrain to."""
-    if not job.letters:
-        return {}
-    return job.stages.answers(job.splits["test"], {"constrained": None}, "test", "constrained")
+def unsteered_controls(job: Job) -> dict[str, pd.DataFrame]:
+    """Answers to the test split with constrained decoding, where there are options to constrain
+    to, and with a plain instruction in the prompt."""
+    found: dict[str, pd.DataFrame] = {}
+    if job.letters:
+        arm = {"constrained": None}
+        found |= job.stages.answers(job.splits["test"], arm, "test", "constrained")
+    if job.instructed:
+        found |= job.stages.answers(job.instructed, {"instruction": None}, "test, instructed")
+    return found
 
 
 def chosen_layers(spec: Any, stages: Cached) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from corrsteer.about import about_job, about_plan
 from corrsteer.config import instantiate
-from corrsteer.job import baseline, letters_only, prepare
+from corrsteer.job import baseline, prepare, unsteered_controls
 from corrsteer.planfile import save_plan
 from corrsteer.records import RankedFeature
 from corrsteer.resume import Share
@@ -44,7 +44,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
     instantiate(cfg.tracker)
 
     # generate, collect, select: on the selection split, without steering; search: on validation
-    found = search.find(job, cfg.controls.random_draws)
+    found = search.find(job)
     seen, chosen, plan = found.seen, found.chosen, found.plan
 
     # validate: where the dial of a sweep is chosen
@@ -53,8 +53,8 @@ def run(cfg: DictConfig, folder: Path) -> float:
     validation = stages.answers(splits["validation"], {**arms, **more}, "validation")
 
     # evaluate: once, on the test split, with controls
-    draws = {f"random_{n}": random for n, random in enumerate(found.random, start=1)}
-    test = stages.answers(splits["test"], {**arms, **draws}, "test") | letters_only(job)
+    controls = stages.controls(plan, seen.stats, job.draws)
+    test = stages.answers(splits["test"], {**arms, **controls}, "test") | unsteered_controls(job)
     results = evaluate(test, splits["test"], chosen, task_metrics=job.task.metrics, seed=cfg.seed)
 
     # report
@@ -90,11 +90,11 @@ def run(cfg: DictConfig, folder: Path) -> float:
 def share(cfg: DictConfig, folder: Path) -> float:
     """Computes what the jobs of a sweep have in common, before they start side by side."""
     search, job = instantiate(cfg.search), prepare(cfg)
-    for found in search.options(job, cfg.controls.random_draws).values():
+    for found in search.options(job).values():
         job.stages.contexts(job.splits["selection"], found.seen.selection, found.chosen)
     for split in ("validation", "test"):
         job.stages.answers(job.splits[split], {"baseline": None}, split)
-    letters_only(job)
+    unsteered_controls(job)
     return math.nan
 
 
@@ -117,7 +117,7 @@ def collect_shard(cfg: DictConfig, folder: Path, index: int) -> float:
 def search_worker(cfg: DictConfig, folder: Path, index: int) -> float:
     """Works on the study of a search, beside others; ``search.workers`` says how many."""
     search, job = instantiate(cfg.search), prepare(cfg)
-    search.work(job, cfg.controls.random_draws, index)
+    search.work(job, index)
     return math.nan
 
 

@@ -103,6 +103,10 @@ class LayerStats:
     n_right: int
     r: np.ndarray
     """Pearson correlation of the pooled activation with the outcome."""
+    r_length: np.ndarray
+    """The same with the length of the answer in tokens."""
+    r_adjusted: np.ndarray
+    """The partial correlation with the outcome, given the length."""
     mean: np.ndarray
     """Mean pooled activation over all samples, inactive samples counted as 0."""
     mean_right: np.ndarray
@@ -114,6 +118,11 @@ class LayerStats:
     freq_wrong: np.ndarray
     max_shuffled_r: np.ndarray
     """[P] the largest correlation of any feature of the layer with each shuffled outcome."""
+    shuffled_best: np.ndarray
+    """[P] the feature that has it."""
+    shuffled_mean: np.ndarray
+    """[P] that feature's mean activation over the samples which the shuffle calls right: what
+    would be its coefficient."""
 
     def ceiling(self, level: float = 0.95) -> float:
         """The r that the best feature of this layer reaches by chance in 5 % of shuffles.
@@ -161,6 +170,11 @@ class RankedFeature:
     freq_wrong: float
     mean_right: float
     mean_wrong: float
+    r_length: float
+    r_adjusted: float
+    q: float
+    """Largest false discovery rate at which the feature still counts as found, among all
+    features of all layers."""
 
     @property
     def is_noise(self) -> bool:

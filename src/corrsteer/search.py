@@ -45,7 +45,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Found:
-    """``plan`` with the dial and layers to steer with, and random plans of its norms.
+    """``plan`` with the dial and layers to steer with.
 
     ``about`` and ``trials``: what a search adds to metrics.json, and its table of trials.
     """
@@ -54,22 +54,21 @@ class Found:
     ranked: tuple[RankedFeature, ...]
     chosen: tuple[RankedFeature, ...]
     plan: Plan
-    random: tuple[Plan, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
     trials: pd.DataFrame | None = None
 
     def turned(self, candidate: Candidate) -> Found:
-        """With a candidate's dial and factors; the random plans have the plan's norms again."""
-        plan, *random = (candidate.applied(p) for p in (self.plan, *self.random))
+        """With a candidate's dial and factors."""
+        plan = candidate.applied(self.plan)
         layers = {e.layer for e in plan.entries}
         chosen = tuple(f for f in self.chosen if f.layer in layers)
-        return replace(self, chosen=chosen, plan=plan, random=tuple(random))
+        return replace(self, chosen=chosen, plan=plan)
 
 
-def choices(job: Job, draws: int) -> Found:
-    """The plan of the job's features at dial 1, and ``draws`` random ones."""
+def choices(job: Job) -> Found:
+    """The plan of the job's features at dial 1."""
     seen = observe(job)
-    return Found(seen, *job.stages.plans(seen.stats, draws))
+    return Found(seen, *job.stages.plan(seen.stats))
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,11 @@ class NoSearch:
 
     start: float
 
-    def options(self, job: Job, draws: int) -> dict[str, Found]:
-        return {job.collect["pooling"]: choices(job, draws)}
+    def options(self, job: Job) -> dict[str, Found]:
+        return {job.collect["pooling"]: choices(job)}
 
-    def find(self, job: Job, draws: int) -> Found:
-        (found,) = self.options(job, draws).values()
+    def find(self, job: Job) -> Found:
+        (found,) = self.options(job).values()
         return found.turned(Candidate(self.start, job.collect["pooling"], {}))
 
 
@@ -135,10 +134,10 @@ class Pareto:
                 " type search.trials=64"
             )
 
-    def find(self, job: Job, draws: int) -> Found:
+    def find(self, job: Job) -> Found:
         """The point of the study's front with the fewest broken answers among those within one
         standard error of its best accuracy."""
-        options = self.options(job, draws)
+        options = self.options(job)
         trials, base = self._study(job, options, None)
         n, right = len(base), int((base["score"] >= RIGHT).sum())
 
@@ -192,14 +191,14 @@ class Pareto:
         more = {"pooling": chosen.candidate.pooling, "search": about}
         return replace(found, about=more, trials=pd.DataFrame(rows))
 
-    def work(self, job: Job, draws: int, worker: int) -> None:
+    def work(self, job: Job, worker: int) -> None:
         """Answer trials until all are asked for; the job itself chooses."""
-        self._study(job, self.options(job, draws), worker)
+        self._study(job, self.options(job), worker)
 
-    def options(self, job: Job, draws: int) -> dict[str, Found]:
+    def options(self, job: Job) -> dict[str, Found]:
         """By pooling, what a candidate is made of."""
         jobs = {p: replace(job, collect={**job.collect, "pooling": p}) for p in self.pooling}
-        return {pooling: choices(job, draws) for pooling, job in jobs.items()}
+        return {pooling: choices(job) for pooling, job in jobs.items()}
 
     def _study(
         self, job: Job, options: Mapping[str, Found], worker: int | None

@@ -162,6 +162,7 @@ class Store:
         stage: str,
         settings: Mapping[Name, Mapping[str, Any]],
         make: Callable[[list[Name]], None],
+        schema: int = 1,
         *,
         together: bool = False,
     ) -> None:
@@ -172,23 +173,23 @@ class Store:
         """
 
         def missing(names: Iterable[Name]) -> list[Name]:
-            return [name for name in names if not self.has(stage, settings[name])]
+            return [name for name in names if not self.has(stage, settings[name], schema)]
 
         lacking, made = missing(settings), set[Name]()
         while lacking:
             wanted = {name: settings[name] for name in lacking}
-            with self.claim(stage, wanted, together=together) as held:
+            with self.claim(stage, wanted, schema, together=together) as held:
                 if mine := missing(held):
                     make(mine)
                     made.update(mine)
             lacking = missing(lacking)
         for name in settings:
             if name not in made:
-                self._count("hit", self._entry(stage, settings[name], 1))
+                self._count("hit", self._entry(stage, settings[name], schema))
 
-    def read(self, stage: str, settings: Mapping[str, Any]) -> Path:
+    def read(self, stage: str, settings: Mapping[str, Any], schema: int = 1) -> Path:
         """The folder of a result that is there, after :meth:`fill`."""
-        entry = self._entry(stage, settings, 1)
+        entry = self._entry(stage, settings, schema)
         with _one_line("read", self.root):
             if _ready(entry) and _touch(entry):
                 return entry

@@ -14,11 +14,13 @@ from corrsteer.selectors.random_features import random_features
 def layer_stats(layer, freq):
     freq = np.array(freq, dtype=float)
     zero = np.zeros(len(freq))
-    return LayerStats(layer, 10, 5, zero, zero, zero, zero, freq, zero, zero, np.zeros(1))
+    return LayerStats(
+        layer, 10, 5, *[zero] * 6, freq, zero, zero, np.zeros(1), np.zeros(1, int), np.zeros(1)
+    )
 
 
 def chosen(layer, feature):
-    return RankedFeature(layer, 1, feature, 0.5, 0.3, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0)
+    return RankedFeature(layer, 1, feature, 0.5, 0.3, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0, 0.0, 0.5, 0.01)
 
 
 FREQ = [0.5, 0.0, 0.1, 0.9, 0.0, 0.01, 0.2, 0.3]  # features 1 and 4 are dead

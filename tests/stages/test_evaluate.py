@@ -23,7 +23,7 @@ def frame(states):
 
 
 def feature(layer, r, ceiling):
-    return RankedFeature(layer, 1, 7, r, ceiling, 0.5, 0.3, 0.4, 0.2, 1.0, 0.5)
+    return RankedFeature(layer, 1, 7, r, ceiling, 0.5, 0.3, 0.4, 0.2, 1.0, 0.5, 0.0, r, 0.01)
 
 
 def examples(n, meta=lambda i: {}):
@@ -64,8 +64,8 @@ def test_accuracies_flips_and_gain():
     assert m["flips"]["ser"] == pytest.approx(2 / 27)
     assert m["flips"]["mcnemar_p"] == pytest.approx(binomtest(2, 27).pvalue)
     assert m["gain_ci"][0] < 0.23 < m["gain_ci"][1]
-    assert m["random"]["gains"] == pytest.approx([0, -0.01, 0.01, 0, 0])
-    assert m["random"]["beats_all"]
+    assert m["controls"]["random"]["gains"] == pytest.approx([0, -0.01, 0.01, 0, 0])
+    assert m["controls"]["random"]["beats_all"]
     assert m["chance"] == pytest.approx(1 / 3)
     assert m["task_metrics"]["steered"] == {"rate": pytest.approx(0.73)}
     assert set(m["task_metrics"]) == set(m["arms"])

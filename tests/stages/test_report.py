@@ -70,9 +70,11 @@ def test_run_report_says_what_the_metrics_say(run: Path) -> None:
     arms, flips = metrics["arms"], metrics["flips"]
     for name in arms:
         low, high = arms[name]["ci"]
+        label = {"flipped": "Sign flipped", "direction_1": "Random direction"}.get(
+            name, name.replace("random_", "random feature ").capitalize()
+        )
         row = (
-            f"{name.replace('_', ' ').capitalize()} {100 * arms[name]['accuracy']:.1f} % "
-            f"{100 * low:.1f} % to {100 * high:.1f} %"
+            f"{label} {100 * arms[name]['accuracy']:.1f} % {100 * low:.1f} % to {100 * high:.1f} %"
         )
         assert row in page.text
     assert f"{flips['fixed']} answers fixed, {flips['broken']} broken" in page.text
@@ -228,7 +230,7 @@ def test_sweep_table_has_one_row_per_job(sweep: Path) -> None:
         row = table.loc[n]
         assert row["steered"] == metrics["arms"]["steered"]["accuracy"]
         assert row["validation_steered"] == metrics["validation"]["steered"]["accuracy"]
-        assert row["random_gain_max"] == max(metrics["random"]["gains"])
+        assert row["random_gain_max"] == max(metrics["controls"]["random"]["gains"])
         assert row["broken"] == metrics["flips"]["broken"]
     assert "<b>no rows</b>" in table.loc[3, "error"]
     assert table.loc[3:, "gain"].isna().all()

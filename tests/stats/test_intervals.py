@@ -9,7 +9,14 @@ import pytest
 from scipy import stats as sps
 
 from corrsteer.stats import intervals
-from corrsteer.stats.intervals import mcnemar_exact, paired_bootstrap_ci, proportion_ci
+from corrsteer.stats.intervals import (
+    detectable_gain,
+    holm,
+    mcnemar_exact,
+    paired_bootstrap_ci,
+    proportion_ci,
+    ser_ci,
+)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (1, 1), (7, 20), (426, 1000)])
@@ -95,3 +102,85 @@ def test_bootstrap_blocks_do_not_show(monkeypatch):
 def test_bootstrap_needs_pairs():
     with pytest.raises(AssertionError):
         paired_bootstrap_ci(np.zeros(3), np.zeros(1), seed=0)
+
+
+@pytest.mark.parametrize(("fixed", "broken", "n"), [(25, 8, 200), (9, 4, 40)])
+def test_the_interval_of_ser_agrees_with_scipys_bootstrap_of_samples(fixed, broken, n):
+    before = np.r_[np.zeros(fixed), np.ones(broken), np.ones(n - fixed - broken)]
+    after = np.r_[np.ones(fixed), np.zeros(broken), np.ones(n - fixed - broken)]
+
+    def ser(a, b, axis):
+        lost = ((a == 1) & (b == 0)).sum(axis=axis)
+        won = ((a == 0) & (b == 1)).sum(axis=axis)
+        return lost / (lost + won)
+
+    want = sps.bootstrap(
+        (before, after),
+        ser,
+        paired=True,
+        vectorized=True,
+        n_resamples=4_000,
+        batch=500,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    got = ser_ci(fixed, broken, n, seed=0, draws=4_000)
+    share = broken / (fixed + broken)
+    error = sqrt(share * (1 - share) / (fixed + broken))
+    assert got == pytest.approx(tuple(want), abs=0.25 * error)
+
+
+def test_the_interval_of_ser_covers_the_truth():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(500):
+        fixed, broken, _ = rng.multinomial(300, [0.12, 0.06, 0.82])
+        low, high = ser_ci(int(fixed), int(broken), 300, seed=trial, draws=500)
+        covered += low <= 1 / 3 <= high
+    assert sps.binomtest(covered, 500, 0.95).pvalue > 0.001, covered
+
+
+def test_ser_without_flips_has_no_interval():
+    assert ser_ci(0, 0, 10, seed=0) is None
+    assert ser_ci(3, 0, 10, seed=0) == (0.0, 0.0)
+
+
+def test_holm_by_hand():
+    """Times 4, 3, 2, 1 in ascending order, never below the one before, never above 1."""
+    assert holm([0.01, 0.04, 0.03, 0.6]) == pytest.approx([0.04, 0.09, 0.09, 0.6])
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([0.03]) == [0.03] and holm([]) == []
+
+
+def test_holm_agrees_with_statsmodels():
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p = np.random.default_rng(0).random(40).round(2)  # with ties
+    assert holm(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])
+
+
+def test_holm_keeps_the_family_wise_error():
+    rng = np.random.default_rng(0)
+    alarms = sum(min(holm(rng.random(8))) < 0.05 for _ in range(1_000))
+    assert sps.binomtest(alarms, 1_000, 0.05).pvalue > 0.001, alarms
+
+
+def test_the_detectable_gain_solves_connors_formula():
+    """Connor (1987): with 20 % discordant pairs and a difference of 10 points, 5 % two-sided and
+    power 0.9, n = (1.96 sqrt(.2) + 1.2816 sqrt(.2 - .01))^2 / .01 = 205.9."""
+    assert detectable_gain(206, 0.2, power=0.9) == pytest.approx(0.1, abs=2e-4)
+
+
+@pytest.mark.parametrize(("n", "flipped"), [(400, 0.1), (2_000, 0.08), (2_000, 0.3)])
+def test_mcnemars_test_finds_the_detectable_gain_in_four_of_five_trials(n, flipped):
+    gain = detectable_gain(n, flipped)
+    assert gain is not None
+    rng = np.random.default_rng(0)
+    shares = [(flipped + gain) / 2, (flipped - gain) / 2, 1 - flipped]
+    draws = rng.multinomial(n, shares, size=400)
+    found = sum(mcnemar_exact(int(f), int(b)) < 0.05 for f, b, _ in draws)
+    assert 0.70 < found / 400 < 0.86, found  # the exact test is a little conservative
+
+
+def test_what_cannot_be_detected_is_none():
+    assert detectable_gain(100, 0.0) is None
+    assert detectable_gain(20, 0.05) is None

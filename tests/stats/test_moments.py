@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import tracemalloc
 
@@ -67,6 +68,55 @@ def test_agrees_with_scipy(dtype, fractional):
     ]:
         np.testing.assert_allclose(mean, exact[rows].mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(freq, (exact[rows] > 0).mean(axis=0), rtol=1e-15)
+
+
+@pytest.mark.parametrize("cuts", [[300], [1, 40, 173, 300]])
+def test_lengths_and_shuffled_choices_agree_with_the_textbook(cuts):
+    rng = np.random.default_rng(SEED)
+    n, width, p = 300, 17, 5
+    z = sparse_activations(n, width, rng)
+    lengths = rng.integers(1, 30, size=n).astype(float)
+    z[:, 3] += 0.1 * lengths
+    y = (rng.random(n) < 0.3 + 0.02 * lengths).astype(float)
+    y_shuffled = shuffles(y, p, seed=1)
+    parts = []
+    for rows in np.split(np.arange(n), cuts[:-1]):
+        parts.append(FeatureMoments(width, p))
+        parts[-1].update(z[rows], y[rows], y_shuffled[rows], lengths[rows])
+    s = functools.reduce(FeatureMoments.merge, parts).finish(0)
+    want = [sps.pearsonr(column, lengths).statistic for column in z.T]
+    np.testing.assert_allclose(s.r_length, want, atol=1e-12, rtol=0)
+
+    def rest(x):
+        fit = sps.linregress(lengths, x)
+        return x - fit.intercept - fit.slope * lengths
+
+    want = [sps.pearsonr(rest(column), rest(y)).statistic for column in z.T]
+    np.testing.assert_allclose(s.r_adjusted, want, atol=1e-12, rtol=0)
+    assert s.r[3] > 0.3 > 0.1 > abs(s.r_adjusted[3])
+    for k in range(p):
+        r = [sps.pearsonr(column, y_shuffled[:, k]).statistic for column in z.T]
+        best = int(np.argmax(r))
+        assert s.shuffled_best[k] == best
+        assert s.shuffled_mean[k] == pytest.approx(z[y_shuffled[:, k] == 1, best].mean())
+
+
+def test_without_lengths_nothing_is_adjusted():
+    rng = np.random.default_rng(SEED)
+    y = rng.random(50)
+    s = stream(rng.random((50, 4)), y, shuffles(y, 2, seed=0), batch=8).finish(0)
+    assert (s.r_length == 0).all()
+    np.testing.assert_array_equal(s.r_adjusted, s.r)
+
+
+def test_what_only_mirrors_the_length_adjusts_to_zero():
+    lengths = np.arange(20.0)
+    y = (lengths > 9).astype(float)
+    z = np.column_stack([lengths, y])
+    moments = FeatureMoments(2, 1)
+    moments.update(z, y, y[:, None], lengths)
+    s = moments.finish(0)
+    assert s.r_adjusted[0] == 0 and s.r_adjusted[1] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("mean", [1e2, 1e4, 1e6])

@@ -212,8 +212,8 @@ def test_the_summary_has_the_numbers_of_the_run(sweep, sent):
             "mcnemar_p": m["flips"]["mcnemar_p"], "chance": m["chance"],
             "invalid_rate/baseline": m["arms"]["baseline"]["invalid_rate"],
             "invalid_rate/steered": m["arms"]["steered"]["invalid_rate"],
-            "random_gain_max": max(m["random"]["gains"]),
-            "beats_random": int(m["random"]["beats_all"]),
+            "random_gain_max": max(m["controls"]["random"]["gains"]),
+            "beats_random": int(m["controls"]["random"]["beats_all"]),
             "constrained_gain": (
                 m["arms"]["constrained"]["accuracy"] - m["arms"]["baseline"]["accuracy"]
             ),

@@ -19,6 +19,7 @@ from corrsteer.models.text import Text
 from corrsteer.records import LETTERS, Completion, Plan
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 SOURCES = ("generated", "last_prompt", "prompt", "all")
@@ -120,6 +121,12 @@ class LoadedModel(Text, ABC):
     ) -> dict[int, torch.Tensor]:
         """Block outputs [N, M] float32 where ``counted`` [B, T] is set; layer -1 is what the
         first block reads."""
+
+    def promoted(self, directions: np.ndarray, top: int) -> list[tuple[list[str], list[str]]]:
+        """For each direction [K, M] the ``top`` tokens it makes likelier and unlikelier, as texts:
+        the logit lens (nostalgebraist 2020), the final norm's gains included, its bias and that
+        of the unembedding left out. Empty where the weights are not in this process."""
+        return []
 
     # -- batches of tensors --------------------------------------------------------------
 
@@ -422,3 +429,15 @@ def _block_paths(module: Any, model: Model) -> list[str]:
         )
     (path,) = [name for name, part in module.named_modules() if part is lists[0]]
     return [f"{path}.{n}" for n in range(n_layers)]
+
+
+def final_norm(module: Any) -> Any:
+    """The norm between the last block and the unembedding; identity where there is none."""
+    import torch
+
+    norms = [
+        part
+        for name, part in module.get_decoder().named_children()
+        if "norm" in name or name == "ln_f"
+    ]
+    return norms[0] if len(norms) == 1 else torch.nn.Identity()

@@ -18,8 +18,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from corrsteer.errors import ConfigError, ModelError
-from corrsteer.models.loaded import Apply, LoadedModel, check_settings, chosen_device
+from corrsteer.models.loaded import (
+    Apply,
+    LoadedModel,
+    check_settings,
+    chosen_device,
+    final_norm,
+)
 from corrsteer.models.spec import Model
 
 if TYPE_CHECKING:
@@ -121,6 +129,24 @@ class LocalModel(LoadedModel):
     @property
     def device(self) -> torch.device:
         return next(self._module.parameters()).device
+
+    def promoted(self, directions: np.ndarray, top: int) -> list[tuple[list[str], list[str]]]:
+        import torch
+
+        norm, unembed = final_norm(self._module), self._module.get_output_embeddings()
+        home = unembed.weight
+        found = []
+        with torch.no_grad():
+            zero = torch.zeros(1, home.shape[1], dtype=home.dtype, device=home.device)
+            for direction in directions:
+                # Of residual size, so that a norm's epsilon does not count.
+                x = torch.from_numpy(direction / np.abs(direction).max() * 100).to(zero)[None]
+                change = unembed(norm(x)) - unembed(norm(zero))
+                order = change[0].float().argsort(stable=True)
+                ends = order[-top:].flip(0), order[:top]
+                up, down = (self.token_texts(ids.tolist()) for ids in ends)
+                found.append((up, down))
+        return found
 
     def _answers(
         self,

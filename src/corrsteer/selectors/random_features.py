@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from corrsteer.errors import DataError
-from corrsteer.records import LayerStats, RankedFeature
+from corrsteer.records import LayerStats, PlanEntry, RankedFeature
 
 
 def random_features(
-    stats: Sequence[LayerStats], chosen: Sequence[RankedFeature], draw: int, seed: int
+    stats: Sequence[LayerStats], chosen: Sequence[RankedFeature | PlanEntry], draw: int, seed: int
 ) -> dict[int, int]:
     """Layer -> one feature drawn uniformly from the live ones (active on some sample) that
     were not chosen there, for every layer in ``chosen``.

@@ -53,6 +53,7 @@ def collect(
     """
     check_outcomes(outcomes)
     shuffled = shuffles(outcomes, n_shuffles, seed)
+    lengths = np.array([len(answer) for answer in answers], dtype=np.float64)
     seen, moments = list(start[0]), dict(start[1])
     for layer, sae in saes.items():
         moments.setdefault(layer, FeatureMoments(sae.width, n_shuffles))
@@ -66,7 +67,9 @@ def collect(
         )
         for layer, sae in saes.items():
             pooled = sae.pool(residuals.layers[layer], residuals.sample, len(rows), pooling)
-            moments[layer].update(pooled.cpu().numpy(), outcomes[rows], shuffled[rows])
+            moments[layer].update(
+                pooled.cpu().numpy(), outcomes[rows], shuffled[rows], lengths[rows]
+            )
         seen += rows
         if on_batch is not None:
             on_batch(seen, moments)

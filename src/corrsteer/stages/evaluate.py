@@ -57,19 +57,21 @@ def evaluate(
 ) -> dict[str, Any]:
     """Accuracies, flips, controls and groups of the test split.
 
-    ``test``: arm -> scored answers; arms baseline, steered, random_1 ... and, where answers are
-    options, constrained. ``task_metrics``: what the benchmark reports besides, of one arm.
+    ``test``: arm -> scored answers; arms baseline, steered and those of the controls, numbered
+    where there are several of a kind (random_1, ...). ``task_metrics``: what the benchmark reports
+    besides, of one arm.
     """
     arms = {arm: arm_summary(answers) for arm, answers in test.items()}
     base, steered = test["baseline"], test["steered"]
     assert list(base["id"]) == list(steered["id"])
     flips = flip_table(base, steered)
     gain = arms["steered"]["accuracy"] - arms["baseline"]["accuracy"]
-    random_gains = [
-        arm["accuracy"] - arms["baseline"]["accuracy"]
-        for name, arm in arms.items()
-        if name.startswith("random_")
-    ]
+    controls: dict[str, list[float]] = {}
+    for name, arm in arms.items():
+        if name not in ("baseline", "steered"):
+            kind = name.rstrip("0123456789").rstrip("_")
+            gains = controls.setdefault(kind, [])
+            gains.append(arm["accuracy"] - arms["baseline"]["accuracy"])
     right = {arm: (test[arm]["score"] >= RIGHT).to_numpy(float) for arm in ("baseline", "steered")}
     metrics: dict[str, Any] = {
         "chance": chance_level(examples),
@@ -77,7 +79,10 @@ def evaluate(
         "gain": gain,
         "gain_ci": list(paired_bootstrap_ci(right["baseline"], right["steered"], seed)),
         "flips": flips.as_dict(),
-        "random": {"gains": random_gains, "beats_all": gain > max(random_gains)},
+        "controls": {
+            kind: {"gains": gains, "beats_all": gain > max(gains)}
+            for kind, gains in controls.items()
+        },
         "task_metrics": {
             arm: dict(task_metrics(examples, answers)) for arm, answers in test.items()
         },
@@ -117,6 +122,7 @@ def verdict(metrics: Mapping[str, Any]) -> list[str]:
     return [
         *_gain(metrics, base, steered, flips),
         *_random(metrics),
+        *_others(metrics),
         *_constrained(metrics),
         *_chance(metrics, base),
         *_noise(metrics),
@@ -158,13 +164,37 @@ def _gain(metrics: Mapping, base: Mapping, steered: Mapping, flips: Mapping) -> 
 
 
 def _random(metrics: Mapping) -> list[str]:
-    gains = metrics["random"]["gains"]
-    beats = "yes" if metrics["random"]["beats_all"] else "no"
+    gains = metrics["controls"]["random"]["gains"]
+    beats = "yes" if metrics["controls"]["random"]["beats_all"] else "no"
     return [
         f"{len(gains)} draws of random features at the same norms change accuracy by "
         f"{_points(min(gains))} to {_points(max(gains))} points; steering beats all of them: "
         f"{beats}."
     ]
+
+
+OTHERS = {
+    "direction": "random directions",
+    "shuffled": "features chosen on shuffled outcomes",
+    "layers": "the plan's vectors at other layers",
+    "flipped": "the plan with its sign flipped",
+    "instruction": "an instruction in the prompt instead",
+}
+
+
+def _others(metrics: Mapping) -> list[str]:
+    there = {kind: metrics["controls"][kind] for kind in OTHERS if kind in metrics["controls"]}
+    if not there:
+        return []
+    changes = [f"{OTHERS[kind]} {_range(control['gains'])}" for kind, control in there.items()]
+    unbeaten = [OTHERS[kind] for kind, control in there.items() if not control["beats_all"]]
+    beats = f"no ({', '.join(unbeaten)})" if unbeaten else "yes"
+    return [f"Other controls: {'; '.join(changes)} points. Steering beats all of these: {beats}."]
+
+
+def _range(gains: Sequence[float]) -> str:
+    ends = sorted({_points(min(gains)), _points(max(gains))}, key=float)
+    return " to ".join(ends)
 
 
 def _constrained(metrics: Mapping) -> list[str]:

@@ -1,6 +1,7 @@
-"""Shows what a chosen feature reacts to: the tokens that activate it most.
+"""Shows what a chosen feature reacts to, and what its direction does to the next token.
 
-Cost: one more replay, over at most ``samples`` of the selection split.
+Cost: one more replay, over at most ``samples`` of the selection split, and a product of each
+direction with the unembedding.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 
 from corrsteer.records import RankedFeature
 
+PROMOTED = 10  # tokens named that a direction makes likelier, and unlikelier
 WINDOW = 24  # tokens shown before and after the strongest one
 
 
@@ -28,9 +30,10 @@ def strongest_contexts(
 ) -> list[dict[str, Any]]:
     """For each chosen feature the ``top`` samples with its largest activations.
 
-    One dict per feature: layer, feature, and ``contexts`` of id, tokens (texts), activations,
-    peak (index of the strongest token) and right. Every position of prompt and answer counts,
-    not only those that were pooled.
+    One dict per feature: layer, feature, ``promotes`` and ``suppresses`` (token texts, the
+    strongest first; empty where the model's weights are elsewhere), and ``contexts`` of id, tokens
+    (texts), activations, peak (index of the strongest token) and right. Every position of prompt
+    and answer counts, not only those that were pooled.
     """
     best: dict[int, list[tuple[float, int, Any, Any]]] = {f.layer: [] for f in chosen}
     feature = {f.layer: f.feature for f in chosen}
@@ -50,17 +53,24 @@ def strongest_contexts(
                     mine = sample == i
                     best[layer].append((peaks[i], rows[i], tokens[mine], active[mine]))
             best[layer] = sorted(best[layer], key=lambda c: (-c[0], c[1]))[:top]
-    return [
-        {
-            "layer": layer,
-            "feature": feature[layer],
-            "contexts": [
-                _context(model, ids[i], right[i], tokens, active)
-                for _, i, tokens, active in best[layer]
-            ],
-        }
-        for layer in feature
-    ]
+    shown = []
+    for layer in feature:
+        directions = saes[layer].directions([feature[layer]])
+        ((up, down),) = model.promoted(directions, PROMOTED) or [([], [])]
+        contexts = [
+            _context(model, ids[i], right[i], tokens, active)
+            for _, i, tokens, active in best[layer]
+        ]
+        shown.append(
+            {
+                "layer": layer,
+                "feature": feature[layer],
+                "promotes": up,
+                "suppresses": down,
+                "contexts": contexts,
+            }
+        )
+    return shown
 
 
 def _context(

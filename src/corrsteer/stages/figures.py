@@ -29,7 +29,8 @@ _DASH = {"baseline": "solid", "chance": "dash", "constrained": "dot", "steered":
 def arms(rows: Sequence[Mapping[str, Any]], chance: float | None) -> dict:
     """Accuracy of every arm with its 95 % interval; vertical lines at the baseline and at chance.
 
-    ``rows``: ``label``, ``kind`` (a key of ``COLOUR``), ``accuracy`` and ``ci`` (shares of 1).
+    ``rows``: ``label``, ``kind`` (a key of ``COLOUR``, or another control), ``accuracy`` and ``ci``
+    (shares of 1).
     """
     figure = go.Figure()
     for row in rows:
@@ -38,7 +39,7 @@ def arms(rows: Sequence[Mapping[str, Any]], chance: float | None) -> dict:
             x=[100 * accuracy],
             y=[row["label"]],
             mode="markers",
-            marker={"color": COLOUR[row["kind"]], "size": 10},
+            marker={"color": COLOUR.get(row["kind"], COLOUR["random"]), "size": 10},
             error_x={
                 "array": [100 * (high - accuracy)],
                 "arrayminus": [100 * (accuracy - low)],
@@ -59,7 +60,7 @@ def arms(rows: Sequence[Mapping[str, Any]], chance: float | None) -> dict:
         range=_around(reach),
     )
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    return _finish(figure, left=96)
+    return _finish(figure, left=132)
 
 
 def correlation(features: pd.DataFrame) -> dict:

@@ -227,7 +227,7 @@ _RESULTS = {
     "broken": lambda m: m["flips"]["broken"],
     "ser": lambda m: m["flips"]["ser"],
     "mcnemar_p": lambda m: m["flips"]["mcnemar_p"],
-    "random_gain_max": lambda m: max(m["random"]["gains"]),
+    "random_gain_max": lambda m: max(m["controls"]["random"]["gains"]),
     "constrained": lambda m: m["arms"].get("constrained", {"accuracy": None})["accuracy"],
 }
 
@@ -298,18 +298,28 @@ def _transitions(table: Sequence[Sequence[int]]) -> list[tuple[str, list[tuple[i
     ]
 
 
+_LABELS = {
+    "baseline": "Baseline",
+    "steered": "Steered",
+    "constrained": "Constrained",
+    "instruction": "Instruction",
+    "flipped": "Sign flipped",
+    "layers": "Other layers",
+    "shuffled": "Shuffled outcomes",
+    "direction": "Random direction",
+    "random": "Random feature",
+}
+"""The arms of a run, in the order they are shown."""
+
+
 def _arms(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    draws = sorted((a for a in arms if a.startswith("random")), key=lambda a: int(a.split("_")[1]))
-    order = [a for a in ("baseline", "steered", "constrained") if a in arms] + draws
-    return [
-        {
-            **arms[name],
-            "name": name,
-            "kind": name.split("_")[0],
-            "label": name.replace("_", " ").capitalize(),
-        }
-        for name in order
-    ]
+    rows = []
+    for kind, label in _LABELS.items():
+        names = [name for name in arms if name.rstrip("0123456789").rstrip("_") == kind]
+        for n, name in enumerate(names, start=1):
+            number = f" {n}" if len(names) > 1 else ""
+            rows.append({**arms[name], "name": name, "kind": kind, "label": label + number})
+    return rows
 
 
 def _task_metrics(
@@ -363,10 +373,15 @@ def _factors(trial: Mapping[str, Any]) -> str:
 
 def _cards(features: pd.DataFrame, contexts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The plan's features with their passages; a token's level is a share of the card's maximum."""
-    found = {(c["layer"], c["feature"]): c["contexts"] for c in contexts}
+    found = {(c["layer"], c["feature"]): c for c in contexts}
     cards = features[features["chosen"]].sort_values(["layer", "rank"]).to_dict("records")
     for card in cards:
-        passages = found.get((card["layer"], card["feature"]), [])
+        shown = found.get((card["layer"], card["feature"]), {})
+        passages = shown.get("contexts", [])
+        card["promotes"], card["suppresses"] = (
+            [text.replace("\n", "↵") for text in shown.get(name, [])]
+            for name in ("promotes", "suppresses")
+        )
         top = max((a for p in passages for a in p["activations"]), default=0)
         card["contexts"] = [
             {

@@ -1,18 +1,15 @@
-"""Statistics in, a plan out; and the plans of the random control."""
+"""Statistics in, a plan out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from corrsteer.errors import DataError
 from corrsteer.records import LayerStats, Plan, PlanEntry, RankedFeature
-from corrsteer.selectors.random_features import random_features
-
-Directions = Callable[[int, Sequence[int]], np.ndarray]
-"""(layer, features) -> decoder directions [k, M] in units of the raw residual stream."""
+from corrsteer.stages.controls import Directions
 
 
 def select(
@@ -25,54 +22,22 @@ def select(
     ranked = selector.rank(stats)
     chosen = strategy.choose(ranked)
     if not chosen:
+        why = "correlates positively with success"
+        if getattr(selector, "reject_noise", False):
+            why = "passes its layer's noise ceiling (selector.reject_noise=true)"
         raise DataError(
-            "no feature correlates positively with success on any chosen layer; "
+            f"no feature {why} on any chosen layer; "
             "steer more layers (layers=all) or give more samples (limit=null)"
         )
     return ranked, chosen
 
 
-def make_plans(
-    stats: Sequence[LayerStats],
-    chosen: Sequence[RankedFeature],
-    directions: Directions,
-    *,
-    draws: int,
-    seed: int,
-) -> tuple[Plan, tuple[Plan, ...]]:
-    """The plan (dial at 1) of the chosen features, and ``draws`` random ones.
-
-    Each vector is ``coefficient * decoder direction``, as in CorrSteer, section 3. A random plan
-    has a random live feature per layer, its vector as long as the plan's. ``directions`` is asked
-    once per layer: an SAE may take seconds to load.
-    """
-    drawn = [random_features(stats, chosen, draw, seed) for draw in range(draws)]
-    rows: dict[int, dict[int, np.ndarray]] = {}
-    for f in chosen:
-        features = sorted({f.feature, *(picks[f.layer] for picks in drawn)})
-        rows[f.layer] = dict(zip(features, directions(f.layer, features), strict=True))
-    plan = Plan(tuple(_entry(f, rows[f.layer][f.feature]) for f in chosen))
-    return plan, tuple(_matched(plan, picks, stats, rows) for picks in drawn)
-
-
-def _entry(feature: RankedFeature, direction: np.ndarray) -> PlanEntry:
-    vector = np.float32(feature.coefficient) * direction
-    return PlanEntry(feature.layer, feature.feature, feature.r, feature.coefficient, vector)
-
-
-def _matched(
-    plan: Plan,
-    features: dict[int, int],
-    stats: Sequence[LayerStats],
-    rows: dict[int, dict[int, np.ndarray]],
-) -> Plan:
-    r = {s.layer: s.r for s in stats}
+def steering_plan(chosen: Sequence[RankedFeature], directions: Directions) -> Plan:
+    """The plan (dial at 1): each vector is ``coefficient * decoder direction``, as in CorrSteer,
+    section 3. ``directions`` is asked once per layer: an SAE may take seconds to load."""
     entries = []
-    for e in plan.entries:
-        feature = features[e.layer]
-        direction = rows[e.layer][feature]
-        length = float(np.linalg.norm(direction))
-        coefficient = float(np.linalg.norm(e.vector)) / length
-        vector = np.float32(coefficient) * direction
-        entries.append(PlanEntry(e.layer, feature, float(r[e.layer][feature]), coefficient, vector))
-    return Plan(tuple(entries), plan.coef)
+    for f in chosen:
+        (direction,) = directions(f.layer, [f.feature])
+        vector = np.float32(f.coefficient) * direction
+        entries.append(PlanEntry(f.layer, f.feature, f.r, f.coefficient, vector))
+    return Plan(tuple(entries))

@@ -1,4 +1,4 @@
-"""Uncertainty of accuracies and of paired differences.
+"""Uncertainty of accuracies, of paired differences and of many comparisons.
 
 Cost: the first two are closed-form or one binomial tail; the bootstrap draws
 ``draws * N`` indices, a quarter of a second at N=10,000. Cheaper for right/wrong outcomes:
@@ -6,6 +6,8 @@ Cost: the first two are closed-form or one binomial tail; the bootstrap draws
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -57,3 +59,57 @@ def paired_bootstrap_ci(
         means[start : start + rows] = gain[picks].mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def ser_ci(
+    fixed: int, broken: int, n: int, seed: int, draws: int = 2000, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Percentile interval of ``broken / (fixed + broken)`` over resampled samples (Efron 1979).
+
+    ``n`` samples were paired. Resampling them resamples the three counts as a multinomial;
+    resamples in which nothing flipped have no ratio and are left out. None if nothing flipped.
+    """
+    assert fixed >= 0 and broken >= 0 and fixed + broken <= n, (fixed, broken, n)
+    if fixed + broken == 0:
+        return None
+    shares = np.array([fixed, broken, n - fixed - broken]) / n
+    counts = np.random.default_rng(seed).multinomial(n, shares, size=draws)
+    flipped = counts[:, 0] + counts[:, 1]
+    ratios = counts[flipped > 0, 1] / flipped[flipped > 0]
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979): below 5 %, the chance of any false alarm
+    among all of them is at most 5 %, however they depend on each other."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(steps, 1.0)
+    return adjusted.tolist()
+
+
+def detectable_gain(
+    n: int, flipped: float, power: float = 0.8, level: float = 0.05
+) -> float | None:
+    """The smallest gain in accuracy that McNemar's test would find with this ``power``.
+
+    ``flipped``: share of the ``n`` samples whose outcome changes either way. From the sample
+    size formula of Connor (1987), ``n gain^2 = (z_a sqrt(f) + z_b sqrt(f - gain^2))^2``, solved
+    for the gain. None where even a gain of all that flipped would not be found.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    assert n >= 1 and 0 <= flipped <= 1, (n, flipped)
+    z_level, z_power = norm.ppf(1 - level / 2), norm.ppf(power)
+
+    def lacking(gain: float) -> float:
+        spread = z_level * np.sqrt(flipped) + z_power * np.sqrt(max(flipped - gain**2, 0.0))
+        return float(spread - gain * np.sqrt(n))
+
+    if flipped == 0 or lacking(flipped) > 0:
+        return None
+    return float(brentq(lacking, 0.0, flipped))

@@ -1,11 +1,12 @@
 """Streaming statistics of SAE features against outcomes, in float64, without torch.
 
 One pass over pooled activations gives, for every feature of a layer, the Pearson correlation
-with the outcome and with P shuffled outcomes (the noise ceiling), means and frequencies.
+with the outcome, with P shuffled outcomes (the noise ceiling) and with the length of the answer,
+means and frequencies.
 
-Cost: memory ``(P + 7) * D`` numbers of 8 bytes per layer, whatever the number of samples (P=100,
+Cost: memory ``(P + 8) * D`` numbers of 8 bytes per layer, whatever the number of samples (P=100,
 D=16384: 14 MB), and a temporary of the same size per update; time is one float64 matrix
-product of ``[3 + P, B] @ [B, D]`` per update, so feed batches of tens of samples or more.
+product of ``[4 + P, B] @ [B, D]`` per update, so feed batches of tens of samples or more.
 Cheaper: fewer shuffles; both costs are linear in P.
 
 Precision: second moments are sums about a fixed shift, the mean of the first batch. That mean
@@ -35,6 +36,7 @@ _ARRAYS = (
     "y_shift",
     "y_sum",
     "y_sq",
+    "y_length",
     "products",
     "active",
     "active_right",
@@ -43,7 +45,7 @@ _ARRAYS = (
 
 class FeatureMoments:
     """Accumulates one layer. Axes: B samples, D = ``width`` features, P = ``n_shuffles``,
-    Q = 1 + P outcomes (the real one, then the shuffled ones).
+    Q = 2 + P outcomes (the real one, the shuffled ones, and the length of the answer).
 
     One matrix product per update, of [1, right, outcomes] with the activations, holds every
     first moment and co-moment. Outcomes are shifted like activations.
@@ -54,11 +56,12 @@ class FeatureMoments:
         self.counts = np.zeros(2, dtype=np.int64)  # n, n_right
         self.z_shift = np.zeros(width)  # [D]
         self.z_sq = np.zeros(width)  # [D] sum of (z - shift) ** 2
-        self.y_shift = np.zeros(1 + n_shuffles)  # [Q]
-        self.y_sum = np.zeros(1 + n_shuffles)  # [Q] sum of y - shift
-        self.y_sq = np.zeros(1 + n_shuffles)  # [Q] sum of (y - shift) ** 2
+        self.y_shift = np.zeros(2 + n_shuffles)  # [Q]
+        self.y_sum = np.zeros(2 + n_shuffles)  # [Q] sum of y - shift
+        self.y_sq = np.zeros(2 + n_shuffles)  # [Q] sum of (y - shift) ** 2
+        self.y_length = np.zeros(())  # sum of (outcome - shift) * (length - shift)
         # [2 + Q, D] sums of z - shift: over all samples, over right ones, times each y - shift
-        self.products = np.zeros((3 + n_shuffles, width))
+        self.products = np.zeros((4 + n_shuffles, width))
         self.active = np.zeros(width, dtype=np.int64)  # [D] samples with z > 0
         self.active_right = np.zeros(width, dtype=np.int64)
 
@@ -70,15 +73,23 @@ class FeatureMoments:
     def n_right(self) -> int:
         return int(self.counts[1])
 
-    def update(self, z: np.ndarray, y: np.ndarray, y_shuffled: np.ndarray) -> None:
+    def update(
+        self,
+        z: np.ndarray,
+        y: np.ndarray,
+        y_shuffled: np.ndarray,
+        lengths: np.ndarray | None = None,
+    ) -> None:
         """Add B samples: pooled activations ``z`` [B, D] >= 0 of any float type, outcomes
-        ``y`` [B] in [0, 1], and their rows of :func:`shuffles`, [B, P].
+        ``y`` [B] in [0, 1], their rows of :func:`shuffles`, [B, P], and the ``lengths`` [B] of
+        the answers (None: all alike).
 
         Raises ModelError if an activation is not finite.
         """
-        shapes = z.shape, y.shape, y_shuffled.shape
+        lengths = np.zeros(len(y)) if lengths is None else lengths
+        shapes = z.shape, y.shape, y_shuffled.shape, lengths.shape
         b, q, width = len(y), len(self.y_shift), len(self.z_shift)
-        assert shapes == ((b, width), (b,), (b, q - 1)), shapes
+        assert shapes == ((b, width), (b,), (b, q - 2), (b,)), shapes
         assert ((y >= 0) & (y <= 1)).all(), "outcomes lie in [0, 1]"
         if b == 0:
             return
@@ -90,7 +101,7 @@ class FeatureMoments:
             )
         assert low >= 0, "activations of an SAE are not negative"
         right = y >= RIGHT
-        outcomes = np.column_stack([y, y_shuffled]).astype(np.float64)
+        outcomes = np.column_stack([y, y_shuffled, lengths]).astype(np.float64)
         if self.n == 0:
             self.z_shift = z.mean(axis=0, dtype=np.float64)
             self.y_shift = outcomes.mean(axis=0)
@@ -101,6 +112,7 @@ class FeatureMoments:
         self.z_sq += np.einsum("bd,bd->d", d, d)
         self.y_sum += outcomes.sum(axis=0)
         self.y_sq += np.einsum("bq,bq->q", outcomes, outcomes)
+        self.y_length += outcomes[:, 0] @ outcomes[:, -1]
         live = z > 0
         self.active += np.count_nonzero(live, axis=0)
         self.active_right += np.count_nonzero(live[right], axis=0)
@@ -114,13 +126,14 @@ class FeatureMoments:
         share = self.n * other.n / n
         dz = other._z_mean() - self._z_mean()
         dy = other._y_mean() - self._y_mean()
-        out = FeatureMoments(len(dz), len(dy) - 1)
+        out = FeatureMoments(len(dz), len(dy) - 2)
         out.counts = self.counts + other.counts
         # Shifted by the joint means, the plain sums vanish and central moments are the rest.
         out.z_shift = self._z_mean() + dz * (other.n / n)
         out.y_shift = self._y_mean() + dy * (other.n / n)
         out.z_sq = self._z_m2() + other._z_m2() + share * dz**2
         out.y_sq = self._y_m2() + other._y_m2() + share * dy**2
+        out.y_length = self._y_length() + other._y_length() + share * dy[0] * dy[-1]
         out.products[2:] = self._co_moments() + other._co_moments() + share * np.outer(dy, dz)
         for part in (self, other):
             out.products[1] += part.products[1] + part.n_right * (part.z_shift - out.z_shift)
@@ -134,7 +147,7 @@ class FeatureMoments:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> FeatureMoments:
-        out = cls(len(arrays["z_shift"]), len(arrays["y_shift"]) - 1)
+        out = cls(len(arrays["z_shift"]), len(arrays["y_shift"]) - 2)
         for name in _ARRAYS:
             setattr(out, name, np.array(arrays[name]))
         return out
@@ -155,19 +168,41 @@ class FeatureMoments:
         wrong_sum = self.products[0] - self.products[1]
         active_wrong = self.active - self.active_right
         rows = self._correlations()
+        r, r_shuffled, r_length = rows[0], rows[1:-1], rows[-1]
+        best = r_shuffled.argmax(axis=1)
         return LayerStats(
             layer=layer,
             n=n,
             n_right=n_right,
-            r=rows[0],
+            r=r,
+            r_length=r_length,
+            r_adjusted=_partial(r, r_length, self._outcome_and_length()),
             mean=self._mean(self.products[0], n, self.active),
             mean_right=self._mean(self.products[1], n_right, self.active_right),
             mean_wrong=self._mean(wrong_sum, n_wrong, active_wrong),
             freq=self.active / n,
             freq_right=self.active_right / max(n_right, 1),
             freq_wrong=active_wrong / max(n_wrong, 1),
-            max_shuffled_r=rows[1:].max(axis=1),
+            max_shuffled_r=r_shuffled.max(axis=1),
+            shuffled_best=best,
+            shuffled_mean=self._weighted_means(best),
         )
+
+    def _weighted_means(self, best: np.ndarray) -> np.ndarray:
+        """[P] mean activation of a feature per shuffle, weighted by the shuffled outcome: over
+        the samples that are right by it, where outcomes are 0 or 1."""
+        columns = np.arange(1, 1 + len(best))
+        weights = (self._y_mean() * self.n)[columns]
+        sums = self._co_moments()[columns, best] + weights * self._z_mean()[best]
+        silent = self.active[best] == 0
+        return np.where(silent | (weights == 0), 0.0, sums / np.where(weights == 0, 1.0, weights))
+
+    def _outcome_and_length(self) -> float:
+        """Pearson r of the outcome with the length, 0 if the length does not vary."""
+        m2, mean = self._y_m2()[[0, -1]], self._y_mean()[[0, -1]]
+        if not _varies(m2, mean, self.n).all():
+            return 0.0
+        return float(np.clip(self._y_length() / np.sqrt(m2.prod()), -1.0, 1.0))
 
     def _mean(self, shifted_sum: np.ndarray, count: int, active: np.ndarray) -> np.ndarray:
         """[D] mean over ``count`` samples, exactly 0 where none of them is active."""
@@ -198,6 +233,9 @@ class FeatureMoments:
     def _y_m2(self) -> np.ndarray:
         return self.y_sq - self.y_sum**2 / self.n
 
+    def _y_length(self) -> np.ndarray:
+        return self.y_length - self.y_sum[0] * self.y_sum[-1] / self.n
+
     def _co_moments(self) -> np.ndarray:
         """[Q, D] sums of products about both means."""
         return self.products[2:] - np.outer(self.y_sum, self.products[0] / self.n)
@@ -223,6 +261,15 @@ def pearson(x: np.ndarray, y: np.ndarray) -> float:
     if not (_varies(xx, x.mean(), len(x)) and _varies(yy, y.mean(), len(y))):
         return 0.0
     return float(np.clip(dx @ dy / (np.sqrt(xx) * np.sqrt(yy)), -1.0, 1.0))
+
+
+def _partial(r: np.ndarray, r_length: np.ndarray, outcome_and_length: float) -> np.ndarray:
+    """[D] correlation with the outcome of what length leaves unexplained of both (the partial
+    correlation); 0 where length explains all of either."""
+    rest = (1 - r_length**2) * (1 - outcome_and_length**2)
+    within = rest > CONSTANT
+    adjusted = (r - r_length * outcome_and_length) / np.sqrt(np.where(within, rest, 1.0))
+    return np.where(within & (r != 0), np.clip(adjusted, -1.0, 1.0), 0.0)
 
 
 def _varies(m2: np.ndarray, mean: np.ndarray, n: int) -> np.ndarray:
