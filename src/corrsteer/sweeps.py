@@ -34,12 +34,21 @@ ALIKE = (
 )  # fmt: skip
 """Settings in which jobs may differ and still share a collection."""
 
+FUNCTIONS = {
+    "answer": "answer_shard",
+    "collect": "collect_shard",
+    "share": "share",
+    "search": "search_worker",
+    "job": "run",
+}
+"""Kind of a piece -> what it calls in :mod:`corrsteer.pipeline`."""
+
 
 @dataclass(frozen=True)
 class Piece:
     """One process's share of a sweep. Plain data: it travels to other machines as a pickle."""
 
-    kind: str  # answer | collect | share | search | job
+    kind: str  # one of FUNCTIONS
     folder: str  # below the sweep's; says which piece it is
     cfg: DictConfig  # of a job, composed, Hydra's own settings included
     index: int = 0  # which shard, or which worker of a search
@@ -156,14 +165,10 @@ def run_piece(piece: Piece, within: AbstractContextManager[Any] = nullcontext())
             check_before(piece)
             from corrsteer import pipeline  # an import that fails is on record, too
 
-            stages: dict[str, Callable[[DictConfig, Path], float]] = {
-                "answer": partial(pipeline.answer_shard, index=piece.index),
-                "collect": partial(pipeline.collect_shard, index=piece.index),
-                "share": pipeline.share,
-                "search": partial(pipeline.search_worker, index=piece.index),
-                "job": pipeline.run,
-            }
-            return stages[piece.kind](cfg, folder)
+            function = getattr(pipeline, FUNCTIONS[piece.kind])
+            if piece.kind in ("answer", "collect", "search"):
+                function = partial(function, index=piece.index)
+            return function(cfg, folder)
 
     from hydra._internal.callbacks import Callbacks
 
