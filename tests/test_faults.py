@@ -39,7 +39,10 @@ from tests.test_cached import COLLECT, Stop, counted, stages, stop_after
 __all__ = ["stages"]  # a fixture
 
 ROOT = Path(__file__).parents[1]
-WORDS = "task=bbq limit=40 backend.batch_size=8 cache=cache hydra.sweep.dir=sweep -m coef=0.5,1"
+WORDS = (
+    "task=bbq controls=few limit=40 backend.batch_size=8 cache=cache hydra.sweep.dir=sweep"
+    " -m coef=0.5,1"
+)
 
 # What a child dies at, in the order of a run: a pattern, and which of the matching events. Names of
 # cache entries read KEY. A "half" is a file of which half was written; other events are yet to
@@ -58,7 +61,7 @@ MOMENTS = [
     ("rename cache/collect/KEY", 3),
     ("open cache/collect/.KEY-KEY/stats.npz", 2),
     ("rmtree cache/collect/.KEY.partial", 2),
-    ("open cache/select/.KEY-KEY/random_2", 1),
+    ("open cache/controls/.KEY-KEY/random_2", 1),
     ("rename cache/generate/.KEY.partial", 4),
     ("half cache/generate/.KEY.partial", 3),
     ("half cache/generate/.KEY-KEY/answers.parquet", 2),

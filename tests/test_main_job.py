@@ -104,14 +104,20 @@ def test_answers_hold_every_sample_of_every_arm(jobs):
         counts = table.groupby(["split", "arm"]).size()
         assert (counts["test"] == 2000).all()
         assert sorted(counts["test"].index) == [
-            "baseline", "constrained", *(f"random_{n}" for n in range(1, 6)), "steered",
+            "baseline", "constrained", "direction_1", "direction_2", "flipped", "instruction",
+            "layers_1", *(f"random_{n}" for n in range(1, 6)), "shuffled_1", "shuffled_2",
+            "steered",
         ]  # fmt: skip
         assert counts["selection"]["baseline"] == 1000
         splits = table.groupby("id")["split"].nunique()
         assert (splits == 1).all()  # the splits do not overlap
-        steered = table[table["arm"].isin(["steered", *(f"random_{n}" for n in range(1, 6))])]
-        assert (steered["n_steered"] == steered["n_tokens"]).all()
-        assert (arm(table, "baseline")["n_steered"] == 0).all()
+        plain = table["arm"].isin(["baseline", "constrained", "instruction"])
+        assert (table[~plain]["n_steered"] == table[~plain]["n_tokens"]).all()
+        assert (table[plain]["n_steered"] == 0).all()
+        asked, told = (arm(table, name)["prompt"] for name in ("baseline", "instruction"))
+        assert (
+            told == "Read the question carefully and give the correct answer.\n\n" + asked
+        ).all()
         assert not arm(table, "constrained")["invalid"].any()
 
 
@@ -154,7 +160,7 @@ def test_steering_beats_its_controls_at_the_coef_chosen_on_validation(jobs):
 
 
 def test_coef_0_is_the_baseline_answer_for_answer(home, jobs):
-    done = type_command("python -m src.main task=bbq layers=all coef=0", cwd=home)
+    done = type_command("python -m src.main task=bbq layers=all coef=0 controls=few", cwd=home)
     assert done.returncode == 0, done.stderr
     (run,) = (home / "outputs" / "runs").iterdir()
     table = answers(run)
@@ -166,7 +172,7 @@ def test_coef_0_is_the_baseline_answer_for_answer(home, jobs):
 
 def test_a_layer_subset_reuses_what_all_layers_collected(home, jobs):
     before = set((home / "outputs" / "runs").iterdir())
-    done = type_command("python -m src.main task=bbq layers=[1,3] coef=1 name=two", cwd=home)
+    done = type_command("python -m src.main task=bbq layers=[1,3] controls=few name=two", cwd=home)
     assert done.returncode == 0, done.stderr
     (run,) = set((home / "outputs" / "runs").iterdir()) - before
     assert run.name.endswith("_two")
@@ -177,7 +183,8 @@ def test_a_layer_subset_reuses_what_all_layers_collected(home, jobs):
 def test_all_seven_tasks_run_end_to_end(home):
     names = "bbq,mmlu,mmlu_pro,gsm8k,simpleqa,harmbench,xstest"
     done = type_command(
-        f"python -m src.main -m task={names} limit=60 hydra.sweep.dir=outputs/seven", cwd=home
+        f"python -m src.main -m task={names} limit=60 controls=few hydra.sweep.dir=outputs/seven",
+        cwd=home,
     )
     assert done.returncode == 0, done.stderr
     for n, name in enumerate(names.split(",")):

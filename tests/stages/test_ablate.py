@@ -145,7 +145,13 @@ def cache(tmp_path_factory):
 
 def finished(cache, folder, *words):
     folder.mkdir()
-    small = [f"cache={cache}", "collect.shuffles=20", "backend.device=cpu", "limit=20"]
+    small = [
+        "controls=few",
+        f"cache={cache}",
+        "collect.shuffles=20",
+        "backend.device=cpu",
+        "limit=20",
+    ]
     cfg, kept = composed("task=bbq", *small, *words), RunFolder(folder)
     kept.start(list(words))
     kept.write_config(resolved_yaml(cfg))
