@@ -60,7 +60,7 @@ def arms(rows: Sequence[Mapping[str, Any]], chance: float | None) -> dict:
         range=_around(reach),
     )
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    return _finish(figure, left=132)
+    return _finish(figure, left=148)
 
 
 def correlation(features: pd.DataFrame) -> dict:
