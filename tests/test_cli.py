@@ -45,7 +45,7 @@ def run(cfg, folder):
 
 def write_sweep_report(folder):
     columns = "job,state,chosen,coef,validation_steered,baseline,steered,gain,random_gain_max"
-    columns += ",constrained,fixed,broken,ser,mcnemar_p"
+    columns += ",constrained,fixed,broken,ser,p_holm"
     rows = "0,done,False,0.5,0.51,0.5,0.52,0.02,0.01,,12,3,0.2,0.0123"
     rows += chr(10) + "1,failed,False,1.0" + "," * 10
     (folder / "summary.csv").write_text(columns + chr(10) + rows + chr(10))

@@ -119,7 +119,7 @@ _RESULTS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "fixed": ("fixed", lambda x: f"{x:.0f}"),
     "broken": ("broken", lambda x: f"{x:.0f}"),
     "ser": ("SER", lambda x: f"{x:.2f}"),
-    "mcnemar_p": ("p", lambda x: f"{x:.3f}" if x >= 0.001 else "<.001"),
+    "p_holm": ("p\nHolm", lambda x: f"{x:.3f}" if x >= 0.001 else "<.001"),
 }
 
 
@@ -133,7 +133,8 @@ def _print_summary(folder: Path, settings: Sequence[str]) -> None:
     jobs = pd.read_csv(folder / "summary.csv")
     varied = [name for name in settings if jobs[name].nunique() > 1] or ["coef"]
     table = Table(
-        caption="accuracies in %, gains in points over the baseline; *: chosen on validation",
+        caption="accuracies in %, gains in points over the baseline; *: chosen on validation;"
+        " p: McNemar's, corrected for the number of jobs",
         caption_justify="left",
         box=box.SIMPLE,
         show_edge=False,

@@ -8,6 +8,7 @@ from scipy.stats import binomtest
 
 from corrsteer.records import Example, RankedFeature
 from corrsteer.stages.evaluate import arm_summary, chance_level, evaluate, verdict
+from corrsteer.stats.intervals import detectable_gain
 
 
 def frame(states):
@@ -82,7 +83,10 @@ def test_degenerate_answers_are_counted_and_said():
 def test_verdict_of_a_success_names_price_and_controls():
     text = "\n".join(verdict(measured(BASE, BETTER, RANDOM, constrained="r" * 60 + "w" * 40)))
     assert "Steering raises accuracy by 23.0 points, from 50.0 % to 73.0 %" in text
-    assert "fixed 25 answers and broke 2: side effect ratio 0.07" in text
+    low, high = measured(BASE, BETTER, RANDOM)["ser_ci"]
+    ratio = f"side effect ratio 0.07 (95 % interval {low:.2f} to {high:.2f})."
+    assert f"fixed 25 answers and broke 2: {ratio}" in text and low < 0.07 < high
+    assert "would find a gain" not in text
     assert "-1.0 to +1.0 points; steering beats all of them: yes" in text
     assert "changes accuracy by +10.0 points, to 60.0 %; steering beats it: yes" in text
     assert "Invalid answers: 10.0 % without and 5.0 % with steering" in text
@@ -90,9 +94,21 @@ def test_verdict_of_a_success_names_price_and_controls():
     assert "noise ceiling" not in text
 
 
+def test_a_verdict_without_effect_says_what_would_have_been_found():
+    assert measured(BASE, "w" + BASE[1:], RANDOM)["detectable_gain"] is None  # one flip of 100
+    as_many_each_way = BASE[:45] + "w" * 5 + "r" * 5 + BASE[55:]
+    text = "\n".join(verdict(measured(BASE * 10, as_many_each_way * 10, [BASE * 10])))
+    assert "Steering does not detectably change accuracy" in text
+    least = detectable_gain(1000, 0.1)
+    assert least is not None
+    said = "With as many flips on 1000 questions, four of five such tests would find a gain of"
+    assert f"{said} {100 * least:.1f} points." in text
+
+
 def test_verdict_of_nothing_flipped():
     text = "\n".join(verdict(measured(BASE, BASE, RANDOM)))
     assert "does not detectably change accuracy" in text
+    assert "would find a gain" not in text  # nothing flipped, so nothing can be said
     assert "side effect ratio is undefined" in text
     assert "steering beats all of them: no" in text
 

@@ -15,6 +15,7 @@ from fabricated_run import fabricate_run, set_status
 
 from corrsteer.errors import DataError
 from corrsteer.stages import pages, report
+from corrsteer.stats.intervals import holm
 
 
 class Page(HTMLParser):
@@ -232,6 +233,12 @@ def test_sweep_table_has_one_row_per_job(sweep: Path) -> None:
         assert row["validation_steered"] == metrics["validation"]["steered"]["accuracy"]
         assert row["random_gain_max"] == max(metrics["controls"]["random"]["gains"])
         assert row["broken"] == metrics["flips"]["broken"]
+    p = [
+        json.loads((sweep / f"{n}/metrics.json").read_text())["flips"]["mcnemar_p"]
+        for n in range(3)
+    ]
+    assert table["p_holm"].tolist()[:3] == pytest.approx(holm(p))
+    assert table.loc[3:, "p_holm"].isna().all()
     assert "<b>no rows</b>" in table.loc[3, "error"]
     assert table.loc[3:, "gain"].isna().all()
 

@@ -13,7 +13,12 @@ import pandas as pd
 
 from corrsteer.records import RIGHT, Example, RankedFeature
 from corrsteer.stats.flips import flip_table
-from corrsteer.stats.intervals import paired_bootstrap_ci, proportion_ci
+from corrsteer.stats.intervals import (
+    detectable_gain,
+    paired_bootstrap_ci,
+    proportion_ci,
+    ser_ci,
+)
 
 SIGNIFICANT = 0.05
 INVALID_WORTH_SAYING = 0.05
@@ -79,6 +84,8 @@ def evaluate(
         "gain": gain,
         "gain_ci": list(paired_bootstrap_ci(right["baseline"], right["steered"], seed)),
         "flips": flips.as_dict(),
+        "ser_ci": ser_ci(flips.fixed, flips.broken, flips.n, seed),
+        "detectable_gain": detectable_gain(flips.n, (flips.fixed + flips.broken) / flips.n),
         "controls": {
             kind: {"gains": gains, "beats_all": gain > max(gains)}
             for kind, gains in controls.items()
@@ -144,11 +151,18 @@ def _gain(metrics: Mapping, base: Mapping, steered: Mapping, flips: Mapping) -> 
     if flips["ser"] is None:
         price = "No answer flipped, so the side effect ratio is undefined."
     else:
+        low, high = metrics["ser_ci"]
         price = (
             f"It fixed {flips['fixed']} answers and broke {flips['broken']}: "
-            f"side effect ratio {flips['ser']:.2f}."
+            f"side effect ratio {flips['ser']:.2f} (95 % interval {low:.2f} to {high:.2f})."
         )
     sentences = [first, price]
+    if flips["mcnemar_p"] >= SIGNIFICANT and metrics["detectable_gain"] is not None:
+        least = _points(metrics["detectable_gain"], signed=False)
+        sentences.append(
+            f"With as many flips on {base['n']} questions, four of five such tests would find a "
+            f"gain of {least} points."
+        )
     if max(base["invalid_rate"], steered["invalid_rate"]) >= INVALID_WORTH_SAYING:
         sentences.append(
             f"Invalid answers: {_percent(base['invalid_rate'])} without and "

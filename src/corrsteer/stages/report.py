@@ -32,6 +32,7 @@ from corrsteer.stages.pages import (
     write_page,
 )
 from corrsteer.stats.flips import STATES, flip_table, state
+from corrsteer.stats.intervals import holm
 
 SETTINGS = ("task", "model", "variant", "layers", "seed", "token_source", "pooling", "coef")
 QUESTION = ("task", "model", "seed", "question")
@@ -141,8 +142,9 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     ``state`` is that of the job's ``status.json``, "missing" for a job without a folder or status,
     "unreadable" for one whose files are incomplete. Accuracies and gains are shares of 1 and absent
     for jobs that are not done. ``chosen`` marks, among jobs that answer the same question (task,
-    model, seed, rows, prompts, scorer), the one of :func:`best_by_validation`. ``overrides`` are
-    those the jobs do not share. Raises :class:`DataError` without any job.
+    model, seed, rows, prompts, scorer), the one of :func:`best_by_validation`. ``p_holm`` is
+    McNemar's p, corrected for the number of done jobs. ``overrides`` are those the jobs do not
+    share. Raises :class:`DataError` without any job.
     """
     numbers = [int(child.name) for child in folder.glob("*") if child.name.isdigit()]
     if not numbers:
@@ -152,12 +154,14 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     shared = set.intersection(*begun) if begun else set()
     for row in rows:
         row["overrides"] = " ".join(o for o in row["overrides"] or [] if o not in shared)
-    table = pd.DataFrame(rows).assign(chosen=False)
+    table = pd.DataFrame(rows).assign(chosen=False, p_holm=float("nan"))
     table = table.astype(dict.fromkeys(("seed", "fixed", "broken"), "Int64"))
     for _, group in table[table["state"] == "done"].groupby(list(QUESTION)):
         best = best_by_validation(group)
         assert best is not None  # a done job has a validation accuracy
         table.loc[best.name, "chosen"] = True
+    done = table["state"] == "done"
+    table.loc[done, "p_holm"] = holm(table.loc[done, "mcnemar_p"].astype(float).tolist())
     return table
 
 
