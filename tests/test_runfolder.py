@@ -63,6 +63,15 @@ def test_a_run_that_is_killed_is_known_to_be(begun, tmp_path):
     assert failed_jobs(tmp_path) == ["job 0 (coef=1) failed: its process was killed: see log.txt"]
 
 
+def test_of_a_run_on_another_machine_nobody_says_that_it_was_killed(begun):
+    folder, process = begun
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert folder.status()["state"] == "killed"
+    (folder.path / ".running").write_text(f"process {process.pid} on elsewhere")
+    assert folder.status()["state"] == "running"
+
+
 def test_a_killed_run_can_be_started_again(begun):
     folder, process = begun
     (folder.path / f".status.json.{process.pid}").write_text("half")

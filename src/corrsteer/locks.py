@@ -49,6 +49,11 @@ def holder(file: Path) -> str:
         return "another process"
 
 
+def held_here(file: Path) -> bool:
+    """Whether a process of this machine has the lock, or had it when it was killed."""
+    return holder(file).endswith(f" on {socket.gethostname()}")
+
+
 @cache
 def _say(text: str) -> None:
     log.warning(text)

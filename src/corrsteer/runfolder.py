@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from corrsteer.locks import lock, unlock
+from corrsteer.locks import held_here, lock, unlock
 
 ALIVE = ".running"  # locked while the run's process lives
 
@@ -19,8 +19,9 @@ class RunFolder:
     """``status.json`` is the truth about a run. Its ``state`` is ``running``, ``done``, ``failed``
     with an ``error``, or ``requeued``: stopped by its cluster, and about to go on.
 
-    A run whose process died says ``running`` for ever; a lock that died with it tells, also from
-    another machine where the file system has locks, and :meth:`status` then says ``killed``.
+    A run whose process died says ``running`` for ever; a lock that died with it tells, and
+    :meth:`status` then says ``killed``. Only on the machine it ran on: whether locks reach across
+    machines nobody can tell, and a cluster's sweep asks the cluster.
     Files are written to a temporary name and renamed, so a reader never sees half of one.
     """
 
@@ -63,7 +64,7 @@ class RunFolder:
 
     def _is_dead(self) -> bool:
         file = self.path / ALIVE
-        if self._alive is not None or not file.exists():
+        if self._alive is not None or not held_here(file):
             return False
         found = FileLock(file, fallback_to_soft=False)
         try:
