@@ -103,6 +103,7 @@ def test_layers_keep_the_form_they_were_typed_in(override):
         ("~coef", ["coef is missing"]),
         ("~collect.pooling", ["collect.pooling"]),
         ("task=null", ["group"]),
+        ("search.trials=64", ["unknown key search.trials", "type search=pareto, too"]),
         ("controls.random_features=4", ["controls.random_features=4", "at least 5"]),
         ("controls.shuffled_layers=-1", ["controls.shuffled_layers=-1", "at least 0"]),
         ("controls.flipped=maybe", ["controls.flipped=maybe", "true or false"]),

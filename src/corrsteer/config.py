@@ -265,7 +265,9 @@ def _unknown_key(where: str, key: str, legal: Iterable[str]) -> str:
     names = sorted(name for name in legal if not name.startswith("_"))
     known = f"the keys of {where} are" if where else "the keys are"
     full = f"{where}.{key}" if where else key
-    return f"unknown key {full}{_nearest(key, names)}; {known}: {', '.join(names)}"
+    # The settings of a search are those of an option that has to be chosen first.
+    more = "; type search=pareto, too" if where == "search" and "trials" not in names else ""
+    return f"unknown key {full}{_nearest(key, names)}; {known}: {', '.join(names)}{more}"
 
 
 def _nearest(wrong: str, legal: Sequence[str]) -> str:
