@@ -155,7 +155,9 @@ class Slurm:
                 raise ConfigError(f"sbatch refused the jobs: {words_of_sbatch}") from None
             raise
         record = json.dumps(ids, indent=2) + "\n"
-        (sweep / "slurm" / "jobs.json").write_text(record, encoding="utf-8")
+        unfinished = sweep / "slurm" / ".jobs.json"
+        unfinished.write_text(record, encoding="utf-8")
+        unfinished.replace(sweep / "slurm" / "jobs.json")
         return ids
 
     def _executor(self, sweep: Path, after: Sequence[str]) -> Any:

@@ -118,7 +118,7 @@ def story(stages):
     fits = stages.sites(examples, [0, 2])
     base = stages.answers(examples, {"baseline": None}, "selection")["baseline"]
     stats = stages.statistics(examples, base, [0, 2], **COLLECT)
-    plan = stages.plans(stats, draws=5)[2]
+    plan = stages.plan(stats)[2]
     test = stages.answers(examples, {"baseline": None, "steered": plan}, "test")
     return fits, stats, test
 
