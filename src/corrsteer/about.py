@@ -34,7 +34,6 @@ def about_job(cfg: DictConfig, job: Job, seen: Observed) -> dict[str, Any]:
         "model": stages.model_spec.name,
         "sae": stages.sae.name,
         "variant": stages.strategy.variant,
-        "coef": cfg.coef,
         "layers": list(job.layers),
         "seed": cfg.seed,
         "token_source": cfg.collect.token_source,

@@ -362,15 +362,10 @@ class Cached:
         answers: pd.DataFrame,
         layers: Sequence[int],
         share: Share,
-        *,
-        token_source: str,
-        pooling: str,
-        shuffles: int,
+        **settings: Any,
     ) -> None:
-        """Statistics of some batches, kept for :meth:`statistics`."""
-        outcomes, keys = self._collect_keys(
-            examples, answers, layers, token_source, pooling, shuffles
-        )
+        """Statistics of some batches, kept for :meth:`statistics`, whose ``settings`` they need."""
+        outcomes, keys = self._collect_keys(examples, answers, layers, **settings)
         missing = [n for n in layers if not self.store.has("collect", keys[n], STATS)]
         parts = self._parts({n: keys[n] for n in missing}, share)
         claims = {n: {**keys[n], "share": str(share)} for n in missing}
