@@ -107,6 +107,25 @@ def test_what_was_chosen_can_be_replayed(llama):
     assert counts == [len(a.tokens) for a in answers]
 
 
+def test_likelihoods_of_tokens_are_those_of_plain_hooks(model, monkeypatch):
+    texts = ["no, not at all", "B", "the other"]
+    written = [f" {text}" for text in texts]
+    answers = model._tokenizer(written, add_special_tokens=False)["input_ids"]
+    pairs = zip(PROMPTS, texts, strict=True)
+    expected = [by_hooks(model, prompt, text, None) * len(text) for prompt, text in pairs]
+    asked = [*PROMPTS, "and?"], [*answers, ()]
+    found = model.likelihood(*asked)
+    assert found == pytest.approx([*expected, 0.0], abs=1e-3)
+    assert found[-1] == 0.0
+    monkeypatch.setattr("corrsteer.models.loaded.LOGITS_BYTES", 1)
+    rows = []
+    handle = model._module.register_forward_hook(lambda m, a, out: rows.append(len(out.logits)))
+    assert model.likelihood(*asked) == pytest.approx(found, abs=1e-3)
+    handle.remove()
+    assert rows == [1, 1, 1]
+    assert model.likelihood(PROMPTS[:1], [[]]) == [0.0]
+
+
 def test_a_plan_that_does_not_fire_is_an_error(llama, monkeypatch):
     def forgetful(*args):
         logs, fired = type(llama)._likelihood(llama, *args)

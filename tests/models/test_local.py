@@ -356,13 +356,20 @@ def test_blocks_that_return_a_tuple_are_read_and_steered_alike(tiny_llama, llama
     )
     plans = [None, plan_of()]
     steered = tupled.generate(PROMPTS, plans, max_new_tokens=6)
-    found = tupled.replay(PROMPTS, [[50, 51]] * len(PROMPTS), [0, 2], "all")
+    replayed = PROMPTS, [[50, 51]] * len(PROMPTS), [0, 2], "all"
+    found = [tupled.replay(*replayed, plan=plan) for plan in plans]
+    moved = tupled.divergence(PROMPTS, plans)
+    directions = np.random.default_rng(0).normal(size=(2, 32)).astype(np.float32)
+    promoted = tupled.promoted(directions, 3)
     handle.remove()
     assert set(outputs) == {tuple}
     monkeypatch.undo()
     assert steered == llama.generate(PROMPTS, plans, max_new_tokens=6)
-    plain = llama.replay(PROMPTS, [[50, 51]] * len(PROMPTS), [0, 2], "all")
-    assert all(torch.equal(found.layers[n], plain.layers[n]) for n in (0, 2))
+    for plan, one in zip(plans, found, strict=True):
+        plain = llama.replay(*replayed, plan=plan)
+        assert all(torch.equal(one.layers[n], plain.layers[n]) for n in (0, 2))
+    assert moved == llama.divergence(PROMPTS, plans)
+    assert promoted == llama.promoted(directions, 3)
 
 
 def test_replay_runs_no_block_above_the_highest_layer(llama):
@@ -373,9 +380,10 @@ def test_replay_runs_no_block_above_the_highest_layer(llama):
         for n, block in enumerate(blocks)
     ]
     llama.replay(PROMPTS[:1], [[50]], [1], "all")
+    llama.replay(PROMPTS[:1], [[50]], [1], "all", plan=plan_of([0, 2]))
     for handle in handles:
         handle.remove()
-    assert ran == [0, 1]
+    assert ran == [0, 1, 0, 1]
 
 
 def test_unknown_source_is_refused(llama):

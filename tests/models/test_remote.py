@@ -6,6 +6,7 @@ import io
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,6 +73,51 @@ def test_the_likeliest_options_are_the_same(pair):
     answers = local.choose(PROMPTS, PLANS, options[: len(PROMPTS)], strategy=Add())
     assert remote.choose(PROMPTS, PLANS, options[: len(PROMPTS)], strategy=Add()) == answers
     assert answers[0] != answers[1]
+
+
+def test_steered_residuals_are_the_same(pair):
+    remote, local = pair
+    plan = plan_of([0, 2], scale=2.0)
+    (answers,) = local.generate(PROMPTS, [plan], max_new_tokens=6)
+    tokens = [a.tokens for a in answers]
+    asked = PROMPTS, tokens, [-1, 0, 1], "all"
+    mine = remote.replay(*asked, plan=plan, strategy=Add())
+    theirs = local.replay(*asked, plan=plan, strategy=Add())
+    unsteered = local.replay(*asked)
+    for n in (-1, 0, 1):
+        torch.testing.assert_close(mine.layers[n], theirs.layers[n], atol=1e-5, rtol=1e-5)
+        assert torch.equal(theirs.layers[n], unsteered.layers[n]) == (n < 0)
+
+
+def test_divergences_and_likelihoods_are_the_same(pair, monkeypatch):
+    remote, local = pair
+    came = []
+    diverged = remote._diverged
+
+    def spy(*args):
+        came.append(diverged(*args))
+        return came[-1]
+
+    monkeypatch.setattr(remote, "_diverged", spy)
+    found = remote.divergence(PROMPTS, PLANS, strategy=Add())
+    for mine, theirs in zip(found, local.divergence(PROMPTS, PLANS), strict=True):
+        assert [d.kl for d in mine] == pytest.approx([d.kl for d in theirs], abs=1e-4)
+        assert [(d.top1_changed, d.positions) for d in mine] == [
+            (d.top1_changed, d.positions) for d in theirs
+        ]
+    # One request per plan with vectors, and two numbers per text in its result.
+    assert [(kl.shape, changed.shape) for kl, changed, _ in came] == [((4,), (4,))] * 2
+    answers = [(50, 51), (), (60,), (70, 71, 72)]
+    expected = local.likelihood(PROMPTS, answers)
+    assert remote.likelihood(PROMPTS, answers) == pytest.approx(expected, abs=1e-4)
+
+
+def test_promoted_tokens_are_the_same(pair):
+    remote, local = pair
+    directions = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
+    found = remote.promoted(directions, 4)
+    assert found == local.promoted(directions, 4)
+    assert {len(tokens) for row in found for tokens in row} == {4}
 
 
 def test_no_weights_are_loaded_here(tiny_llama):

@@ -160,6 +160,109 @@ def test_replay_reads_what_generation_had(family):
             torch.testing.assert_close(residuals[mine], theirs, **tolerance)
 
 
+@torch.no_grad()
+def written_by_hooks(family: Family, prompt: str, vectors):
+    """Tokens that transformers' own ``generate`` writes, with its cache, while hooks add each
+    layer's vector at the newest position; and each step's residuals {layer: [steps, M]}."""
+    steps: dict[int, list] = {n: [] for n in range(3)}
+
+    def hook(layer):
+        def change(module, args, output):
+            hidden = (output[0] if isinstance(output, tuple) else output).clone()
+            if layer in vectors:
+                hidden[:, -1] += torch.from_numpy(vectors[layer])
+            steps[layer].append(hidden[0, -1])
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        return change
+
+    handles = [b.register_forward_hook(hook(i)) for i, b in enumerate(family.blocks)]
+    inputs = family.ours._tokenizer(prompt, return_tensors="pt")
+    ids = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    whole = family.plain.generate(**ids, max_new_tokens=NEW, do_sample=False, pad_token_id=0)
+    for handle in handles:
+        handle.remove()
+    tokens = whole[0, ids["input_ids"].shape[1] :].tolist()
+    return tuple(tokens), {n: torch.stack(rows) for n, rows in steps.items()}
+
+
+@pytest.mark.parametrize("layers", [(1,), (0, 1, 2)], ids=str)
+def test_steered_replay_reads_what_steered_generation_had(family, layers):
+    plan = plan_of(layers, scale=2.0)
+    ours = family.ours
+    (answers,) = ours.generate(PROMPTS, [plan], max_new_tokens=NEW)
+    tokens = [a.tokens for a in answers]
+    found = ours.replay(PROMPTS, tokens, [0, 2], "generated", plan=plan)
+    everywhere = ours.replay(PROMPTS, tokens, [0, 2], "all", plan=plan)
+    unsteered = ours.replay(PROMPTS, tokens, [0, 2], "all")
+    tolerance = {"atol": family.close, "rtol": family.close}
+    for row, prompt in enumerate(PROMPTS):
+        written, steps = written_by_hooks(family, prompt, plan.vectors())
+        assert tokens[row] == written
+        ids = ours._tokenizer(prompt)["input_ids"]
+        start = len(ids) - 1
+        read = [n for n, i in enumerate([ids[-1], *written[:-1]]) if i > 2]
+        mine, all_of_it = found.sample == row, everywhere.sample == row
+        assert found.position[mine].tolist() == [start + n for n in read]
+        position = everywhere.position[all_of_it]
+        before, there = position < start, torch.isin(position, found.position[mine])
+        for layer in (0, 2):
+            residuals = found.layers[layer][mine]
+            torch.testing.assert_close(residuals, steps[layer][read], **tolerance)
+            whole = everywhere.layers[layer][all_of_it]
+            torch.testing.assert_close(whole[there], residuals, **tolerance)
+            plain = unsteered.layers[layer][all_of_it]
+            torch.testing.assert_close(whole[before], plain[before], **tolerance)
+            changed = not torch.allclose(whole[there], plain[there], atol=0.1)
+            assert changed == (layer >= layers[0])
+
+
+@torch.no_grad()
+def logits_by_hooks(family: Family, ids, vectors):
+    """Logits [T, V] of one text while hooks add each layer's vector wherever no special is."""
+    at = torch.tensor(ids) > 2
+
+    def hook(vector):
+        def change(module, args, output):
+            hidden = (output[0] if isinstance(output, tuple) else output).clone()
+            hidden[0, at] += torch.from_numpy(vector)
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        return change
+
+    handles = [family.blocks[n].register_forward_hook(hook(v)) for n, v in vectors.items()]
+    logits = family.plain(torch.tensor([ids]), use_cache=False).logits[0]
+    for handle in handles:
+        handle.remove()
+    return logits[at]
+
+
+def test_divergence_is_the_kl_of_plain_hooks_logits(family):
+    texts = [*PROMPTS, "One</s>two"]
+    plans = [plan_of((1,), scale=0.3), None, plan_of((0, 1, 2), seed=1)]
+    found = family.ours.divergence(texts, plans)
+    for plan, row in zip(plans, found, strict=True):
+        for text, ours in zip(texts, row, strict=True):
+            ids = family.ours._tokenizer(text)["input_ids"]
+            assert ours.positions == sum(i > 2 for i in ids)
+            if plan is None:
+                assert (ours.kl, ours.top1_changed) == (0.0, 0)
+                continue
+            before = logits_by_hooks(family, ids, {})
+            after = logits_by_hooks(family, ids, plan.vectors())
+            kl = torch.nn.functional.kl_div(
+                after.double().log_softmax(-1),
+                before.double().log_softmax(-1),
+                log_target=True,
+                reduction="sum",
+            )
+            assert ours.kl == pytest.approx(float(kl), rel=10 * family.close, abs=1e-4)
+            changed = before.argmax(-1) != after.argmax(-1)
+            assert ours.top1_changed == int(changed.sum())
+    weak, _, strong = found
+    assert sum(d.top1_changed for d in weak) < sum(d.top1_changed for d in strong)
+
+
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_steering_a_layer_adds_the_vector_there_and_nowhere_before(family, layer):
     plan = plan_of([layer], scale=0.5)

@@ -92,6 +92,33 @@ def test_the_likeliest_options(server, spec, request):
     assert answers[0] != answers[1]
 
 
+@pytest.mark.parametrize("server", ["ndif", "ndif_sandboxed"])
+def test_the_same_plan_has_the_same_side_effects(server, spec, request, caplog):
+    caplog.set_level("INFO")
+    remote = load(request.getfixturevalue(server), spec)
+    local = Local("cpu").load(spec)
+    plans = [None, plan_of([0, 1, 2], scale=2.0)]
+    (answers,) = local.generate(PROMPTS, plans[1:], max_new_tokens=6)
+    tokens = [a.tokens for a in answers]
+    asked = PROMPTS, tokens, [0, 2], "all"
+    mine, theirs = (m.replay(*asked, plan=plans[1], strategy=Add()) for m in (remote, local))
+    unsteered = local.replay(*asked)
+    for n, x in mine.layers.items():
+        torch.testing.assert_close(x, theirs.layers[n], atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(x, unsteered.layers[n], atol=0.1)
+    found, expected = (m.divergence(PROMPTS, plans, strategy=Add()) for m in (remote, local))
+    assert found[0] == expected[0]
+    for one, other in zip(found[1], expected[1], strict=True):
+        assert one.kl == pytest.approx(other.kl, abs=1e-4)
+        assert (one.top1_changed, one.positions) == (other.top1_changed, other.positions)
+    megabytes = float(caplog.text.split("divergences of 4 samples: ")[1].split(" MB")[0])
+    assert megabytes < 1e-3  # one text's logits would be 0.05
+    likelihoods = [m.likelihood(PROMPTS, [*tokens[:3], ()]) for m in (remote, local)]
+    assert likelihoods[0] == pytest.approx(likelihoods[1], abs=1e-4)
+    directions = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
+    assert remote.promoted(directions, 4) == local.promoted(directions, 4)
+
+
 # -- a run ---------------------------------------------------------------------------------
 
 

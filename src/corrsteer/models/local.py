@@ -14,11 +14,9 @@ of None takes transformers' own ``generate`` with no tracing. torch and nnsight 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from corrsteer.errors import ConfigError, ModelError
 from corrsteer.models.loaded import (
@@ -26,7 +24,6 @@ from corrsteer.models.loaded import (
     LoadedModel,
     check_settings,
     chosen_device,
-    final_norm,
 )
 from corrsteer.models.spec import Model
 
@@ -130,23 +127,8 @@ class LocalModel(LoadedModel):
     def device(self) -> torch.device:
         return next(self._module.parameters()).device
 
-    def promoted(self, directions: np.ndarray, top: int) -> list[tuple[list[str], list[str]]]:
-        import torch
-
-        norm, unembed = final_norm(self._module), self._module.get_output_embeddings()
-        home = unembed.weight
-        found = []
-        with torch.no_grad():
-            zero = torch.zeros(1, home.shape[1], dtype=home.dtype, device=home.device)
-            for direction in directions:
-                # Of residual size, so that a norm's epsilon does not count.
-                x = torch.from_numpy(direction / np.abs(direction).max() * 100).to(zero)[None]
-                change = unembed(norm(x)) - unembed(norm(zero))
-                order = change[0].float().argsort(stable=True)
-                ends = order[-top:].flip(0), order[:top]
-                up, down = (self.token_texts(ids.tolist()) for ids in ends)
-                found.append((up, down))
-        return found
+    def _sent(self, samples: int, what: str) -> AbstractContextManager[dict[str, Any]]:
+        return nullcontext({})
 
     def _answers(
         self,
@@ -189,45 +171,6 @@ class LocalModel(LoadedModel):
         dtype = self._module.dtype
         at_home = {n: vector.to(self._homes[n], dtype) for n, vector in vectors.items()}
         return self._steered(inputs, at_home, apply, options)
-
-    def _likelihoods(
-        self,
-        inputs: dict[str, torch.Tensor],
-        targets: torch.Tensor,
-        plans: Sequence[dict[int, torch.Tensor]],
-        apply: Apply,
-    ) -> Iterator[tuple[torch.Tensor, int]]:
-        dtype = self._module.dtype
-        for plan in plans:
-            at_home = {n: vector.to(self._homes[n], dtype) for n, vector in plan.items()}
-            yield self._likelihood(inputs, targets, at_home, apply, {})
-
-    def _read(
-        self, inputs: dict[str, torch.Tensor], counted: torch.Tensor, layers: Sequence[int]
-    ) -> dict[int, torch.Tensor]:
-        import nnsight
-        import torch
-
-        blocks = [(layer, self._blocks[layer]) for layer in layers if layer >= 0]
-        first = self._blocks[0] if -1 in layers else None
-        with torch.no_grad(), self._wrapped.trace(inputs, use_cache=False) as tracer:
-            found = nnsight.save({})
-            if first is not None:
-                found[-1] = _at(first.input, counted)
-            for layer, block in blocks:
-                found[layer] = _at(_hidden(block.output), counted)
-            tracer.stop()
-        return found
-
-
-def _hidden(output: Any) -> torch.Tensor:
-    """A block's residual stream [B, T, M]: some architectures return it in a tuple."""
-    return output[0] if isinstance(output, tuple) else output
-
-
-def _at(hidden: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """[N, M] float32 where ``counted`` is set, on the device of ``counted``."""
-    return hidden[counted.to(hidden.device)].float().to(counted.device)
 
 
 @contextmanager

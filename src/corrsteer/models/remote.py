@@ -1,9 +1,10 @@
 """A model on an NDIF server, read and steered through nnsight.
 
 The weights stay on the server; here are only the config and the tokenizer. A request carries
-token ids and steering vectors and brings back token ids, or the residuals at the token source.
-Every answer of a batch under one plan is one request, so a batch costs one prompt pass per plan:
-there is no shared prompt cache, and a large ``batch_size`` is what makes it fast.
+token ids and steering vectors and brings back token ids, the residuals at the token source, or a
+number or two per text. Every answer of a batch under one plan is one request, so a batch costs one
+prompt pass per plan: there is no shared prompt cache, and a large ``batch_size`` is what makes it
+fast.
 
 The key comes from NDIF_API_KEY or from nnsight's own config file, never from a setting, so it
 cannot get into a run's record. What the server sends is read without unpickling code.
@@ -132,6 +133,12 @@ class RemoteModel(LoadedModel):
     def device(self) -> torch.device:
         return self._device
 
+    @property
+    def _entry(self) -> torch.device:
+        import torch
+
+        return torch.device("cpu")  # where requests are written
+
     def _answers(
         self,
         inputs: dict[str, torch.Tensor],
@@ -139,17 +146,15 @@ class RemoteModel(LoadedModel):
         apply: Apply,
         options: dict[str, Any],
     ) -> Iterator[tuple[torch.Tensor, Sequence[int]]]:
-        inputs = {name: value.cpu() for name, value in inputs.items()}
         options = {**_GREEDY, "pad_token_id": self._pad, **options}
         if self._eos:
             options["eos_token_id"] = self._eos
         for vectors in plans:
             with self._sent(inputs["input_ids"].shape[0], "answers") as request:
-                here = {**options, "backend": request}
                 if vectors:
-                    answers = self._steered(inputs, vectors, apply, here)
+                    answers = self._steered(inputs, vectors, apply, {**options, **request})
                 else:
-                    answers = self._unsteered(inputs, here)
+                    answers = self._unsteered(inputs, {**options, **request})
             yield answers
 
     def _unsteered(
@@ -164,52 +169,15 @@ class RemoteModel(LoadedModel):
                 tokens = nnsight.save(tracer.result[:, start:])
         return tokens, []
 
-    def _likelihoods(
-        self,
-        inputs: dict[str, torch.Tensor],
-        targets: torch.Tensor,
-        plans: Sequence[dict[int, torch.Tensor]],
-        apply: Apply,
-    ) -> Iterator[tuple[torch.Tensor, int]]:
-        inputs = {name: value.cpu() for name, value in inputs.items()}
-        for plan in plans:
-            with self._sent(targets.shape[0], "likelihoods") as request:
-                here = {"backend": request}
-                scored = self._likelihood(inputs, targets.cpu(), plan, apply, here)
-            yield scored
-
-    def _read(
-        self, inputs: dict[str, torch.Tensor], counted: torch.Tensor, layers: Sequence[int]
-    ) -> dict[int, torch.Tensor]:
-        import nnsight
-        import torch
-
-        inputs = {name: value.cpu() for name, value in inputs.items()}
-        where = counted.cpu()
-        blocks = [(layer, self._blocks[layer]) for layer in layers if layer >= 0]
-        first = self._blocks[0] if -1 in layers else None
-        with self._sent(where.shape[0], "residuals") as request, torch.no_grad():  # noqa: SIM117
-            with self._wrapped.trace(inputs, use_cache=False, backend=request) as tracer:
-                found = nnsight.save({})
-                if first is not None:
-                    hidden = first.input
-                    found[-1] = hidden[where.to(hidden.device)]
-                for layer, block in blocks:
-                    output = block.output
-                    hidden = output[0] if isinstance(output, tuple) else output
-                    found[layer] = hidden[where.to(hidden.device)]
-                tracer.stop()
-        return {layer: x.to(self._device, torch.float32) for layer, x in found.items()}
-
     @contextmanager
-    def _sent(self, samples: int, what: str) -> Iterator[Any]:
+    def _sent(self, samples: int, what: str) -> Iterator[dict[str, Any]]:
         """One request, with its failures in plain words and, the first time, its size logged."""
         from corrsteer.models.request import FAILURES, Request, explain
 
         server = self._server
         request = Request(self._wrapped, server.host, server.key, server.timeout_s)
         try:
-            yield request
+            yield {"backend": request}
         except FAILURES as error:
             text = explain(error, server.host, self._model.path, server.timeout_s)
             # Some servers repeat a key that they refuse.

@@ -73,17 +73,22 @@ class Text:
 
     def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Token ids per prompt. A chat template writes its own BOS."""
-        if not prompts:
+        chat = self._model.chat_template
+        return self._ids(self._render(prompts), "prompts", add_special_tokens=not chat)
+
+    def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids per text, BOS in front where the tokenizer has one, no chat template."""
+        return self._ids(texts, "texts", add_special_tokens=True)
+
+    def _ids(self, texts: Sequence[str], what: str, **settings: Any) -> list[list[int]]:
+        if not texts:
             return []
-        rows = self._tokenizer(
-            self._render(prompts),
-            add_special_tokens=not self._model.chat_template,
-            verbose=False,  # of long texts: _check_room has better words for them
-        )["input_ids"]
+        # Not verbose about long texts: _check_room has better words for them.
+        rows = self._tokenizer(list(texts), verbose=False, **settings)["input_ids"]
         empty = sum(not row for row in rows)
         if empty:
             raise DataError(
-                f"{empty} of {len(rows)} prompts have no tokens: remove or fill the empty prompts."
+                f"{empty} of {len(rows)} {what} have no tokens: remove or fill the empty {what}."
             )
         return rows
 
@@ -93,7 +98,11 @@ class Text:
         self._check_room(rows, max_new_tokens, [len(prompt) for prompt in prompts])
 
     def _check_room(
-        self, rows: list[list[int]], new_tokens: int, characters: Sequence[int] = ()
+        self,
+        rows: list[list[int]],
+        new_tokens: int,
+        characters: Sequence[int] = (),
+        what: str = "prompts",
     ) -> None:
         room = self._max_positions - new_tokens
         limit = min(self._model.max_prompt_tokens, room)
@@ -101,17 +110,19 @@ class Text:
         if not long:
             return
         message = (
-            f"{len(long)} of {len(rows)} prompts have more than {limit} tokens (the longest"
+            f"{len(long)} of {len(rows)} {what} have more than {limit} tokens (the longest"
             f" {max(len(rows[n]) for n in long)})"
         )
         if characters:
             short = min(characters[n] for n in long) - 1
             message += f": leave them out with task.max_chars={short}"
+        else:
+            message += f": shorten the {what}"
         if limit < room:
             raise DataError(f"{message}, or raise model.max_prompt_tokens (at most {room} here).")
+        kept = f" ({new_tokens} of them are kept for the answer)" if new_tokens else ""
         raise DataError(
-            f"{message}, or choose a model with more than {self._max_positions} positions"
-            f" ({new_tokens} of them are kept for the answer)."
+            f"{message}, or choose a model with more than {self._max_positions} positions{kept}."
         )
 
     def _token_text(self, token: int) -> str:
