@@ -67,7 +67,7 @@ def main() -> None:
     def gather() -> None:
         collect(
             model, saes, prompts, tokens, outcomes,
-            token_source="generated", pooling="max", n_shuffles=100, seed=0,
+            token_source="generated", pooling="max", n_shuffles=100, n_resamples=50, seed=0,
         )  # fmt: skip
 
     cases = {

@@ -2,7 +2,7 @@
 
 Arrays are NumPy, never torch: a run that only reads its cache and writes its report must not
 pay for importing torch. Axis legend: ``D`` features of one SAE, ``M`` width of the residual
-stream, ``P`` shuffled outcomes.
+stream, ``P`` shuffled outcomes, ``R`` bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -16,8 +16,20 @@ RIGHT = 0.5
 """An answer counts as right from this score on (scores lie in [0, 1])."""
 
 
+R_BINS = 10_000
+"""Correlations from 0 to 1 are counted in bins of this fineness; the last bin holds 1 alone."""
+
+
+def r_bin(r: np.ndarray) -> np.ndarray:
+    """The bin of each correlation >= 0; rounding does not part equal ones (1e-10)."""
+    return np.floor(r * R_BINS + 1e-6).astype(np.int64)
+
+
 LETTERS = "ABCDEFGHIJ"
 """How options are named, in prompts, answers and scores alike."""
+
+CLASSES = ("structural", "semantic", "unclear")
+"""What kind of thing a feature reacts to (:mod:`corrsteer.stages.classify`)."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,19 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Divergence:
+    """How far a plan moves the next-token distributions of one text.
+
+    ``kl``: sum over ``positions`` positions of KL(unsteered || steered), in nats.
+    ``top1_changed``: at how many of them another token became the likeliest.
+    """
+
+    kl: float
+    top1_changed: int
+    positions: int
+
+
+@dataclass(frozen=True)
 class LayerStats:
     """Statistics of every feature of one layer's SAE over the selection split.
 
@@ -120,9 +145,14 @@ class LayerStats:
     """[P] the largest correlation of any feature of the layer with each shuffled outcome."""
     shuffled_best: np.ndarray
     """[P] the feature that has it."""
-    shuffled_mean: np.ndarray
-    """[P] that feature's mean activation over the samples which the shuffle calls right: what
-    would be its coefficient."""
+    shuffled_counts: np.ndarray
+    """[R_BINS + 1] int64: how many positive correlations of any feature with any shuffled outcome
+    lie in each bin (:func:`r_bin`)."""
+    resampled_best: np.ndarray
+    """[R, K] int64: the K features that correlate best with the outcome in each bootstrap resample
+    of the samples, best first, equal ones by lower number."""
+    resampled_r: np.ndarray
+    """[R, K] their correlations; 0 in a resample whose outcomes do not vary."""
 
     def ceiling(self, level: float = 0.95) -> float:
         """The r that the best feature of this layer reaches by chance in 5 % of shuffles.
@@ -175,6 +205,11 @@ class RankedFeature:
     q: float
     """Largest false discovery rate at which the feature still counts as found, among all
     features of all layers."""
+    stability: float
+    """Share of bootstrap resamples of the selection split in which the feature is the best eligible
+    one of its layer."""
+    kind: str = ""
+    """One of ``CLASSES``; empty where nobody looked."""
 
     @property
     def is_noise(self) -> bool:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as sps
 
-from corrsteer.stats.moments import FeatureMoments, shuffles
+from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
 
-P = 3
+P, R = 3, 4
 
 
 def column(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -34,33 +34,34 @@ KINDS = ("dead", "constant", "sparse", "offset", "gamma")
 
 @st.composite
 def samples(draw):
-    """(z [N, D], y [N], shuffled [N, P]) with outcomes that vary."""
+    """(z [N, D], y [N], shuffled [N, P], drawn [N, R]) with outcomes that vary."""
     n = draw(st.integers(3, 80))
     kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=6))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     z = np.column_stack([column(kind, n, rng) for kind in kinds])
     y = rng.random(n) if draw(st.booleans()) else (rng.random(n) < rng.random()).astype(float)
     y[:2] = 0, 1
-    return z.astype(draw(st.sampled_from([np.float32, np.float64]))), y, shuffles(y, P, seed=1)
+    z = z.astype(draw(st.sampled_from([np.float32, np.float64])))
+    return z, y, shuffles(y, P, seed=1), resamples(n, R, seed=1)
 
 
-def one_pass(z, y, y_shuffled):
-    moments = FeatureMoments(z.shape[1], P)
-    moments.update(z, y, y_shuffled)
+def one_pass(z, y, y_shuffled, drawn):
+    moments = FeatureMoments(z.shape[1], P, R)
+    moments.update(z, y, y_shuffled, drawn=drawn)
     return moments
 
 
-def batched(z, y, y_shuffled, cuts):
-    moments = FeatureMoments(z.shape[1], P)
+def batched(z, y, y_shuffled, drawn, cuts):
+    moments = FeatureMoments(z.shape[1], P, R)
     for rows in np.split(np.arange(len(y)), sorted(c % len(y) for c in cuts)):
-        moments.update(z[rows], y[rows], y_shuffled[rows])  # some are empty
+        moments.update(z[rows], y[rows], y_shuffled[rows], drawn=drawn[rows])  # some are empty
     return moments
 
 
 def assert_same(a, b, scale, tolerance=1e-9):
     assert (a.layer, a.n, a.n_right) == (b.layer, b.n, b.n_right)
     for f in fields(a)[3:]:
-        if f.name in ("shuffled_best", "shuffled_mean"):
+        if f.name in ("shuffled_best", "resampled_best", "shuffled_counts"):
             continue  # which of two equal features is the best, rounding decides
         unit = scale if f.name.startswith("mean") else 1.0
         error = np.abs(getattr(a, f.name) - getattr(b, f.name)) / unit
@@ -77,7 +78,7 @@ CUTS = st.lists(st.integers(0, 10_000), max_size=8)
 @settings(max_examples=100, deadline=None)
 @given(samples(), CUTS)
 def test_scipy(data, cuts):
-    z, y, y_shuffled = data
+    z, y, y_shuffled, drawn = data
     s = batched(*data, cuts).finish(0)
     exact = z.astype(np.float64)
 
@@ -90,6 +91,12 @@ def test_scipy(data, cuts):
         for k in range(P):
             want = max(r(x, y_shuffled[:, k]) for x in exact.T)
             np.testing.assert_allclose(s.max_shuffled_r[k], want, atol=1e-10, rtol=0)
+        for k in range(R):
+            rows = np.repeat(np.arange(len(y)), drawn[:, k])
+            ordered = sorted(
+                (r(x[rows], y[rows]) if np.ptp(y[rows]) else 0.0 for x in exact.T), reverse=True
+            )
+            np.testing.assert_allclose(s.resampled_r[k], ordered, atol=1e-10, rtol=0)
     assert (s.r[np.ptp(exact, axis=0) == 0] == 0).all()
 
 
@@ -113,13 +120,14 @@ def test_merged_shards(data, n_shards, cuts, random):
     for i in range(n_shards):
         rows = np.flatnonzero(shard == i)
         mine = [array[rows] for array in data]
-        parts.append(batched(*mine, cuts) if len(rows) else FeatureMoments(data[0].shape[1], P))
+        parts.append(batched(*mine, cuts) if len(rows) else FeatureMoments(data[0].shape[1], P, R))
     while len(parts) > 1:
         a = parts.pop(random.randrange(len(parts)))
         b = parts.pop(random.randrange(len(parts)))
         parts.append(a.merge(b))
     if held_back:
-        parts[0].update(*(array[-held_back:] for array in data))
+        z, y, y_shuffled, drawn = (array[-held_back:] for array in data)
+        parts[0].update(z, y, y_shuffled, drawn=drawn)
     assert_same(parts[0].finish(0), one_pass(*data).finish(0), scale_of(data[0]))
 
 
@@ -127,11 +135,8 @@ def test_merged_shards(data, n_shards, cuts, random):
 @given(samples(), st.integers(1, 5))
 def test_one_sample_per_shard(data, batch):
     """The extreme of Chan's update: every shard has zero variance of its own."""
-    z, y, y_shuffled = data
-    parts = [
-        one_pass(z[i : i + batch], y[i : i + batch], y_shuffled[i : i + batch])
-        for i in range(0, len(y), batch)
-    ]
+    z, y = data[:2]
+    parts = [one_pass(*(array[i : i + batch] for array in data)) for i in range(0, len(y), batch)]
     merged = functools.reduce(FeatureMoments.merge, parts)
     assert_same(merged.finish(0), one_pass(*data).finish(0), scale_of(z))
 
@@ -150,9 +155,9 @@ def test_invariants(data):
 @settings(max_examples=60, deadline=None)
 @given(samples(), st.integers(-8, 8))
 def test_scaling_activations_changes_no_correlation(data, exponent):
-    z, y, y_shuffled = data
-    a = one_pass(z, y, y_shuffled).finish(0)
-    b = one_pass(z.astype(np.float64) * 2.0**exponent, y, y_shuffled).finish(0)
+    z, *others = data
+    a = one_pass(z, *others).finish(0)
+    b = one_pass(z.astype(np.float64) * 2.0**exponent, *others).finish(0)
     np.testing.assert_array_equal(a.r != 0, b.r != 0)
     np.testing.assert_allclose(a.r, b.r, atol=1e-9)
     np.testing.assert_allclose(a.mean_right * 2.0**exponent, b.mean_right, rtol=1e-9, atol=1e-12)

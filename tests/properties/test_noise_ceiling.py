@@ -16,7 +16,7 @@ def stats_of(seed: int, effect: float):
     y = (rng.random(N) < 0.6).astype(float)
     z = np.maximum(rng.normal(size=(N, WIDTH)) - 0.7, 0)
     z[:, 0] += effect * y
-    moments = FeatureMoments(WIDTH, SHUFFLES)
+    moments = FeatureMoments(WIDTH, SHUFFLES, 0)
     moments.update(z, y, shuffles(y, SHUFFLES, seed))
     return moments.finish(0)
 

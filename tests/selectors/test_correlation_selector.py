@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from scipy import stats as sps
+from statsmodels.stats.multitest import multipletests
 
 from corrsteer.errors import ConfigError
-from corrsteer.records import LayerStats
+from corrsteer.records import R_BINS, LayerStats, r_bin
 from corrsteer.selectors.correlation import Correlation, q_values
 
 
-def layer_stats(layer, r, active_right=None, n_right=10):
+def layer_stats(layer, r, active_right=None, n_right=10, resampled=(((0, 0.0),),)):
     """Distinct values in every other field, so that a mix-up shows."""
     r = np.array(r, dtype=float)
     active_right = np.full(len(r), n_right) if active_right is None else np.array(active_right)
@@ -31,7 +33,9 @@ def layer_stats(layer, r, active_right=None, n_right=10):
         freq_wrong=0.3 + index / 100,
         max_shuffled_r=np.linspace(0, 1, 101) + layer,
         shuffled_best=np.zeros(101, dtype=int),
-        shuffled_mean=np.zeros(101),
+        shuffled_counts=np.zeros(R_BINS + 1, dtype=int),
+        resampled_best=np.array([[f for f, _ in row] for row in resampled]),
+        resampled_r=np.array([[value for _, value in row] for row in resampled]),
     )
 
 
@@ -87,25 +91,37 @@ def test_features_below_the_ceiling_can_be_left_out():
     assert not any(f.is_noise for f in kept)
 
 
-def test_q_agrees_with_the_textbook():
-    """Benjamini and Hochberg's steps by hand, over the features of both layers that vary."""
+def test_q_agrees_with_statsmodels():
+    """Over the features of both layers that vary; p by counting the shuffled ones one by one."""
     rng = np.random.default_rng(0)
-    stats = [layer_stats(n, rng.normal(0, 0.25, size=40).clip(-1, 1)) for n in (0, 3)]
-    stats[0].r[:10] = 0
+    stats, shuffled = [], []
+    for layer in (0, 3):
+        r, noise = rng.normal(0, 0.25, size=40).clip(-1, 1), rng.normal(0, 0.12, size=(101, 40))
+        if layer == 0:
+            r[:10] = noise[:, :10] = 0
+        shuffled.append(noise[:, r != 0])
+        counts = np.bincount(r_bin(noise[noise > 0]), minlength=R_BINS + 1)
+        stats.append(replace(layer_stats(layer, r), shuffled_counts=counts))
+    shuffled = np.concatenate(shuffled, axis=1)
     tested = [(s.layer, f) for s in stats for f in range(40) if s.r[f] != 0]
     r = np.array([next(s for s in stats if s.layer == n).r[f] for n, f in tested])
-    p = sps.t.sf(r * np.sqrt(23 / (1 - r**2)), 23)
-    order = np.argsort(p)
-    q = np.empty(70)
-    smallest = 1.0
-    for rank in range(70, 0, -1):
-        smallest = min(smallest, p[order[rank - 1]] * 70 / rank)
-        q[order[rank - 1]] = smallest
+    p = [(1 + (shuffled >= x).sum()) / (1 + shuffled.size) if x > 0 else 1 for x in r]
+    q = multipletests(p, method="fdr_bh")[1]
+    assert len(tested) == 70 and min(q) < 0.05 < max(q)
     found = q_values(stats)
-    np.testing.assert_allclose([found[n][f] for n, f in tested], q, rtol=1e-12)
+    np.testing.assert_allclose([found[n][f] for n, f in tested], q, rtol=1e-2)
     assert (found[0][:10] == 1).all()
     best = Correlation().rank(stats)[0]
     assert best.q == found[0][best.feature]
+
+
+def test_q_is_the_expected_number_of_false_ones_among_those_found():
+    """100 shuffles of 4 features give 20 correlations of 0.5: 0.2 a shuffle, for 3 that are found
+    above 0.4; both counts have the observation itself added."""
+    counts = np.bincount(r_bin(np.full(20, 0.5)), minlength=R_BINS + 1)
+    s = replace(layer_stats(0, [0.6, 0.5, 0.4, -0.9]), shuffled_counts=counts)
+    s = replace(s, max_shuffled_r=np.full(100, 0.5))
+    assert q_values([s])[0] == pytest.approx([4 / 401, 28 / 401, 28 / 401, 1])
 
 
 def test_q_of_features_that_never_vary_is_one():
@@ -123,6 +139,34 @@ def test_agrees_with_a_plain_sort():
     assert [f.rank for f in got] == list(range(1, 51))
 
 
+def test_stability_is_the_share_of_resamples_that_a_feature_wins():
+    """Feature 0 is active on one right answer and 4 correlates negatively over all samples. In the
+    fifth resample no eligible feature is kept, in the sixth none correlates."""
+    rows = [
+        [(1, 0.9), (2, 0.8), (3, 0.1)],
+        [(0, 0.9), (2, 0.8), (1, 0.7)],
+        [(0, 0.9), (4, 0.8), (1, 0.7)],
+        [(2, 0.5), (1, 0.5), (0, 0.5)],
+        [(0, 0.9), (4, 0.8), (0, 0.7)],
+        [(1, 0.0), (2, 0.0), (3, 0.0)],
+        [(4, 0.6), (1, 0.5), (2, -0.1)],
+        [(4, 0.6), (1, -0.2), (2, -0.3)],
+    ]
+    r = [0.5, 0.3, 0.2, 0.1, -0.4]
+    s = layer_stats(0, r, active_right=[1, 5, 5, 5, 5], resampled=rows)
+    found = {f.feature: f.stability for f in Correlation().rank([s])}
+    assert found == {1: 3 / 8, 2: 2 / 8, 3: 0}
+    assert {type(share) for share in found.values()} == {float}
+    (only,) = Correlation(reject_noise=True, ceiling_level=0.25).rank([s])
+    assert (only.feature, only.stability) == (1, 3 / 8)
+
+
+def test_without_resamples_nothing_is_stable():
+    s = replace(layer_stats(0, [0.5]), resampled_best=np.zeros((0, 1), int))
+    (found,) = Correlation().rank([replace(s, resampled_r=np.zeros((0, 1)))])
+    assert found.stability == 0
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -134,6 +178,8 @@ def test_agrees_with_a_plain_sort():
         {"ceiling_level": 0.0},
         {"ceiling_level": 1.0},
         {"ceiling_level": "high"},
+        {"classes": "semantic"},
+        {"classes": 3},
     ],
 )
 def test_refuses_in_one_line(setting):

@@ -15,12 +15,15 @@ def layer_stats(layer, freq):
     freq = np.array(freq, dtype=float)
     zero = np.zeros(len(freq))
     return LayerStats(
-        layer, 10, 5, *[zero] * 6, freq, zero, zero, np.zeros(1), np.zeros(1, int), np.zeros(1)
+        *(layer, 10, 5, *[zero] * 6, freq, zero, zero, np.zeros(1), np.zeros(1, int)),
+        *(np.zeros(1, int), np.zeros((1, 8), int), np.zeros((1, 8))),
     )
 
 
 def chosen(layer, feature):
-    return RankedFeature(layer, 1, feature, 0.5, 0.3, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0, 0.0, 0.5, 0.01)
+    return RankedFeature(
+        layer, 1, feature, 0.5, 0.3, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0, 0.0, 0.5, 0.01, 1.0
+    )
 
 
 FREQ = [0.5, 0.0, 0.1, 0.9, 0.0, 0.01, 0.2, 0.3]  # features 1 and 4 are dead

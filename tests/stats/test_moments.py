@@ -11,16 +11,18 @@ import pytest
 from scipy import stats as sps
 
 from corrsteer.errors import DegenerateOutcomesError, ModelError
-from corrsteer.stats.moments import FeatureMoments, pearson, shuffles
+from corrsteer.records import R_BINS, r_bin
+from corrsteer.stats.moments import FeatureMoments, pearson, resamples, shuffles
 
 SEED = 3
 
 
-def stream(z, y, y_shuffled, batch):
-    moments = FeatureMoments(z.shape[1], y_shuffled.shape[1])
+def stream(z, y, y_shuffled, batch, drawn=None):
+    drawn = np.zeros((len(y), 0)) if drawn is None else drawn
+    moments = FeatureMoments(z.shape[1], y_shuffled.shape[1], drawn.shape[1])
     for i in range(0, len(y), batch):
         rows = slice(i, i + batch)
-        moments.update(z[rows], y[rows], y_shuffled[rows])
+        moments.update(z[rows], y[rows], y_shuffled[rows], drawn=drawn[rows])
     return moments
 
 
@@ -70,6 +72,76 @@ def test_agrees_with_scipy(dtype, fractional):
         np.testing.assert_allclose(freq, (exact[rows] > 0).mean(axis=0), rtol=1e-15)
 
 
+def literally(z, y, drawn):
+    """[R, D] correlations of rows that are written out as often as they were drawn."""
+    found = []
+    for times in drawn.T:
+        rows = np.repeat(np.arange(len(y)), times)
+        with np.errstate(invalid="ignore"):
+            r = [np.corrcoef(column[rows], y[rows])[0, 1] for column in z.T]
+        found.append(np.where([np.ptp(column[rows]) > 0 for column in z.T], r, 0.0))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("fractional", [False, True])
+@pytest.mark.parametrize("cuts", [[120], [1, 40, 73, 120]])
+def test_resamples_agree_with_rows_that_are_drawn_literally(fractional, cuts):
+    """With a feature that is active once: where it is not drawn, it does not vary."""
+    rng = np.random.default_rng(SEED)
+    n, width, count = 120, 30, 12
+    z = sparse_activations(n, width, rng).astype(np.float32)
+    z[:, 7] = 0
+    z[5, 7] = 3.7
+    z[:, 8] = 0.3
+    z[:, 9] += 1e4
+    y = rng.random(n) if fractional else (rng.random(n) < 0.6).astype(float)
+    drawn = resamples(n, count, seed=1)
+    parts = []
+    for rows in np.split(np.arange(n), cuts[:-1]):
+        parts.append(stream(z[rows], y[rows], y[rows, None], batch=32, drawn=drawn[rows]))
+    s = functools.reduce(FeatureMoments.merge, parts).finish(0)
+    want = literally(z.astype(np.float64), y, drawn)
+    assert (want[:, 7] == 0).any() and (want[:, 7] != 0).any() and (want[:, 8] == 0).all()
+    assert s.resampled_best.shape == s.resampled_r.shape == (count, 20)
+    assert s.resampled_best.dtype == np.int64
+    np.testing.assert_array_equal(
+        s.resampled_best, np.argsort(-want.round(9), axis=1, kind="stable")[:, :20]
+    )
+    found = np.take_along_axis(want, s.resampled_best, axis=1)
+    np.testing.assert_allclose(s.resampled_r, found, atol=1e-10, rtol=0)
+
+
+def test_fewer_features_than_are_kept_of_a_resample():
+    rng = np.random.default_rng(SEED)
+    z, y = rng.random((50, 3)), rng.random(50)
+    drawn = resamples(50, 4, seed=1)
+    s = stream(z, y, y[:, None], batch=8, drawn=drawn).finish(0)
+    assert s.resampled_best.shape == (4, 3)
+    np.testing.assert_allclose(
+        s.resampled_r, -np.sort(-literally(z, y, drawn), axis=1), atol=1e-12, rtol=0
+    )
+
+
+def test_a_resample_without_variation_of_outcomes_correlates_with_nothing():
+    """The third has none of the wrong answers, the fourth nothing at all."""
+    rng = np.random.default_rng(SEED)
+    z, y = rng.random((9, 4)), np.array([0.3, 0, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7])
+    drawn = np.ones((9, 4), dtype=np.int64)
+    drawn[:2, 2] = 0
+    drawn[:, 3] = 0
+    for batch in (1, 2, 9):
+        s = stream(z, y, y[:, None], batch=batch, drawn=drawn).finish(0)
+        np.testing.assert_allclose(s.resampled_r[0], -np.sort(-s.r), atol=1e-12)
+        assert (s.resampled_r[2:] == 0).all()
+        assert (s.resampled_best[2:] == np.arange(4)).all()
+
+
+def test_without_resamples_there_are_none():
+    rng = np.random.default_rng(SEED)
+    z, y = rng.random((20, 3)), rng.random(20)
+    assert stream(z, y, y[:, None], batch=8).finish(0).resampled_best.shape == (0, 3)
+
+
 @pytest.mark.parametrize("cuts", [[300], [1, 40, 173, 300]])
 def test_lengths_and_shuffled_choices_agree_with_the_textbook(cuts):
     rng = np.random.default_rng(SEED)
@@ -81,7 +153,7 @@ def test_lengths_and_shuffled_choices_agree_with_the_textbook(cuts):
     y_shuffled = shuffles(y, p, seed=1)
     parts = []
     for rows in np.split(np.arange(n), cuts[:-1]):
-        parts.append(FeatureMoments(width, p))
+        parts.append(FeatureMoments(width, p, 0))
         parts[-1].update(z[rows], y[rows], y_shuffled[rows], lengths[rows])
     s = functools.reduce(FeatureMoments.merge, parts).finish(0)
     want = [sps.pearsonr(column, lengths).statistic for column in z.T]
@@ -98,7 +170,26 @@ def test_lengths_and_shuffled_choices_agree_with_the_textbook(cuts):
         r = [sps.pearsonr(column, y_shuffled[:, k]).statistic for column in z.T]
         best = int(np.argmax(r))
         assert s.shuffled_best[k] == best
-        assert s.shuffled_mean[k] == pytest.approx(z[y_shuffled[:, k] == 1, best].mean())
+    r = [sps.pearsonr(column, y_shuffled[:, k]).statistic for column in z.T for k in range(p)]
+    want = np.histogram([x for x in r if x > 0], bins=R_BINS, range=(0, 1))[0]
+    np.testing.assert_array_equal(s.shuffled_counts[:-1], want)
+    assert s.shuffled_counts[-1] == 0  # r = 1
+
+
+def test_bins_of_correlations():
+    """Rounding does not part equal ones, on the edge of a bin or not."""
+    edge = np.array([0.3, np.nextafter(0.3, 0), np.nextafter(0.3, 1)])
+    assert (r_bin(edge) == 0.3 * R_BINS).all()
+    assert r_bin(np.array([0.0, 0.5 / R_BINS, 1.0])).tolist() == [0, 0, R_BINS]
+
+
+def test_shuffled_correlations_of_what_does_not_vary_are_not_counted():
+    rng = np.random.default_rng(SEED)
+    z, y = rng.random((40, 6)), rng.random(40)
+    z[:, 2:5] = [0, 0.1, 7]
+    one, other = (stream(x, y, shuffles(y, 9, seed=0), 16).finish(0) for x in (z, z[:, [0, 1, 5]]))
+    np.testing.assert_array_equal(one.shuffled_counts, other.shuffled_counts)
+    assert 0 < one.shuffled_counts.sum() < 27
 
 
 def test_without_lengths_nothing_is_adjusted():
@@ -113,7 +204,7 @@ def test_what_only_mirrors_the_length_adjusts_to_zero():
     lengths = np.arange(20.0)
     y = (lengths > 9).astype(float)
     z = np.column_stack([lengths, y])
-    moments = FeatureMoments(2, 1)
+    moments = FeatureMoments(2, 1, 0)
     moments.update(z, y, y[:, None], lengths)
     s = moments.finish(0)
     assert s.r_adjusted[0] == 0 and s.r_adjusted[1] == pytest.approx(1)
@@ -138,7 +229,7 @@ def test_first_batch_far_from_the_rest():
     z = 1 + 1e-3 * rng.random((5_000, 2))
     z[0] = 1e4
     y_shuffled = shuffles(y, 1, seed=0)
-    one_by_one = FeatureMoments(2, 1)
+    one_by_one = FeatureMoments(2, 1, 0)
     one_by_one.update(z[:1], y[:1], y_shuffled[:1])
     one_by_one.update(z[1:], y[1:], y_shuffled[1:])
     want = [sps.pearsonr(column, y).statistic for column in z.T]
@@ -207,14 +298,14 @@ def test_degenerate_outcomes(y, counts):
 
 def test_no_samples():
     with pytest.raises(DegenerateOutcomesError, match="0 of 0 right"):
-        FeatureMoments(2, 1).finish(0)
+        FeatureMoments(2, 1, 0).finish(0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_activations_that_are_not_finite(bad):
     z = np.array([[1.0, 2], [3, bad]])
     with pytest.raises(ModelError, match="not finite"):
-        FeatureMoments(2, 1).update(z, np.array([0.0, 1]), np.array([[0.0], [1]]))
+        FeatureMoments(2, 1, 0).update(z, np.array([0.0, 1]), np.array([[0.0], [1]]))
 
 
 @pytest.mark.parametrize(
@@ -230,19 +321,20 @@ def test_activations_that_are_not_finite(bad):
 )
 def test_wrong_shapes_and_ranges_are_our_mistakes(z, y, y_shuffled):
     with pytest.raises(AssertionError):
-        FeatureMoments(2, 1).update(z, y, y_shuffled)
+        FeatureMoments(2, 1, 0).update(z, y, y_shuffled)
 
 
 def test_saving_restores_the_state(tmp_path):
     rng = np.random.default_rng(SEED)
     z, y = rng.random((40, 3)), rng.random(40)
     y_shuffled = shuffles(y, 2, seed=0)
-    first = stream(z[:20], y[:20], y_shuffled[:20], batch=7)
+    drawn = resamples(40, 5, seed=0)
+    first = stream(z[:20], y[:20], y_shuffled[:20], batch=7, drawn=drawn[:20])
     np.savez(tmp_path / "moments.npz", **first.to_arrays())
     with np.load(tmp_path / "moments.npz") as saved:
         restored = FeatureMoments.from_arrays(saved)
     for moments in (first, restored):
-        moments.update(z[20:], y[20:], y_shuffled[20:])
+        moments.update(z[20:], y[20:], y_shuffled[20:], drawn=drawn[20:])
     for name, array in first.to_arrays().items():
         np.testing.assert_array_equal(array, restored.to_arrays()[name])
     np.testing.assert_array_equal(restored.finish(0).r, first.finish(0).r)
@@ -251,11 +343,12 @@ def test_saving_restores_the_state(tmp_path):
 def test_saved_arrays_are_nobodys_state():
     rng = np.random.default_rng(SEED)
     z, y = rng.random((40, 3)), rng.random(40)
-    first = stream(z, y, y[:, None], batch=7)
+    drawn = resamples(40, 5, seed=0)
+    first = stream(z, y, y[:, None], batch=7, drawn=drawn)
     saved = first.to_arrays()
     before = {name: array.copy() for name, array in saved.items()}
-    FeatureMoments.from_arrays(saved).update(z, y, y[:, None])
-    first.update(z, y, y[:, None])
+    FeatureMoments.from_arrays(saved).update(z, y, y[:, None], drawn=drawn)
+    first.update(z, y, y[:, None], drawn=drawn)
     for name, array in saved.items():
         np.testing.assert_array_equal(array, before[name])
 
@@ -275,36 +368,61 @@ def test_merge_changes_neither_side_and_empty_is_neutral():
     rng = np.random.default_rng(SEED)
     z, y = rng.random((40, 3)), rng.random(40)
     y_shuffled = shuffles(y, 2, seed=0)
-    a = stream(z[:10], y[:10], y_shuffled[:10], batch=5)
-    b = stream(z[10:], y[10:], y_shuffled[10:], batch=5)
+    drawn = resamples(40, 2, seed=0)
+    a = stream(z[:10], y[:10], y_shuffled[:10], batch=5, drawn=drawn[:10])
+    b = stream(z[10:], y[10:], y_shuffled[10:], batch=5, drawn=drawn[10:])
     before = a.to_arrays(), b.to_arrays()
-    empty = FeatureMoments(3, 2)
-    a.merge(b).update(z, y, y_shuffled)
+    empty = FeatureMoments(3, 2, 2)
+    a.merge(b).update(z, y, y_shuffled, drawn=drawn)
     for merged in (empty.merge(a), a.merge(empty)):
         np.testing.assert_array_equal(merged.finish(0).r, a.finish(0).r)
-        merged.update(z, y, y_shuffled)
+        merged.update(z, y, y_shuffled, drawn=drawn)
     for old, now in zip(before, (a.to_arrays(), b.to_arrays()), strict=True):
         for name in old:
             np.testing.assert_array_equal(old[name], now[name])
-    with pytest.raises(AssertionError, match="other features"):
-        a.merge(FeatureMoments(3, 1))
+    for other in (FeatureMoments(3, 1, 2), FeatureMoments(3, 2, 1)):
+        with pytest.raises(AssertionError, match="other features"):
+            a.merge(other)
 
 
 def test_state_does_not_grow_with_samples():
     rng = np.random.default_rng(SEED)
     z, y = rng.random((64, 500)), rng.random(64)
-    y_shuffled = shuffles(y, 10, seed=0)
-    moments = FeatureMoments(500, 10)
-    moments.update(z, y, y_shuffled)
+    y_shuffled, drawn = shuffles(y, 10, seed=0), resamples(64, 5, seed=0)
+    moments = FeatureMoments(500, 10, 5)
+    moments.update(z, y, y_shuffled, drawn=drawn)
     tracemalloc.start()
-    moments.update(z, y, y_shuffled)
+    moments.update(z, y, y_shuffled, drawn=drawn)
     after_one, _ = tracemalloc.get_traced_memory()
     for _ in range(100):
-        moments.update(z, y, y_shuffled)
+        moments.update(z, y, y_shuffled, drawn=drawn)
     after_many, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert after_many - after_one < 10_000
-    assert peak < 3 * (z.nbytes + moments.products.nbytes)
+    assert peak < 3 * (z.nbytes + moments.products.nbytes + moments.resampled.nbytes)
+
+
+def test_resamples_are_counts_of_draws_fixed_by_the_seed():
+    counts = resamples(50, 20, seed=5)
+    assert counts.shape == (50, 20) and counts.dtype == np.int64
+    assert (counts >= 0).all() and (counts.sum(axis=0) == 50).all()
+    assert len(np.unique(counts, axis=1).T) == 20
+    np.testing.assert_array_equal(counts, resamples(50, 20, seed=5))
+    np.testing.assert_array_equal(counts[:, :7], resamples(50, 7, seed=5))
+    assert (counts != resamples(50, 20, seed=6)).any()
+    assert resamples(50, 0, seed=5).shape == (50, 0)
+
+
+def test_resamples_are_multinomial():
+    """All 27 ways to draw three times from three, by the counts they give, and two neighbours."""
+    counts = resamples(3, 20_000, seed=SEED)
+    kinds, number, seen = np.unique(counts, axis=1, return_inverse=True, return_counts=True)
+    chances = [sps.multinomial(3, [1 / 3] * 3).pmf(kind) for kind in kinds.T]
+    assert len(chances) == 10
+    assert sps.chisquare(seen, 20_000 * np.array(chances)).pvalue > 0.001
+    pairs = np.zeros((10, 10))
+    np.add.at(pairs, (number[0::2], number[1::2]), 1)
+    assert sps.chisquare(pairs.ravel(), 10_000 * np.outer(chances, chances).ravel()).pvalue > 0.001
 
 
 def test_shuffles_are_permutations_fixed_by_the_seed():

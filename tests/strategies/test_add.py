@@ -14,7 +14,8 @@ from corrsteer.strategies.add import Add
 
 
 def feature(layer, rank, r, number=0):
-    return RankedFeature(layer, rank, number, r, 0.3, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0, 0.0, r, 0.01)
+    rates = (0.5, 0.5, 0.5)
+    return RankedFeature(layer, rank, number, r, 0.3, 1.0, *rates, 1.0, 1.0, 0.0, r, 0.01, 1.0)
 
 
 RANKED = [feature(4, 1, 0.2), feature(4, 2, 0.1), feature(1, 2, 0.3), feature(1, 1, 0.6)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from corrsteer.errors import ConfigError
-from corrsteer.records import LayerStats, RankedFeature
+from corrsteer.records import CLASSES, LayerStats, RankedFeature, r_bin
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,17 @@ class Correlation:
     ``ceiling_level``: share of shuffled outcomes whose best feature stays below the ceiling.
     ``reject_noise``: leave out features at or below their layer's ceiling, so that layers without
     a better one are not steered.
+    ``classes``: features of other classes are not steered with: the first of these classes among a
+    layer's ``top_k`` is. None: all. Who knows the classes applies it, after the ranking.
+    Stability: the share of bootstrap resamples in which a feature is the best of those that are
+    eligible over all samples, noise or not.
     """
 
     top_k: int = 20
     min_active_right: int = 2
     ceiling_level: float = 0.95
     reject_noise: bool = False
+    classes: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         for name, default in (("top_k", 20), ("min_active_right", 2)):
@@ -43,6 +48,12 @@ class Correlation:
                 f"selector.ceiling_level={self.ceiling_level}: must lie between 0 and 1; "
                 "type selector.ceiling_level=0.95"
             )
+        known = isinstance(self.classes, list | tuple) and all(c in CLASSES for c in self.classes)
+        if self.classes is not None and not (known and self.classes):
+            raise ConfigError(
+                f"selector.classes={self.classes}: must be a list of {', '.join(CLASSES)}, or null "
+                "for all; type selector.classes=[semantic]"
+            )
 
     def rank(self, stats: Sequence[LayerStats]) -> tuple[RankedFeature, ...]:
         """Ranked features, layers ascending, ranks 1, 2, ... within a layer; equal r by lower
@@ -54,9 +65,11 @@ class Correlation:
     def _rank_layer(self, s: LayerStats, q: np.ndarray) -> list[RankedFeature]:
         n_active_right = np.rint(s.freq_right * s.n_right)
         ceiling = s.ceiling(self.ceiling_level)
-        least = max(ceiling, 0.0) if self.reject_noise else 0.0
-        eligible = np.flatnonzero((s.r > least) & (n_active_right >= self.min_active_right))
-        best = eligible[np.argsort(-s.r[eligible], kind="stable")][: self.top_k]
+        eligible = (s.r > 0) & (n_active_right >= self.min_active_right)
+        stability = _wins(s, eligible) / max(len(s.resampled_best), 1)
+        least = ceiling if self.reject_noise else 0.0
+        ranked = np.flatnonzero(eligible & (s.r > least))
+        best = ranked[np.argsort(-s.r[ranked], kind="stable")][: self.top_k]
         return [
             RankedFeature(
                 layer=s.layer,
@@ -73,26 +86,43 @@ class Correlation:
                 r_length=float(s.r_length[f]),
                 r_adjusted=float(s.r_adjusted[f]),
                 q=float(q[f]),
+                stability=float(stability[f]),
             )
             for rank, f in enumerate(best, start=1)
         ]
 
 
-def q_values(stats: Sequence[LayerStats]) -> dict[int, np.ndarray]:
-    """Layer -> [D] q of every feature, for the one-sided test of r > 0 by Student's t, corrected
-    over all features of all layers that vary (Benjamini and Hochberg 1995); 1 for the others.
+def _wins(s: LayerStats, eligible: np.ndarray) -> np.ndarray:
+    """[D] in how many resamples each feature is the best eligible one. A resample counts for none
+    if no eligible feature is among those that were kept of it with r > 0."""
+    fits = eligible[s.resampled_best] & (s.resampled_r > 0)
+    won = np.flatnonzero(fits.any(axis=1))
+    return np.bincount(s.resampled_best[won, fits[won].argmax(axis=1)], minlength=len(s.r))
 
-    Features depend on each other; the correction holds for positive dependence (Benjamini and
-    Yekutieli 2001), which is usual and not assured. The noise ceiling assumes neither.
+
+def q_values(stats: Sequence[LayerStats]) -> dict[int, np.ndarray]:
+    """Layer -> [D] q of every feature for r > 0, over all features of all layers that vary
+    (Benjamini and Hochberg 1995); 1 for the others.
+
+    A feature's p is the share of correlations at least as high among those of all features with
+    shuffled outcomes (Tusher et al. 2001, "Significance analysis of microarrays"), counted in bins
+    of 1e-4. Student's t would be wrong by far: activations are so skewed that at 20 % right answers
+    it finds something in 17 to 28 % of pure noise, and at 80 % in none. No q is below
+    1 / (shuffles * features found). Features depend on each other; the correction holds for
+    positive dependence (Benjamini and Yekutieli 2001), which is usual and not assured.
     """
-    from scipy.stats import false_discovery_control, t
+    from scipy.stats import false_discovery_control
 
     live = {s.layer: np.flatnonzero(s.r != 0) for s in stats}
-    tested = [(s, s.r[live[s.layer]]) for s in stats if s.n > 2]
-    p = [t.sf(r * np.sqrt((s.n - 2) / np.maximum(1 - r**2, 1e-300)), s.n - 2) for s, r in tested]
     found = {s.layer: np.ones(len(s.r)) for s in stats}
-    if tested and sum(map(len, p)):
-        q = false_discovery_control(np.concatenate(p))
-        for (s, r), end in zip(tested, np.cumsum([len(one) for one in p]), strict=True):
-            found[s.layer][live[s.layer]] = q[end - len(r) : end]
+    r = np.concatenate([np.zeros(0), *(s.r[live[s.layer]] for s in stats)])
+    if len(r):
+        shuffled = sum(len(s.max_shuffled_r) * len(live[s.layer]) for s in stats)
+        counts = np.sum([s.shuffled_counts for s in stats], axis=0)
+        at_least = np.cumsum(counts[::-1])[::-1]
+        p = (1 + at_least[r_bin(np.maximum(r, 0))]) / (1 + shuffled)
+        q = false_discovery_control(np.where(r > 0, p, 1.0))
+        ends = np.cumsum([len(live[s.layer]) for s in stats])
+        for s, part in zip(stats, np.split(q, ends[:-1]), strict=True):
+            found[s.layer][live[s.layer]] = part
     return found

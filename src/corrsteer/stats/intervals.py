@@ -1,8 +1,8 @@
 """Uncertainty of accuracies, of paired differences and of many comparisons.
 
-Cost: the first two are closed-form or one binomial tail; the bootstrap draws
-``draws * N`` indices, a quarter of a second at N=10,000. Cheaper for right/wrong outcomes:
-:func:`mcnemar_exact`.
+Cost: closed forms, binomial tails and counts, all under a millisecond, but for the bootstrap of
+values of many kinds (fractional scores), which draws ``draws * N`` indices: a quarter of a second
+at N=10,000. Differences of right/wrong outcomes are drawn as three counts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 _BLOCK = 1_000_000  # indices drawn at a time: 8 MB
+_KINDS = 32  # up to so many distinct values are drawn as counts
+FEW = 10
+"""Flips in one direction below which :func:`ser_ci` does not trust the bootstrap."""
 
 
 def proportion_ci(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -49,14 +52,31 @@ def paired_bootstrap_ci(
     allowed. Deterministic in ``seed``; memory is bounded whatever N and ``draws``.
     """
     gain = np.asarray(steered, dtype=np.float64) - np.asarray(base, dtype=np.float64)
-    assert np.shape(base) == np.shape(steered) and gain.ndim == 1 and len(gain), gain.shape
+    assert np.shape(base) == np.shape(steered), (np.shape(base), np.shape(steered))
+    return mean_ci(gain, seed, draws, level)
+
+
+def mean_ci(
+    values: Sequence[float] | np.ndarray, seed: int, draws: int = 2000, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of the mean of ``values`` [N], N >= 1, over resampled ones (Efron 1979).
+
+    Deterministic in ``seed``; memory is bounded whatever N and ``draws``.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    assert x.ndim == 1 and len(x), x.shape
     rng = np.random.default_rng(seed)
-    block = max(1, _BLOCK // len(gain))
-    means = np.empty(draws)
-    for start in range(0, draws, block):
-        rows = min(block, draws - start)
-        picks = rng.integers(len(gain), size=(rows, len(gain)))
-        means[start : start + rows] = gain[picks].mean(axis=1)
+    kinds, counts = np.unique(x, return_counts=True)
+    if len(kinds) <= _KINDS:
+        # How often each value is drawn is multinomial: the same distribution, without indices.
+        means = rng.multinomial(len(x), counts / len(x), size=draws) @ kinds / len(x)
+    else:
+        block = max(1, _BLOCK // len(x))
+        means = np.empty(draws)
+        for start in range(0, draws, block):
+            rows = min(block, draws - start)
+            picks = rng.integers(len(x), size=(rows, len(x)))
+            means[start : start + rows] = x[picks].mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -68,10 +88,18 @@ def ser_ci(
 
     ``n`` samples were paired. Resampling them resamples the three counts as a multinomial;
     resamples in which nothing flipped have no ratio and are left out. None if nothing flipped.
+    Where fewer than ``FEW`` answers flipped one way the percentile interval is too short (with 4
+    broken it covers 89 % instead of 95 %, with none it has no width): it is then the exact binomial
+    one over the flips (Clopper and Pearson 1934), which covers at least its level.
     """
+    from scipy.stats import binomtest
+
     assert fixed >= 0 and broken >= 0 and fixed + broken <= n, (fixed, broken, n)
     if fixed + broken == 0:
         return None
+    if min(fixed, broken) < FEW:
+        exact = binomtest(broken, fixed + broken).proportion_ci(level, method="exact")
+        return float(exact.low), float(exact.high)
     shares = np.array([fixed, broken, n - fixed - broken]) / n
     counts = np.random.default_rng(seed).multinomial(n, shares, size=draws)
     flipped = counts[:, 0] + counts[:, 1]

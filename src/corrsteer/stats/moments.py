@@ -2,18 +2,21 @@
 
 One pass over pooled activations gives, for every feature of a layer, the Pearson correlation
 with the outcome, with P shuffled outcomes (the noise ceiling) and with the length of the answer,
-means and frequencies.
+means and frequencies; and the features that R bootstrap resamples of the samples would have chosen
+(the stability of the choice). A sample that a resample draws w times has the weight w in it.
 
-Cost: memory ``(P + 8) * D`` numbers of 8 bytes per layer, whatever the number of samples (P=100,
-D=16384: 14 MB), and a temporary of the same size per update; time is one float64 matrix
-product of ``[4 + P, B] @ [B, D]`` per update, so feed batches of tens of samples or more.
-Cheaper: fewer shuffles; both costs are linear in P.
+Cost: memory ``(P + 3 R + 8) * D`` numbers of 8 bytes per layer, whatever the number of samples
+(P=100, R=50, D=16384: 34 MB), and a temporary of up to two thirds of it per update; time is float64
+matrix products of ``[4 + P + 3 R, B] @ [B, D]`` per update, so feed batches of tens of samples or
+more. Cheaper: fewer shuffles and resamples; both costs are linear in them.
 
 Precision: second moments are sums about a fixed shift, the mean of the first batch. That mean
 belongs to the data, so it lies within ``sqrt(n / B)`` standard deviations of the final mean
 and the cancellation costs at most a factor ``n / B`` of float64's 1e-16, however large
 mean / std is. Accumulators with different shifts are merged by the pairwise update of Chan,
-Golub and LeVeque (1983, "Algorithms for computing the sample variance", eq. 2.1).
+Golub and LeVeque (1983, "Algorithms for computing the sample variance", eq. 2.1). Those of
+resamples are moved to the joint shift instead, which loses no more: the shift is still a mean of
+data.
 """
 
 from __future__ import annotations
@@ -23,11 +26,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from corrsteer.errors import DegenerateOutcomesError, ModelError
-from corrsteer.records import RIGHT, LayerStats
+from corrsteer.records import R_BINS, RIGHT, LayerStats, r_bin
 
 CONSTANT = 1e-12
 """A variable whose standard deviation is below this share of its mean does not vary: what is
 left is rounding, and correlating that would give finite nonsense."""
+
+KEPT = 20
+"""Features that are kept of every resample, best first: enough for a selector to pass over those
+that it holds ineligible."""
 
 _ARRAYS = (
     "counts",
@@ -40,19 +47,22 @@ _ARRAYS = (
     "products",
     "active",
     "active_right",
+    "draws",
+    "resampled",
 )
 
 
 class FeatureMoments:
     """Accumulates one layer. Axes: B samples, D = ``width`` features, P = ``n_shuffles``,
-    Q = 2 + P outcomes (the real one, the shuffled ones, and the length of the answer).
+    Q = 2 + P outcomes (the real one, the shuffled ones, and the length of the answer), R =
+    ``n_resamples`` resamples, of which there may be none.
 
     One matrix product per update, of [1, right, outcomes] with the activations, holds every
-    first moment and co-moment. Outcomes are shifted like activations.
+    first moment and co-moment over all samples. Outcomes are shifted like activations.
     """
 
-    def __init__(self, width: int, n_shuffles: int) -> None:
-        assert width > 0 and n_shuffles > 0, (width, n_shuffles)
+    def __init__(self, width: int, n_shuffles: int, n_resamples: int) -> None:
+        assert width > 0 and n_shuffles > 0 and n_resamples >= 0, (width, n_shuffles, n_resamples)
         self.counts = np.zeros(2, dtype=np.int64)  # n, n_right
         self.z_shift = np.zeros(width)  # [D]
         self.z_sq = np.zeros(width)  # [D] sum of (z - shift) ** 2
@@ -64,6 +74,9 @@ class FeatureMoments:
         self.products = np.zeros((4 + n_shuffles, width))
         self.active = np.zeros(width, dtype=np.int64)  # [D] samples with z > 0
         self.active_right = np.zeros(width, dtype=np.int64)
+        # With z and the outcome y shifted, and the weight w of a sample in a resample:
+        self.draws = np.zeros((3, n_resamples))  # sums of w, w * y, w * y**2
+        self.resampled = np.zeros((3, n_resamples, width))  # sums of w * z, w * y * z, w * z**2
 
     @property
     def n(self) -> int:
@@ -79,17 +92,19 @@ class FeatureMoments:
         y: np.ndarray,
         y_shuffled: np.ndarray,
         lengths: np.ndarray | None = None,
+        drawn: np.ndarray | None = None,
     ) -> None:
         """Add B samples: pooled activations ``z`` [B, D] >= 0 of any float type, outcomes
-        ``y`` [B] in [0, 1], their rows of :func:`shuffles`, [B, P], and the ``lengths`` [B] of
-        the answers (None: all alike).
+        ``y`` [B] in [0, 1], their rows of :func:`shuffles`, [B, P], the ``lengths`` [B] of
+        the answers (None: all alike), and their rows of :func:`resamples`, [B, R] (None: R is 0).
 
         Raises ModelError if an activation is not finite.
         """
         lengths = np.zeros(len(y)) if lengths is None else lengths
-        shapes = z.shape, y.shape, y_shuffled.shape, lengths.shape
-        b, q, width = len(y), len(self.y_shift), len(self.z_shift)
-        assert shapes == ((b, width), (b,), (b, q - 2), (b,)), shapes
+        drawn = np.zeros((len(y), 0)) if drawn is None else drawn
+        shapes = z.shape, y.shape, y_shuffled.shape, lengths.shape, drawn.shape
+        b, q, width, r = len(y), len(self.y_shift), len(self.z_shift), self.draws.shape[1]
+        assert shapes == ((b, width), (b,), (b, q - 2), (b,), (b, r)), shapes
         assert ((y >= 0) & (y <= 1)).all(), "outcomes lie in [0, 1]"
         if b == 0:
             return
@@ -116,17 +131,27 @@ class FeatureMoments:
         live = z > 0
         self.active += np.count_nonzero(live, axis=0)
         self.active_right += np.count_nonzero(live[right], axis=0)
+        if r:
+            dy = outcomes[:, :1]
+            weights = np.hstack([drawn, drawn * dy])
+            self.draws[:2] += weights.sum(axis=0).reshape(2, r)
+            self.draws[2] += dy[:, 0] ** 2 @ drawn
+            self.resampled[:2] += (weights.T @ d).reshape(2, r, width)
+            self.resampled[2] += weights[:, :r].T @ d**2
 
     def merge(self, other: FeatureMoments) -> FeatureMoments:
         """The accumulator that would have seen the samples of both; neither is changed."""
-        assert self.products.shape == other.products.shape, "other features or shuffles"
+        same = self.products.shape == other.products.shape
+        assert same and self.draws.shape == other.draws.shape, (
+            "other features, shuffles or resamples"
+        )
         if self.n == 0 or other.n == 0:
             return self.from_arrays((other if self.n == 0 else self).to_arrays())
         n = self.n + other.n
         share = self.n * other.n / n
         dz = other._z_mean() - self._z_mean()
         dy = other._y_mean() - self._y_mean()
-        out = FeatureMoments(len(dz), len(dy) - 2)
+        out = FeatureMoments(len(dz), len(dy) - 2, self.draws.shape[1])
         out.counts = self.counts + other.counts
         # Shifted by the joint means, the plain sums vanish and central moments are the rest.
         out.z_shift = self._z_mean() + dz * (other.n / n)
@@ -137,9 +162,28 @@ class FeatureMoments:
         out.products[2:] = self._co_moments() + other._co_moments() + share * np.outer(dy, dz)
         for part in (self, other):
             out.products[1] += part.products[1] + part.n_right * (part.z_shift - out.z_shift)
+            draws, resampled = part._moved_to(out.z_shift, out.y_shift[0])
+            out.draws += draws
+            out.resampled += resampled
         out.active = self.active + other.active
         out.active_right = self.active_right + other.active_right
         return out
+
+    def _moved_to(self, z_shift: np.ndarray, y_shift: float) -> tuple[np.ndarray, np.ndarray]:
+        """``draws`` and ``resampled`` as sums about other shifts."""
+        dz, dy = self.z_shift - z_shift, self.y_shift[0] - y_shift
+        w, wy, wyy = self.draws
+        wz, wyz, wzz = self.resampled
+        moved = wy + dy * w
+        draws = np.stack([w, moved, wyy + dy * (wy + moved)])
+        resampled = np.stack(
+            [
+                wz + np.outer(w, dz),
+                wyz + dy * wz + np.outer(moved, dz),
+                wzz + dz * (2 * wz + np.outer(w, dz)),
+            ]
+        )
+        return draws, resampled
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Copies of the whole state, for saving; :meth:`from_arrays` restores it exactly."""
@@ -147,7 +191,7 @@ class FeatureMoments:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> FeatureMoments:
-        out = cls(len(arrays["z_shift"]), len(arrays["y_shift"]) - 2)
+        out = cls(len(arrays["z_shift"]), len(arrays["y_shift"]) - 2, arrays["draws"].shape[1])
         for name in _ARRAYS:
             setattr(out, name, np.array(arrays[name]))
         return out
@@ -169,7 +213,10 @@ class FeatureMoments:
         active_wrong = self.active - self.active_right
         rows = self._correlations()
         r, r_shuffled, r_length = rows[0], rows[1:-1], rows[-1]
-        best = r_shuffled.argmax(axis=1)
+        counts = np.zeros(R_BINS + 1, dtype=np.int64)
+        for row in r_shuffled:
+            counts += np.bincount(r_bin(row[row > 0]), minlength=R_BINS + 1)
+        resampled_best, resampled_r = self._best_of_resamples()
         return LayerStats(
             layer=layer,
             n=n,
@@ -184,18 +231,40 @@ class FeatureMoments:
             freq_right=self.active_right / max(n_right, 1),
             freq_wrong=active_wrong / max(n_wrong, 1),
             max_shuffled_r=r_shuffled.max(axis=1),
-            shuffled_best=best,
-            shuffled_mean=self._weighted_means(best),
+            shuffled_best=r_shuffled.argmax(axis=1),
+            shuffled_counts=counts,
+            resampled_best=resampled_best,
+            resampled_r=resampled_r,
         )
 
-    def _weighted_means(self, best: np.ndarray) -> np.ndarray:
-        """[P] mean activation of a feature per shuffle, weighted by the shuffled outcome: over
-        the samples that are right by it, where outcomes are 0 or 1."""
-        columns = np.arange(1, 1 + len(best))
-        weights = (self._y_mean() * self.n)[columns]
-        sums = self._co_moments()[columns, best] + weights * self._z_mean()[best]
-        silent = self.active[best] == 0
-        return np.where(silent | (weights == 0), 0.0, sums / np.where(weights == 0, 1.0, weights))
+    def _best_of_resamples(self) -> tuple[np.ndarray, np.ndarray]:
+        """Two [R, K]: the K <= ``KEPT`` features with the highest correlations in each resample,
+        best first, equal ones by lower number, and those correlations."""
+        k = min(KEPT, len(self.z_shift))
+        best = np.zeros((self.draws.shape[1], k), dtype=np.int64)
+        found = np.zeros(best.shape)
+        for row in range(len(best)):
+            r = self._resampled_r(row)
+            among = np.flatnonzero(r >= np.partition(r, -k)[-k])
+            best[row] = among[np.argsort(-r[among], kind="stable")][:k]
+            found[row] = r[best[row]]
+        return best, found
+
+    def _resampled_r(self, row: int) -> np.ndarray:
+        """[D] correlations with the outcome in one resample, 0 where either does not vary."""
+        w, wy, wyy = self.draws[:, row]
+        wz, wyz, wzz = self.resampled[:, row]
+        n = max(w, 1.0)  # none of the samples so far may be in it
+        y_m2, z_m2 = wyy - wy**2 / n, wzz - wz**2 / n
+        # What varies over all samples may be constant in a resample, far from the shift: then the
+        # cancellation of the second moment leaves rounding. So a spread below 1e-6 of the distance
+        # from the shift counts as none.
+        y_varies = _varies(y_m2, self.y_shift[0] + wy / n, n) and y_m2 > CONSTANT * wyy
+        z_varies = _varies(z_m2, self.z_shift + wz / n, n) & (z_m2 > CONSTANT * wzz)
+        if not y_varies:
+            return np.zeros(len(wz))
+        r = (wyz - wy * wz / n) / np.sqrt(np.where(z_varies, z_m2, 1.0)) / np.sqrt(y_m2)
+        return np.where(z_varies, np.clip(r, -1.0, 1.0), 0.0)
 
     def _outcome_and_length(self) -> float:
         """Pearson r of the outcome with the length, 0 if the length does not vary."""
@@ -250,6 +319,21 @@ def shuffles(outcomes: np.ndarray, n: int, seed: int) -> np.ndarray:
     """
     rows = np.tile(np.asarray(outcomes, dtype=np.float64), (n, 1))
     return np.ascontiguousarray(np.random.default_rng(seed).permuted(rows, axis=1).T)
+
+
+def resamples(n: int, count: int, seed: int) -> np.ndarray:
+    """[N, count] int64: how often each of ``n`` samples is drawn in each bootstrap resample, ``n``
+    draws with replacement (Efron 1979).
+
+    Row i belongs to sample i, as in :func:`shuffles`, whose random stream is another one. A larger
+    ``count`` appends columns and leaves the earlier ones as they were.
+    """
+    # Controls and the random features have spawn keys that start otherwise or are shorter.
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, 0, 0)))
+    drawn = np.zeros((count, n), dtype=np.int64)
+    for row in drawn:
+        row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
+    return np.ascontiguousarray(drawn.T)
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float:
