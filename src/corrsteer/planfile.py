@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,16 @@ from corrsteer.records import Plan, PlanEntry
 FORMAT = 1
 
 
-def save_plan(plan: Plan, folder: Path, about: Mapping[str, Any]) -> None:
-    """Writes ``plan`` and ``about`` (model, SAEs, splits, versions) into ``folder``."""
+def save_plan(
+    plan: Plan,
+    folder: Path,
+    about: Mapping[str, Any],
+    features: Mapping[int, Mapping[str, Any]] = MappingProxyType({}),
+) -> None:
+    """Writes ``plan`` and ``about`` (model, SAEs, splits, versions) into ``folder``.
+
+    ``features``: layer -> what else is to be said of its feature.
+    """
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,6 +44,7 @@ def save_plan(plan: Plan, folder: Path, about: Mapping[str, Any]) -> None:
             "coefficient": e.coefficient,
             # SAEs differ in where they keep their scale: a coefficient says little without it.
             "norm": float(np.linalg.norm(e.vector)),
+            **features.get(e.layer, {}),
         }
         for e in plan.entries
     ]

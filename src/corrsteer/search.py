@@ -20,6 +20,7 @@ from corrsteer.config import POOLINGS
 from corrsteer.errors import ConfigError
 from corrsteer.job import Job, Observed, observe
 from corrsteer.records import RIGHT, Plan, RankedFeature
+from corrsteer.stages.classify import counts, named, of_classes
 from corrsteer.stages.search import (
     TUNED,
     Candidate,
@@ -47,6 +48,7 @@ NOTE = (
 class Found:
     """``plan`` with the dial and layers to steer with.
 
+    ``cards``: of all features that were looked at before the choice, where classes were asked for.
     ``about`` and ``trials``: what a search adds to metrics.json, and its table of trials.
     """
 
@@ -54,6 +56,7 @@ class Found:
     ranked: tuple[RankedFeature, ...]
     chosen: tuple[RankedFeature, ...]
     plan: Plan
+    cards: Sequence[Mapping[str, Any]] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     trials: pd.DataFrame | None = None
 
@@ -64,11 +67,37 @@ class Found:
         chosen = tuple(f for f in self.chosen if f.layer in layers)
         return replace(self, chosen=chosen, plan=plan)
 
+    def explained(self, job: Job, fetch: bool) -> list[dict[str, Any]]:
+        """A card of each feature that was looked at, if only of the chosen ones, with what
+        Neuronpedia says of those. ``fetch``: whether it may be asked."""
+        examples, answers = job.splits["selection"], self.seen.selection
+        cards = self.cards or job.stages.contexts(examples, answers, self.chosen)
+        said = job.stages.descriptions(self.chosen, fetch)
+        return [{**c, "description": said.get((c["layer"], c["feature"]))} for c in cards]
+
 
 def choices(job: Job) -> Found:
     """The plan of the job's features at dial 1."""
     seen = observe(job)
-    return Found(seen, *job.stages.plan(seen.stats))
+    classes = job.stages.selector.classes
+    if classes is None:
+        return Found(seen, *job.stages.plan(seen.stats))
+    cards: list[dict[str, Any]] = []
+
+    def narrow(ranked: tuple[RankedFeature, ...]) -> tuple[RankedFeature, ...]:
+        cards.extend(job.stages.contexts(job.splits["selection"], seen.selection, ranked))
+        looked = named(ranked, cards)
+        kept = of_classes(looked, classes)
+        bare = sorted({f.layer for f in looked} - {f.layer for f in kept})
+        log.info(
+            "selector.classes=[%s]: of %d ranked features (%s), %d are left; layers without one,"
+            " which are not steered: %s",
+            *(",".join(classes), len(looked), counts(looked), len(kept)),
+            ", ".join(map(str, bare)) or "none",
+        )
+        return kept
+
+    return Found(seen, *job.stages.plan(seen.stats, narrow), cards=cards)
 
 
 @dataclass(frozen=True)

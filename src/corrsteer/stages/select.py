@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,16 @@ from corrsteer.errors import DataError
 from corrsteer.records import LayerStats, Plan, PlanEntry, RankedFeature
 from corrsteer.stages.controls import Directions
 
+Narrow = Callable[[tuple[RankedFeature, ...]], tuple[RankedFeature, ...]]
+
 
 def select(
-    stats: Sequence[LayerStats], selector: Any, strategy: Any
+    stats: Sequence[LayerStats], selector: Any, strategy: Any, narrow: Narrow | None = None
 ) -> tuple[tuple[RankedFeature, ...], tuple[RankedFeature, ...]]:
     """The ranked features of every layer, and the ones to steer with.
 
-    Raises DataError when no layer has a feature that correlates positively with the outcome.
+    ``narrow``: which of the ranked features may be chosen, with their ranks among those. Raises
+    DataError when no layer has a feature that correlates positively with the outcome.
     """
     ranked = selector.rank(stats)
     chosen = strategy.choose(ranked)
@@ -29,6 +32,9 @@ def select(
             f"no feature {why} on any chosen layer; "
             "steer more layers (layers=all) or give more samples (limit=null)"
         )
+    if narrow is not None:
+        ranked = narrow(ranked)
+        chosen = strategy.choose(ranked)
     return ranked, chosen
 
 
