@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # Settings that are free text: braces, commas and backslashes in them are meant literally.
 TEXTS = ("task.prompt", "task.chat_prompt", "task.scorer.pattern")
 
+# What transfer=all stands for.
+BENCHMARKS = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
+
 # What Hydra's flags ask for, in place of a run.
 MODES = (
     "-m", "--multirun", "-r", "--run", "-c", "--cfg", "-i", "--info", "-h", "--help",
@@ -59,7 +62,8 @@ def sweep_flag_first(arguments: list[str]) -> list[str]:
 
 def plain_words(arguments: list[str]) -> list[str]:
     """Let people type what they mean: ``task.prompt='{question}\\nAnswer:'`` without a second pair
-    of quotes, and ``task.scorer=exact`` for an option of the group ``scorer``, or a dotted name."""
+    of quotes, ``task.scorer=exact`` for an option of the group ``scorer``, or a dotted name, and
+    ``transfer=[mmlu,gsm8k]`` for several options of the group ``task`` at once."""
     words = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -67,6 +71,10 @@ def plain_words(arguments: list[str]) -> list[str]:
             dotted = "." in value
             words.append(f"scorer@task.scorer={'function' if dotted else value}")
             words += [f"task.scorer.path={value}"] if dotted else []
+        elif key == "transfer" and equals and value[:1] != "{":
+            names = [name.strip() for name in value.strip("[] ").split(",")]
+            listed = BENCHMARKS if names == ["all"] else [name for name in names if name != "null"]
+            words += [f"+task@transfer.{name}={name}" for name in dict.fromkeys(listed) if name]
         elif key.lstrip("+") in TEXTS and value[:1] not in ("'", '"') and value != "null":
             # Hydra reads backslashes only before a quote.
             doubled = re.sub(

@@ -1,4 +1,6 @@
-"""Run folders made up for the tests of the reports: the right files, invented numbers and texts.
+"""Run folders made up for the tests of the reports, and their pages read back.
+
+The right files, invented numbers and texts.
 
 The metrics are counted from the answers, so a page can be checked against either.
 """
@@ -7,10 +9,14 @@ from __future__ import annotations
 
 import json
 import random
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from scipy.stats import binomtest
+
+from corrsteer.stats.flips import flip_table
 
 PEOPLES = ("Velmari", "Ostrin", "Kadu", "Tessarin", "Hollowfen")
 PLACES = ("the ferry", "the mill", "the north gate", "the seed market", "the long bridge")
@@ -39,20 +45,32 @@ def fabricate_run(
     seed: int = 0,
     layers: tuple[int, ...] = (0, 1, 2, 3, 4, 5),
     validation_steered: float | None = None,
+    side_effects: bool = True,
+    transfer: tuple[str, ...] = ("bbq", "mmlu", "gsm8k"),
 ) -> dict:
     """Fill ``folder`` with a finished run; return its metrics.
 
     ``fixed``, ``broken``: the chance that steering fixes a wrong, or breaks a right, answer.
+    ``transfer``: the tasks on which the plan was tested too; none for a run that did not.
     """
-    dice = random.Random(seed)
+    dice = random.Random(f"{seed} {task} {coef}" if seed else 0)
     (folder / "plan").mkdir(parents=True)
     rows = _answers(dice, n_test, coef, fixed, broken, hostile, options)
+    if hostile and transfer:
+        transfer += HOSTILE
+    for other in transfer:
+        rows += _transfer_answers(dice, other, fixed, broken)
+    if side_effects:
+        rows += _unrelated_answers(dice, hostile)
     answers = pd.DataFrame(rows)
     answers.to_parquet(folder / "answers.parquet", index=False)
     features = _features(dice, layers)
     features.to_csv(folder / "features.csv", index=False)
     chosen = features[features["chosen"]]
     metrics = _metrics(answers, chosen, coef, options, task, seed, layers)
+    metrics["side_effects"] = _side_effects(dice, answers, coef, layers) if side_effects else None
+    metrics["ser"] = _ser(metrics)
+    metrics["transfer"] = {other: _transfer(answers, other) for other in transfer}
     if validation_steered is not None:
         metrics["validation"]["steered"]["accuracy"] = validation_steered
     files = {
@@ -103,14 +121,14 @@ def set_status(
 def _answers(dice, n_test, coef, fixed, broken, hostile, options) -> list[dict]:
     rows = []
 
-    def add(arm: str, split: str, sample: int, right: bool, invalid: bool) -> None:
+    def add(arm: str, split: str, sample: int, right: bool, invalid: bool, more: str = "") -> None:
         one, other = PEOPLES[sample % 5], PEOPLES[(sample // 5 + sample + 1) % 5]
         prompt = (
             f"A {one} and a {other} waited at {PLACES[sample % 7 % 5]} when the lamps went out.\n"
             f"Question: who had taken the oil? ({sample})\nA. the {one}\nB. the {other}\n"
             "C. it is not known\nAnswer:"
         )
-        answer = " C" if right else (" Perhaps it was" if invalid else " A")
+        answer = (" C" if right else (" Perhaps it was" if invalid else " A")) + more
         if hostile and split == "test" and arm in ("baseline", "steered"):
             prompt += HOSTILE[sample % len(HOSTILE)]
             answer += HOSTILE[(sample + 3) % len(HOSTILE)]
@@ -132,17 +150,131 @@ def _answers(dice, n_test, coef, fixed, broken, hostile, options) -> list[dict]:
             invalid = not right and dice.random() < 0.06
             after = dice.random() > broken if right else dice.random() < fixed
             add("baseline", split, sample, right, invalid)
-            add("steered", split, sample, after, not after and invalid and dice.random() < 0.5)
+            more = " (it is not known)" if dice.random() < 0.2 else ""
+            lost = not after and invalid and dice.random() < 0.5
+            add("steered", split, sample, after, lost, more)
             if split == "validation":
                 continue
             if options:
                 add("constrained", split, sample, right or (invalid and dice.random() < 0.4), False)
+            add("instruction", split, sample, right or dice.random() < 0.02, invalid and not right)
+            add("layers_1", split, sample, right or dice.random() < 0.03, False)
+            for draw in (1, 2):
+                moved = dice.random() < 0.04
+                add(f"shuffled_{draw}", split, sample, right != moved, invalid and not moved)
             for draw in range(1, 6):
                 moved = dice.random() < 0.02
                 add(f"random_{draw}", split, sample, right != moved, invalid and not moved)
-            add("direction_1", split, sample, right, invalid)
+            for draw in (1, 2):
+                add(f"direction_{draw}", split, sample, right, invalid)
             add("flipped", split, sample, right and dice.random() > broken, invalid)
     return rows
+
+
+def _transfer_answers(dice, task, fixed, broken) -> list[dict]:
+    rows = []
+    for sample in range(60):
+        right = dice.random() < 0.4
+        base = {
+            "id": f"{task[:20]}-test-{sample}", "split": f"transfer {task}", "prompt": "Question?",
+            "parsed": None, "gold": "C", "invalid": False, "n_tokens": 2, "degenerate": None,
+            "n_steered": 2,
+        }  # fmt: skip
+        after = dice.random() > broken if right else dice.random() < fixed / 2
+        drawn = [right != (dice.random() < 0.03) for _ in range(2)]
+        arms = {"baseline": right, "steered": after, "random_1": drawn[0], "random_2": drawn[1]}
+        for arm, score in arms.items():
+            rows.append(
+                {**base, "arm": arm, "answer": " C" if score else " A", "score": float(score)}
+            )
+    return rows
+
+
+def _unrelated_answers(dice, hostile) -> list[dict]:
+    rows = []
+    for sample in range(120):
+        prompt = f"The lamp on the long bridge ({sample})"
+        base = {
+            "id": f"unrelated-{sample}", "split": "unrelated", "parsed": None, "gold": "",
+            "score": 0.0, "invalid": False, "n_tokens": 9, "degenerate": None, "n_steered": 9,
+        }  # fmt: skip
+        if hostile:
+            prompt += HOSTILE[sample % len(HOSTILE)]
+        for arm, share in (("baseline", 0), ("steered", 0.4), ("random_1", 0.1)):
+            changed = dice.random() < share
+            answer = " was lit by the ferry" + (" man at the mill." if changed else " man.")
+            if hostile and changed:
+                answer += HOSTILE[(sample + 1) % len(HOSTILE)]
+            rows.append({**base, "arm": arm, "prompt": prompt, "answer": answer})
+    return rows
+
+
+def _wilson(k: int, n: int) -> list[float]:
+    interval = binomtest(k, n).proportion_ci(method="wilson")
+    return [interval.low, interval.high]
+
+
+def _side_effects(dice, answers, coef, layers) -> dict:
+    unrelated = answers[answers["split"] == "unrelated"]
+    texts = unrelated.pivot(index="id", columns="arm", values="answer")
+    off_target, neutral = {}, {}
+    for arm, kl in (("steered", 0.03 * coef**2), ("random_1", 0.012 * coef**2)):
+        changed = int((texts[arm] != texts["baseline"]).sum())
+        ci = _wilson(changed, len(texts))
+        off_target[arm] = {"changed": changed, "rate": changed / len(texts), "ci": ci}
+        neutral[arm] = {"kl": kl, "kl_ci": [0.9 * kl, 1.12 * kl], "top1_changed": 0.02 + kl}
+    return {
+        "off_target": {"n": len(texts), "source": "bundled neutral prompts", "arms": off_target},
+        "neutral": {"n_texts": 64, "n_positions": 2048, "source": "bundled neutral text",
+                    "arms": neutral},
+        "text": {"arms": {
+            arm: {"repetition": 0.02 + 0.01 * k, "repetition_n": 300 + k,
+                  "perplexity": 4.2 + k if k < 3 else None, "n_tokens": 2400, "degenerate": k,
+                  "n": 400}
+            for k, arm in enumerate(("baseline", "steered", "random_1", "random_2"))}},
+        "activity": {"n": 256, "n_positions": 4096, "layers": [
+            {"layer": n, "l0_before": 16.0 + n, "l0_after": 16.5 + n + dice.uniform(-1, 2),
+             "new": 1 + dice.random(), "lost": dice.random(), "steered": n != 3}
+            for n in layers]},
+    }  # fmt: skip
+
+
+def _ser(metrics) -> dict:
+    flips, arms = metrics["flips"], metrics["arms"]
+    n, broken, fixed = flips["n"], flips["broken"], flips["fixed"]
+    before, after = arms["baseline"]["accuracy"], arms["steered"]["accuracy"]
+    off = metrics["side_effects"]
+    return {
+        "flips": flips["ser"],
+        "changed": broken / metrics["changes"]["answer"] if metrics["changes"]["answer"] else None,
+        "right": broken / arms["baseline"]["right"],
+        "negative_flip_rate": broken / n,
+        "relative_negative_flip_rate": broken / n / (before * (1 - after)) if after < 1 else None,
+        "off_target": off["off_target"]["arms"]["steered"]["rate"] / (fixed / n)
+        if off and fixed else None,
+    }  # fmt: skip
+
+
+def _changes(before: pd.DataFrame, after: pd.DataFrame) -> dict:
+    both = before.merge(after, on="id", suffixes=("", "_after"))
+    text = both["answer"] != both["answer_after"]
+    same = (both["score"] == both["score_after"]) & (both["invalid"] == both["invalid_after"])
+    answer = both["parsed"].fillna("") != both["parsed_after"].fillna("")
+    return {"text": int(text.sum()), "text_same_outcome": int((text & same).sum()),
+            "answer": int(answer.sum())}  # fmt: skip
+
+
+def _transfer(answers, task) -> dict:
+    mine = answers[answers["split"] == f"transfer {task}"]
+    frames = {arm: rows for arm, rows in mine.groupby("arm", sort=False)}
+    arms = {arm: _arm(rows) for arm, rows in frames.items()}
+    gains = {arm: a["accuracy"] - arms["baseline"]["accuracy"] for arm, a in arms.items()}
+    return {
+        "n": arms["baseline"]["n"], "chance": 0.25 if task == "mmlu" else None, "arms": arms,
+        "gain": gains["steered"], "gain_ci": [gains["steered"] - 0.05, gains["steered"] + 0.05],
+        "flips": flip_table(frames["baseline"], frames["steered"]).as_dict(),
+        "random_gains": [gains["random_1"], gains["random_2"]],
+    }  # fmt: skip
 
 
 def _features(dice, layers) -> pd.DataFrame:
@@ -159,6 +291,8 @@ def _features(dice, layers) -> pd.DataFrame:
                     "freq_right": min(1, freq * 1.3), "freq_wrong": freq * 0.7,
                     "mean_right": dice.uniform(0.1, 3), "mean_wrong": dice.uniform(0.05, 1),
                     "r_length": 0.01, "r_adjusted": r - 0.01, "q": 0.004,
+                    "stability": 0.9 - 0.1 * rank if rank < 9 else 0.0,
+                    "class": ("structural", "semantic", "unclear")[layer % 3] if rank == 1 else "",
                     "noise": r <= ceiling, "chosen": rank == 1,
                 }
             )  # fmt: skip
@@ -193,10 +327,21 @@ def _contexts(dice, chosen, hostile) -> list[dict]:
                 {"id": f"amb-selection-{k}", "tokens": tokens, "activations": activations,
                  "peak": peak, "right": k % 3 != 0}
             )  # fmt: skip
+        evil = HOSTILE if hostile else ("", "", "")
+        known = len(found) % 2 == 0
         found.append(
             {"layer": row.layer, "feature": row.feature, "contexts": passages,
-             "promotes": [" mill", " lamp", "<b>"], "suppresses": [" out", ".\n", "&"]}
+             "promotes": [" mill", " lamp", "<b>"], "suppresses": [" out", ".\n", "&"],
+             "sae": f"bundled/blocks.{row.layer}",
+             "class": evil[0] or ("structural", "semantic", "unclear")[row.layer % 3],
+             "class_by": "rule" if row.layer % 2 else "hand",
+             "class_why": "most of its tokens are punctuation" + "".join(evil),
+             "neuronpedia": f"https://www.neuronpedia.org/bundled/{row.layer}-res/{row.feature}"
+             if known else None,
+             "description": "mentions of places" + "".join(evil) if known else None}
         )  # fmt: skip
+        if hostile and len(found) == 3:
+            found[-1]["neuronpedia"] = "javascript:alert(1)"
     return found
 
 
@@ -225,20 +370,16 @@ def _site(layer: int) -> dict:
 def _metrics(answers, chosen, coef, options, task, seed, layers) -> dict:
     test, validation = (answers[answers["split"] == s] for s in ("test", "validation"))
     arms = {name: _arm(rows) for name, rows in test.groupby("arm", sort=False)}
-    state = answers["score"].map({1.0: 0, 0.0: 1}).mask(answers["invalid"], 2)
-    before, after = (
-        state[(answers["split"] == "test") & (answers["arm"] == a)].tolist()
-        for a in ("baseline", "steered")
-    )
-    table = [
-        [sum(b == i and a == j for b, a in zip(before, after, strict=True)) for j in range(3)]
-        for i in range(3)
-    ]
-    fixed, broken = table[1][0] + table[2][0], table[0][1] + table[0][2]
-    n = len(before)
-    gain = (fixed - broken) / n
+    before, after = (test[test["arm"] == a] for a in ("baseline", "steered"))
+    flips = flip_table(before, after)
+    fixed, broken, n = flips.fixed, flips.broken, flips.n
+    gain = arms["steered"]["accuracy"] - arms["baseline"]["accuracy"]
     half = 1.96 * ((fixed + broken) / n - gain**2) ** 0.5 / n**0.5
-    gains = [arms[f"random_{k}"]["accuracy"] - arms["baseline"]["accuracy"] for k in range(1, 6)]
+    gains: dict[str, list[float]] = {}
+    for name, arm in arms.items():
+        if name not in ("baseline", "steered"):
+            kind = name.rstrip("0123456789").rstrip("_")
+            gains.setdefault(kind, []).append(arm["accuracy"] - arms["baseline"]["accuracy"])
     below = int(chosen["noise"].sum())
     return {
         "sae": "bundled", "sae_trained_on": ["corrsteer-bundled"],
@@ -265,24 +406,55 @@ def _metrics(answers, chosen, coef, options, task, seed, layers) -> dict:
         "validation": {name: _arm(validation[validation["arm"] == name])
                        for name in ("baseline", "steered")},
         "gain": gain, "gain_ci": [gain - half, gain + half],
-        "flips": {
-            "fixed": fixed, "broken": broken,
-            "ser": broken / (fixed + broken) if fixed + broken else None,
-            "mcnemar_p": binomtest(broken, fixed + broken).pvalue if fixed + broken else 1.0,
-            "table": table,
-        },
+        "flips": flips.as_dict(),
+        "changes": _changes(before, after),
+        "stability": {"resamples": 200},
         "ser_ci": [0.1, 0.4] if fixed + broken else None,
         "detectable_gain": 0.02,
         "controls": {
-            kind: {"gains": gains, "beats_all": gain > max(gains)}
-            for kind, gains in (("random", gains), ("direction", [0.0]), ("flipped", [-0.03]))
+            kind: {"gains": found, "beats_all": gain > max(found)} for kind, found in gains.items()
         },
         "groups": {name: {"n": n // 5, "baseline": 0.5, "steered": 0.5 + 0.01 * k}
                    for k, name in enumerate(PEOPLES)} if options else {},
-        "noise": {"features": len(chosen), "below_ceiling": below},
+        "noise": {"features": len(chosen), "below_ceiling": below, "unstable": 1},
         "verdict": [
             f"Steering changes accuracy by {100 * gain:+.1f} points on {n} test answers.",
             "No random draw gains as much.",
             f"{below} of {len(chosen)} chosen features do not exceed their noise ceiling.",
         ],
     }  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Text, scripts and attributes of a page as a browser's tokenizer sees them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.scripts: list[str] = []
+        self.data: dict[str, Any] = {}
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self._script: dict[str, str | None] = {}
+        self._within = ""
+        self._held = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+        self.text = " ".join(" ".join(self.words).split()).replace("\N{NO-BREAK SPACE}", " ")
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag in ("script", "style"):
+            self._script, self._within, self._held = dict(attrs), tag, ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._within == "script" and self._script.get("type") == "application/json":
+            self.data[str(self._script["id"])] = json.loads(self._held)
+        elif self._within == "script":
+            self.scripts.append(self._held)
+        self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within:
+            self._held += data
+        else:
+            self.words.append(data)

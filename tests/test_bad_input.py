@@ -51,6 +51,15 @@ def test_settings(tmp_path, words, message):
     assert not list(tmp_path.glob("cache/*/*/answers.parquet"))
 
 
+def test_classes_by_hand(tmp_path):
+    (tmp_path / "mine.csv").write_text("sae,feature,class\nbundled/layer_3,947,formal\n")
+    line = refused(tmp_path, f"classes={tmp_path}/mine.csv")
+    assert "mine.csv, line 2: class 'formal' is unknown" in line
+    assert "structural, semantic, unclear" in line
+    assert "no such file" in refused(tmp_path, "classes=no_such.csv")
+    assert not list(tmp_path.glob("cache/*/*"))
+
+
 def test_an_sae_of_another_width(tmp_path, tiny_saes):
     line = refused(tmp_path, f"sae=folder sae.path={tiny_saes} layers=[0]")
     assert "width 32" in line

@@ -35,7 +35,7 @@ from corrsteer import cached, config, hub, job, pipeline, search, store
 from corrsteer.cached import Cached
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
-from corrsteer.records import SiteFit
+from corrsteer.records import R_BINS, SiteFit
 from corrsteer.saes import pretrained
 from corrsteer.saes.folder import Folder
 from corrsteer.saes.registry import Release
@@ -65,6 +65,9 @@ OF_TEST = frozenset({"test", "steered test", "random", "constrained"})
 OF_VALIDATION = frozenset({"validation", "steered validation"})
 LETTERS = frozenset({"constrained test"})
 TRIED = frozenset({"trial_2 validation", "trial_3 validation"})
+CHOSEN_ANEW = AFTER_STATISTICS - {"explain"}
+"""By classes: what is explained is what was ranked, whichever is chosen of it."""
+SEMANTIC = ("selector.classes=[semantic]",)
 CHOSEN = frozenset({"steered", "random"})
 """The last candidate is taken for the best."""
 
@@ -91,6 +94,7 @@ class Case:
 SMALL = [
     *("splits.selection=40", "splits.validation=12", "splits.test=24", "layers=[1,3]"),
     *("collect.shuffles=20", "backend.device=cpu", "task.max_new_tokens=64", "controls=few"),
+    "side_effects=none",
 ]
 BBQ = ["task=bbq", "data=@/bbq"]  # fewer of the bundled rows, which are read for every case
 CUSTOM = ["task=custom", "task.path=@/rows.jsonl", "task.prompt='{q} Answer:'"]
@@ -100,6 +104,10 @@ BASES = {
     "ndif": [*BBQ, "backend=ndif"],
     "pretrained": [*BBQ, "sae=pythia_70m", "sae.release=made"],
     "wandb": [*BBQ, "tracker=wandb"],
+    "effects": [
+        *(*BBQ, "side_effects.unrelated=8", "side_effects.texts=4"),
+        *("side_effects.answers=6", "side_effects.draws=1"),
+    ],
     "pareto": [*BBQ, "search=pareto", "search.trials=4"],
     "hub": ["task=bbq", "data=hub", "task.hub.repo=made/rows", f"task.hub.revision={COMMIT}"],
     "gsm8k": ["task=gsm8k", "data=@/gsm8k"],
@@ -122,6 +130,11 @@ BASES = {
     "lm_eval": ["task=lm_eval", "task.name=sums", "task.include_path=@/lm_eval"],
 }
 SCORED = frozenset({"score"})
+UNRELATED = frozenset(
+    {f"{arm}unrelated prompts" for arm in ("", "steered ", "random_1 ")}
+    | {f"likelihood 0-{n}" for n in range(3)}
+)
+REREAD = frozenset({*(f"likelihood 1-{n}" for n in range(3)), "activity"})
 
 TABLE = [
     # The root.
@@ -145,6 +158,9 @@ TABLE = [
     Case("data", "data=@/bbq_again", NOTHING),  # the same rows elsewhere
     Case("data", "data=@/all_rows", NOTHING, "bundled"),
     Case("data", "data=@/bbq_other", ALL),
+    Case("classes", "classes=@/classes.csv", NOTHING),  # nobody asked for classes
+    Case("classes", "classes=@/classes.csv", CHOSEN_ANEW, given=SEMANTIC),
+    Case("descriptions", "descriptions=false", NOTHING),
     Case("cache", "cache=elsewhere", NOTHING),
     Case("name", "name=mine", NOTHING),
     Case("splits.selection", "splits.selection=20", ALL),  # what follows begins earlier
@@ -155,6 +171,7 @@ TABLE = [
     Case("collect.token_source", "collect.token_source=all", OUTCOMES),
     Case("collect.pooling", "collect.pooling=mean", OUTCOMES),
     Case("collect.shuffles", "collect.shuffles=21", frozenset({"collect"})),
+    Case("collect.resamples", "collect.resamples=21", frozenset({"collect"})),
     Case("collect.shards", "collect.shards=4", NOTHING),
     Case(
         "Controls.random_features",
@@ -188,6 +205,28 @@ TABLE = [
         new=frozenset({"instruction test, instructed"}),
     ),
     Case("Controls.constrained", "controls.constrained=false", NOTHING, gone=LETTERS),
+    Case("SideEffects.unrelated", "side_effects.unrelated=5", UNRELATED, "effects"),
+    Case("SideEffects.new_tokens", "side_effects.new_tokens=5", UNRELATED, "effects"),
+    Case("SideEffects.texts", "side_effects.texts=5", frozenset({"divergence"}), "effects"),
+    Case("SideEffects.answers", "side_effects.answers=5", REREAD, "effects"),
+    Case(
+        "SideEffects.draws",
+        "side_effects.draws=2",
+        NOTHING,
+        "effects",
+        new=frozenset(
+            {"random_2 unrelated prompts", "divergence 0-2", "likelihood 0-3", "likelihood 1-3"}
+        ),
+    ),
+    Case("neutral", "neutral=everyday", NOTHING),
+    Case("neutral", "neutral=everyday", UNRELATED | {"divergence"}, "effects"),
+    Case(
+        "coef",
+        "coef=2",
+        frozenset({"steered", "random", "divergence", "activity"})
+        | {f"likelihood {group}-{n}" for group in (0, 1) for n in (1, 2)},
+        "effects",
+    ),
     # The model and where it runs.
     Case("Model.name", "model.name=mine", NOTHING),
     Case("Model.path", "model.path=@/model", NOTHING),  # the same files elsewhere
@@ -240,6 +279,8 @@ TABLE = [
         NOTHING,  # the best features are above this ceiling
         given=("selector.ceiling_level=0.2",),
     ),
+    Case("Correlation.classes", "selector.classes=[semantic]", AFTER_STATISTICS),
+    Case("Correlation.classes", "selector.classes=[unclear]", CHOSEN_ANEW, given=SEMANTIC),
     Case("Add.variant", "strategy.variant=S", AFTER_STATISTICS),
     # The search. Its first trial is the unsteered model, which nothing moves.
     Case("NoSearch.start", "search.start=2", frozenset({"steered", "random"})),
@@ -416,6 +457,10 @@ class LastStage(Exception):
     """All keys were asked for."""
 
 
+def last_stage(metrics):
+    raise LastStage
+
+
 def dice(*parts) -> np.random.Generator:
     """Random numbers that ``parts`` decide."""
     raw = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
@@ -437,20 +482,31 @@ class Full(store.Store):
         key = store.key(stage, schema, settings)
         label = f"{stage} {settings['layer']}" if "layer" in settings else stage
         label = {"generate": self.label, "score": f"score {self.label}"}.get(stage, label)
+        if stage in ("divergence", "likelihood"):
+            label = self._numbered(stage, settings, key)
         assert self.keys.setdefault(label, key) == key, label
-        if stage == "explain":
-            raise LastStage
         if self.earlier and (self.earlier / stage / key).is_dir():
             return self.earlier / stage / key
         folder = self.root / stage / key
         if not folder.is_dir():
             folder.mkdir(parents=True)
-            made = {"generate": self._answers, "site": site, "collect": statistics}.get(stage)
+            makers = {"generate": self._answers, "site": site, "collect": statistics}
+            makers |= {"explain": contexts, "divergence": effect, "likelihood": effect}
+            made = (makers | {"activity": effect}).get(stage)
             made(settings, folder) if made else make(folder)
         return folder
 
     def read(self, stage, settings, schema=1):
         return self.get(stage, settings, lambda folder: None, schema)
+
+    def _numbered(self, stage, settings, key):
+        """By what is read, and the order of the arms."""
+        asked = settings.get("prompts", "")
+        groups = self.__dict__.setdefault(f"_{stage}", {})
+        arms = groups.setdefault(asked, [])
+        if key not in arms:
+            arms.append(key)
+        return f"{stage} {list(groups).index(asked)}-{arms.index(key)}"
 
     def _answers(self, settings, folder):
         rows = [answered(e, dice(settings, e.id)) for e in self.examples]
@@ -499,9 +555,35 @@ def site(settings, folder):
     (folder / "site.json").write_text(json.dumps(values))
 
 
+def effect(settings, folder):
+    """Side effects, of the form that their stage keeps."""
+    made = {"layer": settings.get("layer"), "n_positions": 1, "steered": True}
+    if "texts" in settings:
+        made = [{"kl": 0.1, "top1_changed": 0, "positions": 1}] * 4
+    elif "layer" not in settings:
+        made = [-1.0] * 8
+    (folder / "value.json").write_text(json.dumps(made))
+
+
+def contexts(settings, folder):
+    """Each feature reacts to a colon, to a word, or to many words."""
+    words = [f" word{n}" for n in "abcdefgh"]
+    cards = []
+    for (layer, features), sae in zip(settings["features"].items(), settings["saes"], strict=True):
+        for feature in features:
+            kind = dice(sae, feature).integers(3)
+            tokens = 8 * [":"] if kind == 0 else 8 * [" knife"] if kind == 1 else words
+            shown = [{"tokens": [t], "activations": [1.0], "peak": 0} for t in tokens]
+            card = {"layer": int(layer), "feature": feature, "contexts": shown}
+            cards.append({**card, "promotes": [], "suppresses": []})
+    found = {"cards": cards, "places": [], "common": []}
+    (folder / "contexts.json").write_text(json.dumps(found))
+
+
 def statistics(settings, folder):
-    """Only the ceiling depends on the shuffles."""
-    random = dice({k: v for k, v in settings.items() if k not in ("shuffles", "seed")})
+    """Only the ceiling depends on the shuffles, and the stability on the resamples."""
+    chance = ("shuffles", "resamples", "seed")
+    random = dice({k: v for k, v in settings.items() if k not in chance})
     values = {name: random.uniform(0, 1, FEATURES) for name in ("mean", "mean_right", "mean_wrong")}
     right, wrong = (random.integers(0, 9, FEATURES) / 10 for _ in range(2))
     np.savez(
@@ -515,7 +597,9 @@ def statistics(settings, folder):
         freq_wrong=wrong,
         max_shuffled_r=dice(settings).uniform(0, 1, settings["shuffles"]),
         shuffled_best=dice(settings).integers(0, FEATURES, settings["shuffles"]),
-        shuffled_mean=dice(settings).uniform(0, 1, settings["shuffles"]),
+        shuffled_counts=np.bincount([R_BINS // 2] * settings["shuffles"], minlength=R_BINS + 1),
+        resampled_best=dice(settings).integers(0, FEATURES, (settings["resamples"], 20)),
+        resampled_r=dice(settings).uniform(0, 1, (settings["resamples"], 20)),
         r_length=np.zeros(FEATURES),
         r_adjusted=np.zeros(FEATURES),
         **values,
@@ -567,7 +651,8 @@ def run(cfg, folder: Path, place: Path, earlier: Path | None = None) -> dict[str
             (job, "Cached", Watched),
             (search, "front", lambda trials, norm: trials[-1:]),
             (pipeline, "evaluate", lambda *_, **__: {}),
-            (pipeline, "verdict", lambda metrics: []),
+            (pipeline, "with_side_effects", lambda results, effects: {}),
+            (pipeline, "verdict", last_stage),
             (Semantic, "prepare", lambda self: None),
             (Semantic, "_similarities", similarities),
             (RefusalClassifier, "prepare", lambda self: None),
@@ -624,6 +709,12 @@ def furnish(place: Path) -> None:
     for part in ("train", "test"):
         rows = [{"question": f"{part} {n}?", "answer": f"So. #### {n}"} for n in range(80)]
         (place / "gsm8k" / f"{part}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    classes = [
+        f"bundled/layer_{layer},{feature},{('unclear', 'semantic')[feature % 2]}"
+        for layer in (1, 3)
+        for feature in range(FEATURES)
+    ]
+    (place / "classes.csv").write_text("\n".join(["sae,feature,class", *classes]))
     rows = [row(n) for n in range(90)]
     (place / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (place / "more.jsonl").write_text("\n".join(map(json.dumps, map(row, range(200)))))
@@ -776,6 +867,17 @@ def test_a_leaf_moves_the_stated_keys_and_no_others(case, bases, place, tmp_path
     assert (before.keys() - both, after.keys() - both) == (case.gone, case.new)
 
 
+@pytest.mark.slow
+def test_transfer_adds_answers_and_moves_nothing(bases, place, tmp_path):
+    case = Case("", "", NOTHING)
+    words, _, before, entries = bases(case)
+    changed = composed(*words, "+task@transfer.mmlu=mmlu", "transfer.mmlu.data=bundled")
+    after = run(changed, tmp_path / "run", place, earlier=entries)
+    assert {label: after.get(label) for label in before} == before
+    arms = ("", "steered ", *(f"random_{n} " for n in (1, 2)))
+    assert after.keys() - before.keys() == {f"{arm}mmlu, transfer" for arm in arms}
+
+
 def median_prompt(cfg) -> int:
     lengths = sorted(len(e.prompt) for e in config.instantiate(cfg.task).examples())
     return lengths[len(lengths) // 2]
@@ -831,7 +933,7 @@ def test_other_correlations_are_another_plan(tmp_path):
         selector=Correlation(),
         seed=0,
     )
-    statistics({"layer": 1, "shuffles": 20}, tmp_path)
+    statistics({"layer": 1, "shuffles": 20, "resamples": 20}, tmp_path)
     stats = cached._load_stats(tmp_path)
     for one in (stats, replace(stats, r=stats.r * 0.9)):
         _, chosen, plan = stages.plan([one])

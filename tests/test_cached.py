@@ -6,6 +6,7 @@ the random model writes decides which.
 
 import dataclasses
 import hashlib
+import json
 import weakref
 
 import numpy as np
@@ -28,7 +29,7 @@ from corrsteer.strategies.add import Add
 from corrsteer.tasks.base import Task
 
 RANDOM = {"random": 5, "direction": 0, "shuffled": 0, "layers": 0, "flipped": 0}
-COLLECT = {"token_source": "generated", "pooling": "max", "shuffles": 20}
+COLLECT = {"token_source": "generated", "pooling": "max", "shuffles": 20, "resamples": 20}
 
 
 class HashTask(Task):
@@ -151,7 +152,8 @@ def test_some_layers_reuse_what_all_layers_collected(stages):
 
 def test_what_changes_the_statistics_changes_their_key(stages):
     story(stages)
-    for change in ({"pooling": "mean"}, {"token_source": "all"}, {"shuffles": 21}):
+    others = {"pooling": "mean", "token_source": "all", "shuffles": 21, "resamples": 21}
+    for change in ({name: value} for name, value in others.items()):
         before = stages.store.log["miss collect"]
         story(stages, **change)
         assert stages.store.log["miss collect"] == before + 3, change
@@ -213,7 +215,11 @@ def test_contexts_show_the_tokens_that_activate_a_feature_most(stages):
 
 def test_a_plan_survives_the_disk(stages, tmp_path):
     *_, plan, _, _ = story(stages, coef=0.5)
-    save_plan(plan, tmp_path / "plan", {"model": {"name": "tiny"}})
+    about, facts = {"model": {"name": "tiny"}}, {1: {"class": "unclear", "noise": True}}
+    save_plan(plan, tmp_path / "plan", about, facts)
+    kept = json.loads((tmp_path / "plan" / "plan.json").read_text())
+    assert kept["model"] == about["model"]
+    assert [e.get("class") for e in kept["entries"]] == [None, "unclear", None]
     loaded = load_plan(tmp_path / "plan")
     assert loaded.coef == 0.5
     for a, b in zip(loaded.entries, plan.entries, strict=True):

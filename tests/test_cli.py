@@ -45,14 +45,15 @@ def run(cfg, folder):
 
 def write_sweep_report(folder):
     columns = "job,state,chosen,coef,validation_steered,baseline,steered,gain,random_gain_max"
-    columns += ",constrained,fixed,broken,ser,p_holm"
-    rows = "0,done,False,0.5,0.51,0.5,0.52,0.02,0.01,,12,3,0.2,0.0123"
+    columns += ",control_best,fixed,broken,ser,p_holm"
+    rows = "0,done,False,0.5,0.51,0.5,0.52,0.02,0.01,0.015,12,3,0.2,0.0123"
     rows += chr(10) + "1,failed,False,1.0" + "," * 10
     (folder / "summary.csv").write_text(columns + chr(10) + rows + chr(10))
 
 pipeline = sys.modules["corrsteer.pipeline"] = types.ModuleType("corrsteer.pipeline")
 pipeline.run = run
-report = sys.modules["corrsteer.stages.report"] = types.ModuleType("corrsteer.stages.report")
+report = types.ModuleType("corrsteer.stages.sweep_report")
+sys.modules["corrsteer.stages.sweep_report"] = report
 report.write_sweep_report, report.SETTINGS = write_sweep_report, ("task", "coef")[1:]
 sys.argv[0] = "src/main.py"
 runpy.run_module("src.main", run_name="__main__", alter_sys=True)

@@ -31,7 +31,8 @@ OPEN = {  # settings without a default
 
 
 OPENED = (
-    "task", "model", "sae", "selector", "strategy", "search", "controls", "backend", "tracker",
+    "task", "model", "sae", "selector", "strategy", "search", "controls", "side_effects", "backend",
+    "tracker",
 )  # fmt: skip
 
 
@@ -95,6 +96,7 @@ def test_layers_keep_the_form_they_were_typed_in(override):
         ("splits.test=0", ["splits.test=0", "at least 1"]),
         ("splits.selection=-1", ["splits.selection=-1", "at least 1"]),
         ("collect.shuffles=19", ["collect.shuffles=19", "at least 20"]),
+        ("collect.resamples=19", ["collect.resamples=19", "at least 20"]),
         ("collect.pooling=mx", ["collect.pooling=mx", "did you mean max?", "max, mean"]),
         ("collect.token_source=last", ["token_source=last", "generated, last_prompt, prompt, all"]),
         ("cache=", ["cache is empty", "cache=VALUE"]),
@@ -108,11 +110,18 @@ def test_layers_keep_the_form_they_were_typed_in(override):
         ("controls.shuffled_layers=-1", ["controls.shuffled_layers=-1", "at least 0"]),
         ("controls.flipped=maybe", ["controls.flipped=maybe", "true or false"]),
         ("controls.instruction=''", ["controls.instruction is empty", "null"]),
+        ("side_effects.draws=0", ["side_effects.draws=0", "at least 1"]),
+        ("side_effects.unrelated=many", ["side_effects.unrelated=many", "at least 0"]),
+        ("neutral=", ["neutral is empty", "neutral=VALUE"]),
+        ("+transfer.mmlu.few_shot=1", ["transfer.mmlu is no whole task", "transfer=[mmlu]"]),
         ("task._target_=corrsteer.tasks.bbq.BBX", ["task._target_", "BBX"]),
         ("data=${nosuch}", ["nosuch"]),
         ("layers", ["'layers'", "KEY=VALUE"]),
         ("layers=[1", ["'layers=[1'", "KEY=VALUE"]),
         ("selector.top_k=0", ["top_k"]),
+        ("selector.classes=[semantik]", ["['semantik']", "structural, semantic, unclear", "null"]),
+        ("classes=", ["classes is empty", "classes=null"]),
+        ("descriptions=maybe", ["descriptions", "maybe"]),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(override, parts):

@@ -17,7 +17,7 @@ from tests.test_faults import ROOT, WORDS, child, entries, import_all, write
 
 JOBS = 8
 FILES = (
-    "answers.parquet", "metrics.json", "features.csv", "contexts.json",
+    "answers.parquet", "metrics.json", "features.csv", "contexts.json", "classes.csv",
     "plan/plan.json", "plan/vectors.safetensors",
 )  # fmt: skip
 

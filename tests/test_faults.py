@@ -40,8 +40,8 @@ __all__ = ["stages"]  # a fixture
 
 ROOT = Path(__file__).parents[1]
 WORDS = (
-    "task=bbq controls=few limit=40 backend.batch_size=8 cache=cache hydra.sweep.dir=sweep"
-    " -m coef=0.5,1"
+    "task=bbq controls=few side_effects=none limit=40 backend.batch_size=8 cache=cache"
+    " hydra.sweep.dir=sweep -m coef=0.5,1"
 )
 
 # What a child dies at, in the order of a run: a pattern, and which of the matching events. Names of

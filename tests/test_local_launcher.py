@@ -40,7 +40,8 @@ def stage(cfg, folder, index=None):
 
 pipeline = sys.modules["corrsteer.pipeline"] = types.ModuleType("corrsteer.pipeline")
 pipeline.run = pipeline.share = pipeline.answer_shard = pipeline.collect_shard = stage
-report = sys.modules["corrsteer.stages.report"] = types.ModuleType("corrsteer.stages.report")
+report = types.ModuleType("corrsteer.stages.sweep_report")
+sys.modules["corrsteer.stages.sweep_report"] = report
 report.write_sweep_report, report.SETTINGS = lambda folder: 1 / 0, ()
 """
 

@@ -80,7 +80,8 @@ def test_every_job_leaves_all_its_files(jobs):
     for job, coef in zip(jobs, COEFS, strict=True):
         for name in (
             "config.yaml", "metrics.json", "answers.parquet", "features.csv", "contexts.json",
-            "report.html", "status.json", "log.txt", "plan/plan.json", "plan/vectors.safetensors",
+            "classes.csv", "report.html", "status.json", "log.txt", "plan/plan.json",
+            "plan/vectors.safetensors",
         ):  # fmt: skip
             assert (job / name).is_file(), name
         assert json.loads((job / "status.json").read_text())["state"] == "done"

@@ -48,6 +48,25 @@ def test_quoted_text_and_null_are_left_alone():
         assert plain_words([word]) == [word]
 
 
+def test_tasks_of_transfer_are_options_of_the_group():
+    assert plain_words(["transfer=[mmlu,gsm8k]"]) == [
+        "+task@transfer.mmlu=mmlu", "+task@transfer.gsm8k=gsm8k",
+    ]  # fmt: skip
+    assert plain_words(["transfer=mmlu"]) == ["+task@transfer.mmlu=mmlu"]
+    assert len(plain_words(["transfer=all"])) == 7
+    for nothing in ("transfer=[]", "transfer=null", "transfer="):
+        assert plain_words([nothing]) == []
+    assert plain_words(["transfer={}", "transfer.mmlu.cot=true"]) == [
+        "transfer={}", "transfer.mmlu.cot=true",
+    ]  # fmt: skip
+    words = ["task=bbq", "transfer=[mmlu,gsm8k]", "transfer.mmlu.cot=true"]
+    cfg = composed(*plain_words([*words, "transfer.mmlu.max_new_tokens=99"]))
+    assert list(cfg.transfer) == ["mmlu", "gsm8k"]
+    # Each has its own settings, and its scorer those of its own task.
+    assert cfg.transfer.mmlu.scorer.reasoning is True and cfg.task.scorer.reasoning is False
+    assert cfg.transfer.gsm8k.name == "gsm8k"
+
+
 def test_a_scorer_is_chosen_by_name_or_dotted_path():
     assert plain_words(["task.scorer=exact"]) == ["scorer@task.scorer=exact"]
     assert plain_words(["task.scorer=exact,token_f1", "-m"]) == [

@@ -14,7 +14,7 @@ import pytest
 
 from corrsteer.runfolder import RunFolder
 from corrsteer.runs import failed_jobs
-from corrsteer.stages.report import sweep_table
+from corrsteer.stages.sweep_table import sweep_table
 
 BEGIN = """
 import pathlib, sys, time

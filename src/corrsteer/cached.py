@@ -14,7 +14,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache, cached_property, lru_cache, reduce
 from itertools import chain
 from pathlib import Path
@@ -44,12 +44,14 @@ from corrsteer.resume import (
     savings,
     shares,
 )
+from corrsteer.saes import neuronpedia
 from corrsteer.scorers.base import ModelScorer
+from corrsteer.stages.classify import Hands, Shared, classify, overruled
 from corrsteer.stages.collect import check_outcomes, collect
 from corrsteer.stages.controls import control_plans
 from corrsteer.stages.explain import strongest_contexts
 from corrsteer.stages.generate import answers_frame, generate, score
-from corrsteer.stages.select import select, steering_plan
+from corrsteer.stages.select import Narrow, select, steering_plan
 from corrsteer.stages.site import probe, problem, sentence, site_fits
 from corrsteer.stats.moments import FeatureMoments
 from corrsteer.store import Partial, Store, key
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONTEXT_SAMPLES = 400  # samples of the selection split searched for a feature's contexts
-STATS, CONTEXTS = 2, 2  # forms of what the stages collect and explain keep
+STATS, CONTEXTS = 3, 3  # forms of what the stages collect and explain keep
 PROBE_SAMPLES = 64  # samples of the selection split that the site check may read
 # Half-made statistics are saved at a batch when this many times the last saving's duration has
 # gone by: saving takes under 5 % of the time, and with small SAEs happens at every batch.
@@ -87,6 +89,7 @@ class Cached:
     seed: int
     decoding: str = "free"
     stop: tuple[str, ...] = ()
+    hands: Hands = field(default_factory=dict)
 
     @property
     def model(self) -> Any:
@@ -97,7 +100,7 @@ class Cached:
         return self.backend.key(self.model_spec)
 
     @cached_property
-    def _sae_key(self) -> Callable[[int], str]:
+    def sae_key(self) -> Callable[[int], str]:
         """Layer -> fingerprint; each reads a whole SAE, so it is asked once a run."""
         return cache(self.sae.fingerprint)
 
@@ -106,7 +109,7 @@ class Cached:
 
         Prompts that were answered before fitted; then the model need not be loaded.
         """
-        if not all(self.store.has("generate", self._answers_key(s, None)) for s in splits.values()):
+        if not all(self.store.has("generate", self.answers_key(s, None)) for s in splits.values()):
             prompts = [e.prompt for examples in splits.values() for e in examples]
             room = self.task.max_new_tokens if self.decoding == "free" else 1
             self.model.check_prompts(prompts, room)
@@ -122,12 +125,12 @@ class Cached:
             return []
         prompts = [e.prompt for e in examples[:PROBE_SAMPLES]]
         shared = {**self.model_key, "prompts": digest(prompts)}
-        keys = {n: {**shared, "layer": n, "sae": self._sae_key(n)} for n in layers}
+        keys = {n: {**shared, "layer": n, "sae": self.sae_key(n)} for n in layers}
         made: dict[int, SiteFit] = {}
 
         def make(missing: list[int]) -> None:
             taken = probe(self.model, prompts)
-            for saes in self._in_budget(missing):
+            for saes in self.in_budget(missing):
                 for n, fit in site_fits(self.model, saes, taken).items():
                     made[n] = fit
 
@@ -152,7 +155,7 @@ class Cached:
             log.warning(text)
         return fits
 
-    def _in_budget(self, layers: Sequence[int]) -> Iterator[dict[int, Any]]:
+    def in_budget(self, layers: Sequence[int]) -> Iterator[dict[int, Any]]:
         """The layers' SAEs, as many at a time as ``sae.budget_gb`` allows, at least one.
 
         Drop a group before asking for the next: its SAEs are freed then.
@@ -188,7 +191,7 @@ class Cached:
         ``decoding``: another than the run's, for a control.
         """
         decoding = decoding or self.decoding
-        keys = {arm: self._answers_key(examples, plan, decoding) for arm, plan in plans.items()}
+        keys = {arm: self.answers_key(examples, plan, decoding) for arm, plan in plans.items()}
 
         def make(missing: list[str]) -> None:
             some = {arm: plans[arm] for arm in missing}
@@ -207,7 +210,7 @@ class Cached:
 
     def answer_share(self, examples: Sequence[Example], what: str, share: Share) -> None:
         """Answer some batches without steering, and keep them for :meth:`answers`."""
-        keys = {"baseline": self._answers_key(examples, None)}
+        keys = {"baseline": self.answers_key(examples, None)}
         if not self.store.has("generate", keys["baseline"]):
             with self.store.claim("generate", {None: {**keys["baseline"], "share": str(share)}}):
                 self._generated(examples, {"baseline": None}, keys, what, self.decoding, share)
@@ -247,24 +250,29 @@ class Cached:
                 on_batch=keep,
             )
 
-    def _answers_key(
+    def answers_key(
         self, examples: Sequence[Example], plan: Plan | None, decoding: str | None = None
     ) -> dict[str, Any]:
         settings: dict[str, Any] = {
             **self.model_key,
             "prompts": digest([[e.id, e.prompt] for e in examples]),
             "decoding": decoding or self.decoding,
-            "plan": None,
         }
         if settings["decoding"] == "free":
             settings |= {"max_new_tokens": self.task.max_new_tokens, "stop": list(self.stop)}
         else:
             settings["options"] = digest([e.options for e in examples])
-        if plan is not None:
-            vectors = {layer: digest(v.tobytes()) for layer, v in plan.vectors().items()}
-            settings["plan"] = {str(layer): vectors[layer] for layer in sorted(vectors)}
-            settings["operator"] = type(self.strategy).__name__
-        return settings
+        return settings | self.plan_key(plan)
+
+    def plan_key(self, plan: Plan | None) -> dict[str, Any]:
+        """What stands for a plan, and for how it is added, in a cache key."""
+        if plan is None:
+            return {"plan": None}
+        vectors = {layer: digest(v.tobytes()) for layer, v in plan.vectors().items()}
+        return {
+            "plan": {str(layer): vectors[layer] for layer in sorted(vectors)},
+            "operator": type(self.strategy).__name__,
+        }
 
     def _scored(self, settings: Mapping[str, Any], examples: Sequence[Example]) -> pd.DataFrame:
         import pandas as pd
@@ -302,6 +310,7 @@ class Cached:
         token_source: str,
         pooling: str,
         shuffles: int,
+        resamples: int,
         shards: int = 1,
     ) -> list[LayerStats]:
         """Feature statistics per layer. One entry per layer: layer subsets share them.
@@ -310,7 +319,7 @@ class Cached:
         the end. Rounding aside (1e-12), the result is the same.
         """
         outcomes, keys = self._collect_keys(
-            examples, answers, layers, token_source, pooling, shuffles
+            examples, answers, layers, token_source, pooling, shuffles, resamples
         )
         parts = [self._parts(keys, share) for share in shares(shards)]
 
@@ -336,7 +345,7 @@ class Cached:
                         (kept_moments({n: part[n]})[0][1][n] for part in parts),
                     ),
                 )
-            for saes in chain.from_iterable(map(self._in_budget, groups)):
+            for saes in chain.from_iterable(map(self.in_budget, groups)):
                 made: dict[int, FeatureMoments] = {}
                 for part, share in zip(parts, shares(shards), strict=True):
                     new = self._collected(
@@ -373,7 +382,7 @@ class Cached:
             return
         with self.store.claim("collect", claims, together=True):
             found = {n: {seen for seen, *_ in savings(parts[n])} for n in missing}
-            for saes in chain.from_iterable(map(self._in_budget, alike(found))):
+            for saes in chain.from_iterable(map(self.in_budget, alike(found))):
                 prompts = [e.prompt for e in examples]
                 self._collected(parts, saes, prompts, answers, outcomes, keys, share, True)
 
@@ -385,18 +394,20 @@ class Cached:
         token_source: str,
         pooling: str,
         shuffles: int,
+        resamples: int,
     ) -> tuple[np.ndarray, dict[int, dict[str, Any]]]:
         outcomes = answers["score"].to_numpy(np.float64)
         check_outcomes(outcomes)
         shared = {
-            **self._answers_key(examples, None),
+            **self.answers_key(examples, None),
             "outcomes": digest(outcomes.tobytes()),
             "token_source": token_source,
             "pooling": pooling,
             "shuffles": shuffles,
+            "resamples": resamples,
             "seed": self.seed,
         }
-        return outcomes, {n: {**shared, "layer": n, "sae": self._sae_key(n)} for n in layers}
+        return outcomes, {n: {**shared, "layer": n, "sae": self.sae_key(n)} for n in layers}
 
     def _parts(self, keys: Mapping[int, Mapping[str, Any]], share: Share) -> dict[int, Partial]:
         more = {"share": str(share)} if share.of > 1 else {}
@@ -416,8 +427,8 @@ class Cached:
         """One group's accumulators, going on from what ``parts`` holds and keeping it up to date.
 
         A kill costs the batch at work and those since the last saving: up to ``KEEP_EVERY`` times
-        what a saving takes (6 layers of 1,024 features: 40 ms, so under a second; 26 of 16,384:
-        about 2 s for 370 MB). All layers of a saving count or none, and sums go on in the order
+        what a saving takes (6 layers of 1,024 features: 70 ms, so under 2 seconds; 26 of 16,384:
+        3 to 6 s for 880 MB). All layers of a saving count or none, and sums go on in the order
         of an undisturbed run, so the result has the same bits.
         """
         start, slots = kept_moments({n: parts[n] for n in saes})
@@ -455,6 +466,7 @@ class Cached:
                     token_source=shared["token_source"],
                     pooling=shared["pooling"],
                     n_shuffles=shared["shuffles"],
+                    n_resamples=shared["resamples"],
                     seed=shared["seed"],
                     start=start,
                     on_batch=keep,
@@ -469,13 +481,16 @@ class Cached:
     # -- plans -------------------------------------------------------------------------------
 
     def plan(
-        self, stats: Sequence[LayerStats]
+        self, stats: Sequence[LayerStats], narrow: Narrow | None = None
     ) -> tuple[tuple[RankedFeature, ...], tuple[RankedFeature, ...], Plan]:
-        """(ranked features, chosen features, their plan at dial 1)."""
-        ranked, chosen = select(stats, self.selector, self.strategy)
+        """(ranked features, chosen features, their plan at dial 1).
+
+        ``narrow``: which of the ranked features may be chosen.
+        """
+        ranked, chosen = select(stats, self.selector, self.strategy, narrow)
         settings = {
             "features": [[f.layer, f.feature, f.coefficient, f.r] for f in chosen],
-            "saes": [self._sae_key(f.layer) for f in chosen],
+            "saes": [self.sae_key(f.layer) for f in chosen],
         }
 
         def make(folder: Path) -> None:
@@ -494,7 +509,7 @@ class Cached:
             "live": [digest((s.freq > 0).tobytes()) for s in mine],
             "r": [digest(s.r.tobytes()) for s in mine],
             "shuffled": [s.shuffled_best[: draws["shuffled"]].tolist() for s in mine],
-            "saes": [self._sae_key(s.layer) for s in mine],
+            "saes": [self.sae_key(s.layer) for s in mine],
             "draws": dict(draws),
             "seed": self.seed,
         }
@@ -527,7 +542,7 @@ class Cached:
         settings = {
             **settings,
             "seed": self.seed,
-            "plans": {name: self._answers_key(examples, plan) for name, plan in plans.items()},
+            "plans": {name: self.answers_key(examples, plan) for name, plan in plans.items()},
             "golds": digest([[e.gold, *e.aliases] for e in examples]),
             "kind": type(scorer).__name__,
             "scorer": {name: v for name, v in vars(scorer).items() if isinstance(v, plain)},
@@ -540,37 +555,98 @@ class Cached:
     def _directions(self, layer: int, features: Sequence[int]) -> np.ndarray:
         return self.sae.load(layer).directions(features)
 
+    # -- what features mean --------------------------------------------------------------------
+
     def contexts(
         self,
         examples: Sequence[Example],
         answers: pd.DataFrame,
-        chosen: Sequence[RankedFeature],
+        features: Sequence[RankedFeature],
     ) -> list[dict[str, Any]]:
-        """The tokens that activate the chosen features most, over part of the selection split."""
+        """A card of each feature: the tokens that activate it most, over part of the selection
+        split, those its direction makes likelier, its class, and its page on Neuronpedia.
+
+        Contexts are kept. Classes are not: they may be given by hand, and the rule is quick.
+        """
+        if not features:
+            return []
         examples, answers = examples[:CONTEXT_SAMPLES], answers.iloc[:CONTEXT_SAMPLES]
+        wanted = sorted(features, key=lambda f: (f.layer, f.feature))
+        layers = list(dict.fromkeys(f.layer for f in wanted))
         settings = {
-            **self._answers_key(examples, None),
+            **self.answers_key(examples, None),
             "right": digest((answers["score"] >= RIGHT).to_numpy().tobytes()),
-            "features": {str(f.layer): f.feature for f in chosen},
-            "saes": [self._sae_key(f.layer) for f in chosen],
+            "features": {str(n): [f.feature for f in wanted if f.layer == n] for n in layers},
+            "saes": [self.sae_key(n) for n in layers],
         }
 
         def make(folder: Path) -> None:
-            contexts = []
-            for saes in self._in_budget([f.layer for f in chosen]):
-                contexts += strongest_contexts(
+            cards = []
+            texts: Shared[str] | None = None
+            for saes in self.in_budget(layers):
+                some, texts = strongest_contexts(
                     self.model,
                     saes,
-                    [f for f in chosen if f.layer in saes],
+                    [f for f in wanted if f.layer in saes],
                     [e.id for e in examples],
                     [e.prompt for e in examples],
                     answers["tokens"].tolist(),
                     (answers["score"] >= RIGHT).tolist(),
                 )
-            (folder / "contexts.json").write_text(json.dumps(contexts), encoding="utf-8")
+                cards += some
+            assert texts is not None
+            found = {"cards": cards, "places": sorted(texts.places), "common": sorted(texts.common)}
+            (folder / "contexts.json").write_text(json.dumps(found), encoding="utf-8")
 
         entry = self.store.get("explain", settings, make, CONTEXTS)
-        return json.loads((entry / "contexts.json").read_text(encoding="utf-8"))
+        found = json.loads((entry / "contexts.json").read_text(encoding="utf-8"))
+        texts = Shared(frozenset(map(tuple, found["places"])), frozenset(found["common"]))
+        cards = {(card["layer"], card["feature"]): card for card in found["cards"]}
+        return [self._card(cards[f.layer, f.feature], texts) for f in features]
+
+    def _card(self, card: Mapping[str, Any], texts: Shared[str]) -> dict[str, Any]:
+        layer, feature = card["layer"], card["feature"]
+        sae = self.sae.sae_id(layer)
+        rule = classify(card["contexts"], texts)
+        return {
+            "sae": sae,
+            "layer": layer,
+            "feature": feature,
+            **overruled(rule, self.hands.get((sae, feature))),
+            "neuronpedia": neuronpedia.link(self.sae.neuronpedia(layer), feature),
+            "description": None,
+            "promotes": card["promotes"],
+            "suppresses": card["suppresses"],
+            "contexts": card["contexts"],
+        }
+
+    def descriptions(
+        self, features: Sequence[RankedFeature], fetch: bool
+    ) -> dict[tuple[int, int], str | None]:
+        """(layer, feature) -> what Neuronpedia says of it, as far as that is kept or, with
+        ``fetch``, can be had. What was said once, even that there is nothing, is not asked again.
+        """
+        found = {}
+        for f in features:
+            sae = self.sae.neuronpedia(f.layer)
+            if neuronpedia.link(sae, f.feature) is None:
+                continue
+            settings = {"neuronpedia": sae, "feature": f.feature}
+            if not self.store.has("describe", settings):
+                said = neuronpedia.describe(sae, [f.feature]) if fetch else {}
+                fetch = bool(said)  # after a failure no more is asked
+                if not said:
+                    continue
+                text = json.dumps(said[f.feature])
+
+                def write(folder: Path, text: str = text) -> None:
+                    (folder / "description.json").write_text(text, encoding="utf-8")
+
+                self.store.get("describe", settings, write)
+            entry = self.store.read("describe", settings)
+            kept = (entry / "description.json").read_text(encoding="utf-8")
+            found[f.layer, f.feature] = json.loads(kept)
+        return found
 
 
 def digest(value: Any) -> str:

@@ -58,6 +58,7 @@ class Collect:
     token_source: str = MISSING
     pooling: str = MISSING
     shuffles: int = MISSING
+    resamples: int = MISSING
     shards: int = MISSING
 
 
@@ -78,11 +79,16 @@ class Root:
     decoding: str = MISSING
     ablations: bool = MISSING
     data: str = MISSING
+    classes: str | None = MISSING
+    descriptions: bool = MISSING
     cache: str = MISSING
     name: str = MISSING
     splits: Splits = field(default_factory=Splits)
     collect: Collect = field(default_factory=Collect)
     controls: Any = MISSING
+    side_effects: Any = MISSING
+    neutral: str = MISSING
+    transfer: dict[str, Any] = MISSING
 
 
 def bundled(folder: str) -> str:
@@ -126,6 +132,9 @@ def check(cfg: DictConfig) -> None:
     for group in ("splits", "collect"):
         legal = [f.name for f in fields(OmegaConf.get_type(cfg, group))]
         _check_keys(group, cfg[group], legal)
+    for name, node in cfg.transfer.items():
+        if not _is_mapping(node) or "_target_" not in node:
+            raise ConfigError(f"transfer.{name} is no whole task: type transfer=[{name}]")
     if not math.isfinite(cfg.coef):
         raise ConfigError(f"coef={cfg.coef}: it must be a finite number, such as coef=1")
     for key in ("pooling", "token_source"):
@@ -142,14 +151,16 @@ def check(cfg: DictConfig) -> None:
             f"of: {', '.join(DECODINGS)}"
         )
     least = {f"splits.{name}": 1 for name in ("selection", "validation", "test")}
-    least |= {"collect.shuffles": 20, "collect.shards": 1, "limit": 1}
+    least |= {"collect.shuffles": 20, "collect.resamples": 20, "collect.shards": 1, "limit": 1}
     for key, smallest in least.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and value < smallest:
             raise ConfigError(f"{key}={value}: it must be at least {smallest}")
-    for key in ("name", "data", "cache"):
+    for key in ("name", "data", "cache", "neutral"):
         if not cfg[key]:
             raise ConfigError(f"{key} is empty: type {key}=VALUE, or leave it away")
+    if cfg.classes == "":
+        raise ConfigError("classes is empty: type classes=FILE, or classes=null for none")
 
 
 def instantiate(node: DictConfig) -> Any:

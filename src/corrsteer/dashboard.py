@@ -72,6 +72,11 @@ def workspace(entity: str, project: str, group: str | None) -> ws.Workspace:
         ],
         "Side effects": [
             wr.BarPlot(title="answers", metrics=[wr.Metric("fixed"), wr.Metric("broken")]),
+            by_coef("unrelated answers that change, by coef", "off_target/rate/steered"),
+            by_coef("KL divergence on neutral text by coef", "neutral/kl/steered"),
+            over("layer", "active features", "activity/l0_before", "activity/l0_after"),
+            over("layer", "features that come and go", "activity/new", "activity/lost"),
+            table("transfer"),
             table("flips"),
         ],
     }

@@ -4,6 +4,7 @@ changes."""
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from corrsteer.cached import Cached
 from corrsteer.config import instantiate
-from corrsteer.errors import ConfigError
+from corrsteer.errors import ConfigError, DataError
 from corrsteer.layers import parse_layers
+from corrsteer.measured import unrelated_stages
 from corrsteer.records import Example, LayerStats, Question, SiteFit
 from corrsteer.scorers.base import ModelScorer
+from corrsteer.stages.classify import read_classes
+from corrsteer.stages.side_effects import SideEffects
 from corrsteer.store import Store
+from corrsteer.tasks.neutral import Neutral, read_neutral
 from corrsteer.tasks.splits import split_questions
 
 if TYPE_CHECKING:
@@ -42,6 +47,20 @@ class Job:
     """Whether the control of constrained decoding is part of it."""
     instructed: Sequence[Example]
     """The test split with the control's instruction before its prompts; empty without one."""
+    effects: SideEffects
+    neutral: Neutral
+    """What side effects are measured on."""
+    others: Mapping[str, Other]
+    """The tasks of ``transfer``, by name."""
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another task's test questions, and the stages that answer them."""
+
+    task: Any
+    examples: Sequence[Example]
+    stages: Cached
 
 
 @dataclass(frozen=True)
@@ -55,17 +74,7 @@ class Observed:
 
 def prepare(cfg: DictConfig) -> Job:
     task, model = instantiate(cfg.task), instantiate(cfg.model)
-    questions = task.questions()
-    decoding = task.decoding(cfg.decoding, questions)
-    dealt = split_questions(
-        questions,
-        cfg.splits,
-        cfg.seed,
-        cfg.limit,
-        official=cfg.splits.official,
-        shots=task.shots,
-    )
-    splits, stop = task.ask(dealt, chat=model.chat_template)
+    questions, dealt, splits, decoding, stop = asked(cfg, task, model)
     stages = Cached(
         store=Store(Path(cfg.cache)),
         backend=instantiate(cfg.backend),
@@ -77,9 +86,17 @@ def prepare(cfg: DictConfig) -> Job:
         seed=cfg.seed,
         decoding=decoding,
         stop=stop,
+        hands=read_classes(cfg.classes),
     )
-    if isinstance(task.scorer, ModelScorer):
-        task.scorer.prepare()
+    others = {name: other_task(cfg, name, node, stages) for name, node in cfg.transfer.items()}
+    for scorer in (task.scorer, *(other.task.scorer for other in others.values())):
+        if isinstance(scorer, ModelScorer):
+            scorer.prepare()
+    effects = instantiate(cfg.side_effects)
+    few = cfg.limit if cfg.limit is not None else math.inf
+    neutral = read_neutral(
+        cfg.neutral, *(int(min(few, n)) for n in (effects.unrelated, effects.texts))
+    )
     options = task.lists_options and all(q.options for q in questions)
     controls = instantiate(cfg.controls)
     instructed = [
@@ -97,9 +114,47 @@ def prepare(cfg: DictConfig) -> Job:
         draws=controls.draws,
         letters=controls.constrained and decoding == "free" and options,
         instructed=instructed,
+        effects=effects,
+        neutral=neutral,
+        others=others,
     )
+    if hands := stages.hands:
+        saes = {stages.sae.sae_id(n) for n in job.layers}
+        mine = sum(sae in saes for sae, _ in hands)
+        log.info("%s: %d of %d classes are of this run's SAEs", cfg.classes, mine, len(hands))
     stages.check_prompts({**splits, **({"instructed": instructed} if instructed else {})})
+    for other in others.values():
+        other.stages.check_prompts({"test": other.examples})
+    if neutral.prompts:
+        unrelated_stages(stages, effects.new_tokens).check_prompts({"unrelated": neutral.prompts})
     return job
+
+
+def asked(cfg: DictConfig, task: Any, model: Any) -> tuple[Any, ...]:
+    """A task's questions, how they are dealt to splits, their prompts, how they are answered, and
+    the texts that end an answer."""
+    questions = task.questions()
+    decoding = task.decoding(cfg.decoding, questions)
+    dealt = split_questions(
+        questions,
+        cfg.splits,
+        cfg.seed,
+        cfg.limit,
+        official=cfg.splits.official,
+        shots=task.shots,
+    )
+    splits, stop = task.ask(dealt, chat=model.chat_template)
+    return questions, dealt, splits, decoding, stop
+
+
+def other_task(cfg: DictConfig, name: str, node: DictConfig, stages: Cached) -> Other:
+    """A task of ``transfer``. What is wrong with it says which one it is."""
+    try:
+        task = instantiate(node)
+        _, _, splits, decoding, stop = asked(cfg, task, stages.model_spec)
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"transfer={name}: {error}") from None
+    return Other(task, splits["test"], replace(stages, task=task, decoding=decoding, stop=stop))
 
 
 def observe(job: Job) -> Observed:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.about import about_job, about_plan
 from corrsteer.config import instantiate
+from corrsteer.effects import side_effects, transfer, unrelated_answers
 from corrsteer.job import baseline, prepare, unsteered_controls
 from corrsteer.planfile import save_plan
 from corrsteer.records import RankedFeature
 from corrsteer.resume import Share
 from corrsteer.stages.ablate import ablation_plans, ablation_table
-from corrsteer.stages.evaluate import arm_summary, evaluate, verdict
+from corrsteer.stages.classify import named
+from corrsteer.stages.evaluate import arm_summary, evaluate, verdict, with_side_effects
 from corrsteer.tracking import track
 
 if TYPE_CHECKING:
@@ -57,23 +59,41 @@ def run(cfg: DictConfig, folder: Path) -> float:
     test = stages.answers(splits["test"], {**arms, **controls}, "test") | unsteered_controls(job)
     results = evaluate(test, splits["test"], chosen, task_metrics=job.task.metrics, seed=cfg.seed)
 
+    # side effects: what else the plan changed, and what it does to other tasks
+    effects, unrelated = side_effects(job, plan, controls, test)
+    moved, others = transfer(job, plan, controls)
+
+    # explain: what the chosen features react to, or all that were looked at
+    cards = found.explained(job, cfg.descriptions)
+    ranked, chosen = named(found.ranked, cards), named(chosen, cards)
+
     # report
     metrics = {
         **about_job(cfg, job, seen),
         "coef": plan.coef,
         **found.about,
         "validation": {arm: arm_summary(validation[arm]) for arm in arms},
-        **results,
+        **with_side_effects(results, effects),
+        "transfer": moved,
+        "stability": {"resamples": cfg.collect.resamples},
     }
     metrics["verdict"] = verdict(metrics)
     write(folder / "metrics.json", metrics)
-    write(folder / "contexts.json", stages.contexts(splits["selection"], seen.selection, chosen))
-    features_table(found.ranked, chosen).to_csv(folder / "features.csv", index=False)
+    write(folder / "contexts.json", cards)
+    classes_table(cards).to_csv(folder / "classes.csv", index=False)
+    features_table(ranked, chosen).to_csv(folder / "features.csv", index=False)
     frames = [("selection", "baseline", seen.selection)]
     frames += [("validation", arm, answers) for arm, answers in validation.items()]
     frames += [("test", arm, answers) for arm, answers in test.items()]
+    frames += [("unrelated", arm, answers) for arm, answers in unrelated.items()]
+    frames += [
+        (f"transfer {name}", arm, answers)
+        for name, theirs in others.items()
+        for arm, answers in theirs.items()
+    ]
     answers_table(frames).to_parquet(folder / "answers.parquet", index=False)
-    save_plan(plan, folder / "plan", about_plan(stages, cfg, job.layers, splits))
+    facts = {f.layer: {"noise": f.is_noise, "ceiling": f.ceiling, "class": f.kind} for f in chosen}
+    save_plan(plan, folder / "plan", about_plan(stages, cfg, job.layers, splits), facts)
     if found.trials is not None:
         found.trials.to_csv(folder / "trials.csv", index=False)
     if cfg.ablations:
@@ -91,9 +111,12 @@ def share(cfg: DictConfig, folder: Path) -> float:
     """Computes what the jobs of a sweep have in common, before they start side by side."""
     search, job = instantiate(cfg.search), prepare(cfg)
     for found in search.options(job).values():
-        job.stages.contexts(job.splits["selection"], found.seen.selection, found.chosen)
+        found.explained(job, cfg.descriptions)
     for split in ("validation", "test"):
         job.stages.answers(job.splits[split], {"baseline": None}, split)
+    unrelated_answers(job, {"baseline": None})
+    for name, other in job.others.items():
+        other.stages.answers(other.examples, {"baseline": None}, f"{name}, transfer")
     unsteered_controls(job)
     return math.nan
 
@@ -125,7 +148,16 @@ def features_table(ranked: Sequence[RankedFeature], chosen: Sequence[RankedFeatu
     import pandas as pd
 
     rows = [{**asdict(f), "noise": f.is_noise, "chosen": f in chosen} for f in ranked]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).rename(columns={"kind": "class"})
+
+
+def classes_table(cards: Sequence[Mapping[str, Any]]) -> Any:
+    """In the form that the setting ``classes`` reads."""
+    import pandas as pd
+
+    names = {"class_by": "by", "class_why": "why"}
+    columns = ["sae", "layer", "feature", "class", *names]
+    return pd.DataFrame(cards, columns=columns).rename(columns=names)
 
 
 def answers_table(frames: Sequence[tuple[str, str, pd.DataFrame]]) -> pd.DataFrame:

@@ -31,6 +31,7 @@ from corrsteer.runs import run_in_folder
 
 ALIKE = (
     "coef", "controls", "tracker", "name", "strategy", "selector", "search", "ablations",
+    "side_effects", "neutral", "transfer", "classes", "descriptions",
 )  # fmt: skip
 """Settings in which jobs may differ and still share a collection."""
 

@@ -141,6 +141,14 @@ def send_run(folder: Path) -> None:
                     for row in ablation_rows(ablations, kind, step):
                         run.log(row)
             run.table("ablations", ablations)
+        effects = metrics["side_effects"] or {}
+        if effects.get("activity"):
+            run.axis("activity/*", "layer")
+            for row in effects["activity"]["layers"]:
+                counts = {n: row[n] for n in ("l0_before", "l0_after", "new", "lost")}
+                run.log({"layer": row["layer"]} | {f"activity/{n}": v for n, v in counts.items()})
+        if metrics["transfer"]:
+            run.table("transfer", transfer_table(metrics))
         if (folder / "trials.csv").exists():
             run.table("trials", pd.read_csv(folder / "trials.csv"))
         run.table("correlations", _fair(features, most=1000))
@@ -167,7 +175,20 @@ def summary(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     base, steered = arms["baseline"], arms["steered"]
     constrained = arms.get("constrained")
     noise = metrics["noise"]
+    effects = metrics["side_effects"] or {}
+    off, neutral = effects.get("off_target"), effects.get("neutral")
+    best = {kind: max(control["gains"]) for kind, control in metrics["controls"].items()}
+    read = (effects.get("text") or {}).get("arms")
     return {
+        **{f"control_gain/{kind}": gain for kind, gain in best.items()},
+        "beats_all_controls": int(all(c["beats_all"] for c in metrics["controls"].values())),
+        **{f"ser_as/{name}": ratio for name, ratio in metrics["ser"].items()},
+        **{f"changed/{name}": count for name, count in metrics["changes"].items()},
+        **_by_arm("off_target/rate", off and off["arms"], "rate"),
+        **_by_arm("neutral/kl", neutral and neutral["arms"], "kl"),
+        **_by_arm("neutral/top1_changed", neutral and neutral["arms"], "top1_changed"),
+        **_by_arm("text/perplexity", read, "perplexity"),
+        **_by_arm("text/repetition", read, "repetition"),
         "accuracy/baseline": base["accuracy"],
         "accuracy/steered": steered["accuracy"],
         "accuracy/constrained": constrained and constrained["accuracy"],
@@ -191,6 +212,37 @@ def summary(metrics: Mapping[str, Any]) -> dict[str, float | None]:
         "validation/steered": validation["steered"]["accuracy"],
         "validation/gain": validation["steered"]["accuracy"] - validation["baseline"]["accuracy"],
     }
+
+
+def _by_arm(
+    name: str, arms: Mapping[str, Mapping[str, Any]] | None, value: str
+) -> dict[str, float | None]:
+    return {f"{name}/{arm}": found[value] for arm, found in (arms or {}).items()}
+
+
+def transfer_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """One row of the transfer matrix: the run's plan on other tasks' questions."""
+    import pandas as pd
+
+    rows = [
+        {
+            "chosen_on": metrics["task"],
+            "tested_on": task,
+            "n": found["n"],
+            "baseline": found["arms"]["baseline"]["accuracy"],
+            "steered": found["arms"]["steered"]["accuracy"],
+            "gain": found["gain"],
+            "gain_low": found["gain_ci"][0],
+            "gain_high": found["gain_ci"][1],
+            "fixed": found["flips"]["fixed"],
+            "broken": found["flips"]["broken"],
+            "ser": found["flips"]["ser"],
+            "mcnemar_p": found["flips"]["mcnemar_p"],
+            "random_gain_max": max(found["random_gains"]),
+        }
+        for task, found in metrics["transfer"].items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def layer_rows(
@@ -222,7 +274,7 @@ def flips_table(folder: Path) -> pd.DataFrame:
     """The first flipped answers of each kind, with their texts cut."""
     import pandas as pd
 
-    from corrsteer.stages.report import flipped_answers
+    from corrsteer.stages.examples import flipped_answers
 
     answers = pd.read_parquet(
         folder / "answers.parquet",
@@ -279,7 +331,7 @@ def _seconds(status: Mapping[str, Any]) -> float:
 def send_sweep(folder: Path) -> None:
     import pandas as pd
 
-    from corrsteer.stages.report import QUESTION, SETTINGS
+    from corrsteer.stages.sweep_table import QUESTION, SETTINGS
 
     cfg = _config(folder)
     table = pd.read_csv(folder / "summary.csv")

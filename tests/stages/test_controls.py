@@ -17,7 +17,9 @@ NONE = dict.fromkeys(KINDS, 0)
 def stats(layer: int) -> LayerStats:
     rng = np.random.default_rng(layer)
     columns = rng.random((9, FEATURES))
-    return LayerStats(layer, 20, 10, *columns, rng.random(3), np.array([3, 4, 5]), rng.random(3))
+    best, counts = np.array([3, 4, 5]), np.zeros(9, int)
+    resampled = np.tile(np.arange(FEATURES), (2, 1)), rng.random((2, FEATURES))
+    return LayerStats(layer, 20, 10, *columns, rng.random(3), best, counts, *resampled)
 
 
 STATS = [stats(layer) for layer in LAYERS]

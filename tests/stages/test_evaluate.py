@@ -1,13 +1,21 @@
 """The numbers and sentences of an evaluation, on answers made by hand."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
 from corrsteer.records import Example, RankedFeature
-from corrsteer.stages.evaluate import arm_summary, chance_level, evaluate, verdict
+from corrsteer.stages.evaluate import (
+    arm_summary,
+    chance_level,
+    evaluate,
+    transfer_summary,
+    verdict,
+    with_side_effects,
+)
 from corrsteer.stats.intervals import detectable_gain
 
 
@@ -16,6 +24,8 @@ def frame(states):
     return pd.DataFrame(
         {
             "id": [f"s{i}" for i in range(len(states))],
+            "answer": list(states),
+            "parsed": pd.array([None if s == "x" else s for s in states], dtype="string"),
             "score": [float(s == "r") for s in states],
             "invalid": [s == "x" for s in states],
             "degenerate": pd.array([{"g": "gibberish"}.get(s) for s in states], dtype="string"),
@@ -24,14 +34,16 @@ def frame(states):
 
 
 def feature(layer, r, ceiling):
-    return RankedFeature(layer, 1, 7, r, ceiling, 0.5, 0.3, 0.4, 0.2, 1.0, 0.5, 0.0, r, 0.01)
+    return RankedFeature(layer, 1, 7, r, ceiling, 0.5, 0.3, 0.4, 0.2, 1.0, 0.5, 0.0, r, 0.01, 1.0)
 
 
 def examples(n, meta=lambda i: {}):
     return [Example(f"s{i}", "p", "A", ("x", "y", "z"), meta(i)) for i in range(n)]
 
 
-def measured(base, steered, random, constrained=None, chosen=None, length_r=0.0, meta=None):
+def measured(
+    base, steered, random, constrained=None, chosen=None, length_r=0.0, meta=None, effects=None
+):
     test = {"baseline": frame(base), "steered": frame(steered)}
     test |= {f"random_{n}": frame(s) for n, s in enumerate(random, start=1)}
     if constrained:
@@ -41,7 +53,8 @@ def measured(base, steered, random, constrained=None, chosen=None, length_r=0.0,
     counted = evaluate(
         test, asked, chosen, task_metrics=lambda e, a: {"rate": a["score"].mean()}, seed=0
     )
-    metrics = {"selection": {"length_r": length_r}, **counted}
+    metrics = {"selection": {"length_r": length_r}, "stability": {"resamples": 50}}
+    metrics |= with_side_effects(counted, effects)
     json.dumps(metrics, allow_nan=False)
     return metrics
 
@@ -103,6 +116,71 @@ def test_a_verdict_without_effect_says_what_would_have_been_found():
     assert least is not None
     said = "With as many flips on 1000 questions, four of five such tests would find a gain of"
     assert f"{said} {100 * least:.1f} points." in text
+
+
+def test_every_published_ratio_and_what_changed_beside_the_outcome():
+    m = measured(BASE, BETTER, RANDOM)
+    # 50 right before, 2 of them broken; 27 flips, and what is parsed changes with each of them.
+    assert m["changes"] == {"text": 27, "text_same_outcome": 0, "answer": 27}
+    assert m["ser"] == {
+        "flips": pytest.approx(2 / 27), "changed": pytest.approx(2 / 27), "right": 2 / 50,
+        "negative_flip_rate": 2 / 100, "relative_negative_flip_rate": pytest.approx(0.02 / 0.135),
+        "off_target": None,
+    }  # fmt: skip
+    assert m["side_effects"] is None
+
+
+EFFECTS = {
+    "off_target": {
+        "n": 1000,
+        "source": "everyday",
+        "arms": {
+            "steered": {"changed": 120, "rate": 0.12},
+            "random_1": {"changed": 300, "rate": 0.3},
+            "random_2": {"changed": 50, "rate": 0.05},
+        },
+    },
+    "neutral": {"arms": {"steered": {"kl": 0.0212}, "random_1": {"kl": 0.1}}},
+    "text": None,
+    "activity": None,
+}
+
+
+def test_side_effects_are_said_beside_random_draws():
+    m = measured(BASE, BETTER, RANDOM, effects=EFFECTS)
+    # 120 of 1,000 prompts changed, 25 of 100 questions fixed.
+    assert m["ser"]["off_target"] == pytest.approx(0.12 / 0.25)
+    (said,) = (text for text in verdict(m) if text.startswith("Side effects"))
+    assert said == (
+        "Side effects: on prompts that are no part of the task it changes 120 of 1,000 answers, "
+        "0.48 for each answer fixed (random draws: 50 to 300); on neutral text the KL divergence "
+        "to the unsteered model is 0.021 nats per token (random draws: 0.1)."
+    )
+    nothing_fixed = measured(BASE, BASE, RANDOM, effects=EFFECTS)
+    assert nothing_fixed["ser"]["off_target"] is None
+    assert "for each answer" not in " ".join(verdict(nothing_fixed))
+    only = measured(BASE, BETTER, RANDOM, effects=EFFECTS | {"off_target": None})
+    assert "Side effects: on neutral text the KL" in " ".join(verdict(only))
+
+
+def test_an_unstable_choice_is_said():
+    shaky = replace(feature(1, 0.3, 0.2), stability=0.48)
+    m = measured(BASE, BETTER, RANDOM, chosen=[feature(0, 0.4, 0.1), shaky])
+    said = "1 of 2 chosen features win their layer in fewer than half of 50 bootstrap resamples"
+    assert said in "\n".join(verdict(m))
+    assert "resamples" not in "\n".join(verdict(measured(BASE, BETTER, RANDOM)))
+
+
+def test_transfer_is_summed_up_like_the_test_split():
+    answers = {"baseline": frame(BASE), "steered": frame(BETTER)}
+    answers |= {f"random_{n}": frame(s) for n, s in enumerate(RANDOM[:2], start=1)}
+    found = transfer_summary(answers, examples(100), seed=0)
+    own = measured(BASE, BETTER, RANDOM)
+    assert {k: found[k] for k in ("gain", "gain_ci", "flips")} == {
+        k: own[k] for k in ("gain", "gain_ci", "flips")
+    }
+    assert found["random_gains"] == pytest.approx([0, -0.01])
+    assert (found["n"], found["chance"]) == (100, pytest.approx(1 / 3))
 
 
 def test_verdict_of_nothing_flipped():

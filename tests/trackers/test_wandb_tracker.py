@@ -21,7 +21,8 @@ from fabricated_run import fabricate_run, set_status
 
 from corrsteer import tracking
 from corrsteer.errors import ConfigError
-from corrsteer.stages.report import flipped_answers, write_sweep_report
+from corrsteer.stages.examples import flipped_answers
+from corrsteer.stages.sweep_report import write_sweep_report
 from corrsteer.trackers.wandb import MAX_ROWS, Wandb, _environment
 from corrsteer.tracking import main, track
 
@@ -224,7 +225,21 @@ def test_the_summary_has_the_numbers_of_the_run(sweep, sent):
             "validation/gain": (
                 m["validation"]["steered"]["accuracy"] - m["validation"]["baseline"]["accuracy"]
             ),
+            "beats_all_controls": int(all(c["beats_all"] for c in m["controls"].values())),
+            **{f"control_gain/{kind}": max(c["gains"]) for kind, c in m["controls"].items()},
+            **{f"ser_as/{name}": ratio for name, ratio in m["ser"].items()},
+            **{f"changed/{name}": count for name, count in m["changes"].items()},
         }  # fmt: skip
+        effects = m["side_effects"]
+        for name, arms, value in (
+            ("off_target/rate", effects["off_target"]["arms"], "rate"),
+            ("neutral/kl", effects["neutral"]["arms"], "kl"),
+            ("neutral/top1_changed", effects["neutral"]["arms"], "top1_changed"),
+            ("text/perplexity", effects["text"]["arms"], "perplexity"),
+            ("text/repetition", effects["text"]["arms"], "repetition"),
+        ):
+            expected |= {f"{name}/{arm}": found[value] for arm, found in arms.items()}
+        expected = {name: value for name, value in expected.items() if value is not None}
         found = {
             name: value
             for name, value in job.summary.items()
@@ -233,14 +248,17 @@ def test_the_summary_has_the_numbers_of_the_run(sweep, sent):
         assert found == pytest.approx(expected)
 
 
-TABLES = ("correlations", "flips", "ablations", "dose_response", "trials")
+TABLES = ("correlations", "flips", "ablations", "dose_response", "trials", "transfer")
 
 
 def test_what_is_undefined_is_absent(tmp_path):
     m = fabricate_run(tmp_path / "run", fixed=0.0, broken=0.0, options=False, n_test=20)
     found = tracking.summary(m)
     absent = {name for name, value in found.items() if value is None}
-    assert absent == {"ser", "chance", "accuracy/constrained", "constrained_gain"}
+    assert absent == {
+        "ser", "chance", "accuracy/constrained", "constrained_gain", "ser_as/flips",
+        "ser_as/changed", "ser_as/off_target", "text/perplexity/random_2",
+    }  # fmt: skip
     logged = []
     handle = tracking_handle(SimpleNamespace(log=logged.append))
     handle.log({**found, "nan": float("nan"), "zero": 0.0})
@@ -266,6 +284,19 @@ def test_curves_run_over_layers(sweep, sent):
 def plain(frame: pd.DataFrame) -> list[list[object]]:
     """Rows with None for whatever stands for a missing value."""
     return frame.astype(object).where(frame.notna(), None).values.tolist()
+
+
+@pytest.mark.slow
+def test_side_effects_over_layers_and_transfer(sweep, sent):
+    m = metrics(sweep, 1)
+    assert sent[1].steps["activity/*"] == "layer"
+    layers = m["side_effects"]["activity"]["layers"]
+    for name in ("l0_before", "l0_after", "new", "lost"):
+        expected = {row["layer"]: row[name] for row in layers}
+        assert sent[1].over("layer", f"activity/{name}") == pytest.approx(expected)
+    table = tracking.transfer_table(m)
+    assert table["tested_on"].tolist() == list(m["transfer"]) and set(table["chosen_on"]) == {"bbq"}
+    assert table["gain"].tolist() == [found["gain"] for found in m["transfer"].values()]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from corrsteer.records import RIGHT, Example, RankedFeature
-from corrsteer.stats.flips import flip_table
+from corrsteer.stats.flips import changes, flip_table, off_target_ratio, side_effect_ratios
 from corrsteer.stats.intervals import (
     detectable_gain,
     paired_bootstrap_ci,
@@ -24,6 +24,7 @@ SIGNIFICANT = 0.05
 INVALID_WORTH_SAYING = 0.05
 DEGENERATE_WORTH_SAYING = 0.02
 LENGTH_WORTH_SAYING = 0.1
+STABLE = 0.5
 
 
 def arm_summary(answers: pd.DataFrame) -> dict[str, Any]:
@@ -68,8 +69,8 @@ def evaluate(
     """
     arms = {arm: arm_summary(answers) for arm, answers in test.items()}
     base, steered = test["baseline"], test["steered"]
-    assert list(base["id"]) == list(steered["id"])
     flips = flip_table(base, steered)
+    changed = changes(base, steered)
     gain = arms["steered"]["accuracy"] - arms["baseline"]["accuracy"]
     controls: dict[str, list[float]] = {}
     for name, arm in arms.items():
@@ -77,13 +78,14 @@ def evaluate(
             kind = name.rstrip("0123456789").rstrip("_")
             gains = controls.setdefault(kind, [])
             gains.append(arm["accuracy"] - arms["baseline"]["accuracy"])
-    right = {arm: (test[arm]["score"] >= RIGHT).to_numpy(float) for arm in ("baseline", "steered")}
     metrics: dict[str, Any] = {
         "chance": chance_level(examples),
         "arms": arms,
         "gain": gain,
-        "gain_ci": list(paired_bootstrap_ci(right["baseline"], right["steered"], seed)),
+        "gain_ci": list(gain_ci(base, steered, seed)),
         "flips": flips.as_dict(),
+        "changes": changed,
+        "ser": {**side_effect_ratios(flips, changed["answer"]), "off_target": None},
         "ser_ci": ser_ci(flips.fixed, flips.broken, flips.n, seed),
         "detectable_gain": detectable_gain(flips.n, (flips.fixed + flips.broken) / flips.n),
         "controls": {
@@ -97,9 +99,50 @@ def evaluate(
         "noise": {
             "features": len(chosen),
             "below_ceiling": sum(f.is_noise for f in chosen),
+            "unstable": sum(f.stability < STABLE for f in chosen),
         },
     }
     return metrics
+
+
+def with_side_effects(
+    results: Mapping[str, Any], effects: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The results of :func:`evaluate` with what :mod:`corrsteer.stages.side_effects` measured."""
+    ser = dict(results["ser"])
+    if effects and (found := effects["off_target"]):
+        changed, flips = found["arms"]["steered"]["changed"], results["flips"]
+        ser["off_target"] = off_target_ratio(changed, found["n"], flips["fixed"], flips["n"])
+    return {**results, "ser": ser, "side_effects": effects}
+
+
+def transfer_summary(
+    answers: Mapping[str, pd.DataFrame], examples: Sequence[Example], *, seed: int
+) -> dict[str, Any]:
+    """What a plan did to another task's test questions, beside random features at its norms.
+
+    ``answers``: arm -> scored answers: baseline, steered and random_1, ...
+    """
+    arms = {arm: arm_summary(frame) for arm, frame in answers.items()}
+    start = arms["baseline"]["accuracy"]
+    return {
+        "n": len(examples),
+        "chance": chance_level(examples),
+        "arms": arms,
+        "gain": arms["steered"]["accuracy"] - start,
+        "gain_ci": list(gain_ci(answers["baseline"], answers["steered"], seed)),
+        "flips": flip_table(answers["baseline"], answers["steered"]).as_dict(),
+        "random_gains": [
+            arm["accuracy"] - start for name, arm in arms.items() if name.startswith("random_")
+        ],
+    }
+
+
+def gain_ci(base: pd.DataFrame, steered: pd.DataFrame, seed: int) -> tuple[float, float]:
+    """Paired bootstrap interval of the gain, of answers in the same order."""
+    assert list(base["id"]) == list(steered["id"])
+    right = [(frame["score"] >= RIGHT).to_numpy(float) for frame in (base, steered)]
+    return paired_bootstrap_ci(right[0], right[1], seed)
 
 
 def _groups(
@@ -131,8 +174,10 @@ def verdict(metrics: Mapping[str, Any]) -> list[str]:
         *_random(metrics),
         *_others(metrics),
         *_constrained(metrics),
+        *_side_effects(metrics),
         *_chance(metrics, base),
         *_noise(metrics),
+        *_stability(metrics),
         *_length(metrics),
     ]
 
@@ -242,6 +287,48 @@ def _noise(metrics: Mapping) -> list[str]:
         f"{noise['below_ceiling']} of {noise['features']} chosen features are at or below their "
         "layer's noise ceiling: shuffled outcomes select features as good."
     ]
+
+
+def _stability(metrics: Mapping) -> list[str]:
+    unstable, total = metrics["noise"]["unstable"], metrics["noise"]["features"]
+    if not unstable:
+        return []
+    return [
+        f"{unstable} of {total} chosen features win their layer in fewer than half of "
+        f"{metrics['stability']['resamples']} bootstrap resamples: other questions would have "
+        "chosen others."
+    ]
+
+
+def _side_effects(metrics: Mapping) -> list[str]:
+    effects = metrics["side_effects"]
+    if effects is None:
+        return []
+    parts = []
+    if off := effects["off_target"]:
+        rates = _beside(off["arms"], "rate", lambda rate: f"{1000 * rate:.0f}")
+        ratio = metrics["ser"]["off_target"]
+        per_fix = "" if ratio is None else f", {ratio:.2f} for each answer fixed"
+        parts.append(f"it changes {rates[0]} of 1,000 answers{per_fix} (random draws: {rates[1]})")
+    if neutral := effects["neutral"]:
+        kl = _beside(neutral["arms"], "kl", lambda nats: f"{nats:.2g}")
+        parts.append(
+            f"on neutral text the KL divergence to the unsteered model is {kl[0]} nats per token "
+            f"(random draws: {kl[1]})"
+        )
+    if not parts:
+        return []
+    where = "Side effects: on prompts that are no part of the task " if off else "Side effects: "
+    return [f"{where}{'; '.join(parts)}."]
+
+
+def _beside(
+    arms: Mapping[str, Mapping], name: str, text: Callable[[float], str]
+) -> tuple[str, str]:
+    """A number of the plan, and the range of the random draws."""
+    draws = [arm[name] for key, arm in arms.items() if key.startswith("random_")]
+    ends = sorted({text(min(draws)), text(max(draws))}, key=float)
+    return text(arms["steered"][name]), " to ".join(ends)
 
 
 def _length(metrics: Mapping) -> list[str]:

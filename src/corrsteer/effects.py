@@ -1,0 +1,76 @@
+"""What a plan does besides its task: side effects, and what it does to other tasks.
+
+Everything is measured beside plans of random features at the same norms, since any vector of that
+length does something. The test split's own flips are :mod:`corrsteer.stages.evaluate`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from corrsteer.job import Job
+from corrsteer.measured import active_features, divergences, likelihoods, unrelated_stages
+from corrsteer.records import Plan
+from corrsteer.stages.evaluate import transfer_summary
+from corrsteer.stages.side_effects import compared, neutral, off_target, text_summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Arms = dict[str, "pd.DataFrame"]
+
+
+def unrelated_answers(job: Job, plans: Mapping[str, Plan | None]) -> Arms:
+    """Answers to the unrelated prompts, by arm; none where none were asked for."""
+    if not job.neutral.prompts:
+        return {}
+    stages = unrelated_stages(job.stages, job.effects.new_tokens)
+    return stages.answers(job.neutral.prompts, plans, "unrelated prompts")
+
+
+def side_effects(
+    job: Job, plan: Plan, controls: Mapping[str, Plan], test: Mapping[str, pd.DataFrame]
+) -> tuple[dict[str, Any] | None, Arms]:
+    """The measures of ``side_effects``, and the answers to unrelated prompts.
+
+    ``test``: scored answers to the test split, of which the first ``side_effects.answers`` are
+    read again. None where nothing is to be measured.
+    """
+    effects, stages, texts = job.effects, job.stages, job.neutral.texts
+    arms = compared(plan, controls, effects.draws)
+    answered = unrelated_answers(job, {"baseline": None, **arms})
+    examples = job.splits["test"][: effects.answers]
+    if not (answered or texts or examples):
+        return None, answered
+    found: dict[str, Any] = dict.fromkeys(("off_target", "neutral", "text", "activity"))
+    source = job.neutral.source
+    if answered:
+        logs = likelihoods(stages, job.neutral.prompts, answered)
+        read = {arm: text_summary(frame, logs[arm]) for arm, frame in answered.items()}
+        found["off_target"] = {**off_target(answered, source), "text": {"arms": read}}
+    if texts:
+        found["neutral"] = neutral(divergences(stages, texts, arms), source, stages.seed)
+    if examples:
+        again = {arm: test[arm].iloc[: len(examples)] for arm in ("baseline", *arms)}
+        logs = likelihoods(stages, examples, again)
+        read = {arm: text_summary(frame, logs[arm]) for arm, frame in again.items()}
+        found["text"] = {"arms": read}
+        layers = active_features(stages, examples, again["baseline"], plan, job.layers)
+        positions = layers[0]["n_positions"]
+        found["activity"] = {"n": len(examples), "n_positions": positions, "layers": layers}
+    return found, answered
+
+
+def transfer(
+    job: Job, plan: Plan, controls: Mapping[str, Plan]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Arms]]:
+    """By task of ``transfer``, what the plan does to its test questions; and its answers."""
+    plans = {"baseline": None, **compared(plan, controls, job.effects.draws)}
+    found: dict[str, dict[str, Any]] = {}
+    answers: dict[str, Arms] = {}
+    for name, other in job.others.items():
+        arms = other.stages.answers(other.examples, plans, f"{name}, transfer")
+        found[name] = transfer_summary(arms, other.examples, seed=job.stages.seed)
+        answers[name] = arms
+    return found, answers
