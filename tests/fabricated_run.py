@@ -224,7 +224,11 @@ def _side_effects(dice, answers, coef, layers) -> dict:
         off_target[arm] = {"changed": changed, "rate": changed / len(texts), "ci": ci}
         neutral[arm] = {"kl": kl, "kl_ci": [0.9 * kl, 1.12 * kl], "top1_changed": 0.02 + kl}
     return {
-        "off_target": {"n": len(texts), "source": "bundled neutral prompts", "arms": off_target},
+        "off_target": {"n": len(texts), "source": "bundled neutral prompts", "arms": off_target,
+                       "text": {"arms": {arm: {
+                           "repetition": 0.11, "repetition_n": 120, "perplexity": 6.5,
+                           "n_tokens": 1080, "degenerate": 1, "n": 120}
+                           for arm in ("baseline", *off_target)}}},
         "neutral": {"n_texts": 64, "n_positions": 2048, "source": "bundled neutral text",
                     "arms": neutral},
         "text": {"arms": {

@@ -15,7 +15,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "src" / "corrsteer" / "bundled"
-SMALL = "layers=[2] controls=few limit=30 collect.shuffles=20 cache=cache hydra.run.dir=run"
+SMALL = (
+    "layers=[2] controls=few side_effects=none limit=30 collect.shuffles=20 cache=cache"
+    " hydra.run.dir=run"
+)
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,14 @@ from corrsteer.runfolder import RunFolder
 from tests.test_config import composed
 
 ROOT = Path(__file__).parents[1]
-SMALL = ("controls=few", "limit=40", "backend.batch_size=8", "collect.shuffles=20", "layers=[2]")
+SMALL = (
+    "controls=few",
+    "side_effects=none",
+    "limit=40",
+    "backend.batch_size=8",
+    "collect.shuffles=20",
+    "layers=[2]",
+)
 
 # Python imports a module of this name at its start: in the processes of the sweep it takes the
 # pipeline's place. A job at a dial of 10 or more takes two minutes.

@@ -173,7 +173,9 @@ def test_coef_0_is_the_baseline_answer_for_answer(home, jobs):
 
 def test_a_layer_subset_reuses_what_all_layers_collected(home, jobs):
     before = set((home / "outputs" / "runs").iterdir())
-    done = type_command("python -m src.main task=bbq layers=[1,3] controls=few name=two", cwd=home)
+    done = type_command(
+        "python -m src.main task=bbq layers=[1,3] controls=few side_effects=none name=two", cwd=home
+    )
     assert done.returncode == 0, done.stderr
     (run,) = set((home / "outputs" / "runs").iterdir()) - before
     assert run.name.endswith("_two")
@@ -184,10 +186,13 @@ def test_a_layer_subset_reuses_what_all_layers_collected(home, jobs):
 def test_all_seven_tasks_run_end_to_end(home):
     names = "bbq,mmlu,mmlu_pro,gsm8k,simpleqa,harmbench,xstest"
     done = type_command(
-        f"python -m src.main -m task={names} limit=60 controls=few hydra.sweep.dir=outputs/seven",
+        f"python -m src.main -m task={names} transfer=[bbq,gsm8k] limit=60 controls=few"
+        " side_effects=none hydra.sweep.dir=outputs/seven",
         cwd=home,
     )
     assert done.returncode == 0, done.stderr
+    rows = (home / "outputs" / "seven" / "verdict.md").read_text().splitlines()
+    assert len([row for row in rows if row.startswith("|")]) == 2 + 7
     for n, name in enumerate(names.split(",")):
         m = metrics(home / "outputs" / "seven" / str(n))
         assert m["task"] == name
@@ -196,6 +201,9 @@ def test_all_seven_tasks_run_end_to_end(home):
         assert m["data"]["source"] == "bundled"
         assert m["data"]["rows"] == sum(m["data"]["categories"].values()) >= 1800
         assert len(m["data"]["fingerprint"]) == 32
+        assert list(m["transfer"]) == ["bbq", "gsm8k"] and m["transfer"]["gsm8k"]["n"] == 60
+        if name in m["transfer"]:
+            assert m["transfer"][name]["gain"] == m["gain"]
         assert m["scorer"]["version"] >= 1
         own = {"bbq": {"bias_ambig"}, "xstest": {"over_refusal", "under_refusal"}}
         assert own.get(name, set()) <= set(m["task_metrics"]["baseline"])

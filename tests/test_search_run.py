@@ -26,7 +26,7 @@ SMALL = [
     *("task=bbq", "search=pareto", "search.trials=12", "search.batch=5", "layers=[1,3]"),
     "search.coef=[0,12]",
     *("splits.selection=120", "splits.validation=60", "splits.test=80", "collect.shuffles=20"),
-    *("backend.device=cpu", "controls=few", "controls.constrained=false"),
+    *("backend.device=cpu", "controls=few", "side_effects=none", "controls.constrained=false"),
 ]
 
 

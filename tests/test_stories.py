@@ -135,6 +135,7 @@ def jobs(folder, saes, tmp_path_factory):
         "task=stories", "layers=all", "-m", "coef=0,2", "task.max_new_tokens=96",
         "splits={selection: 60, validation: 10, test: 40}", "collect.shuffles=20",
         "controls=few",
+        "side_effects=none",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=home, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

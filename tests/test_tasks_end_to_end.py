@@ -22,7 +22,13 @@ from tests.test_config import composed
 pytestmark = pytest.mark.slow
 
 TASKS = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
-SMALL = ["controls=few", "collect.shuffles=20", "backend.device=cpu", "layers=[1,4]"]
+SMALL = [
+    "controls=few",
+    "side_effects=none",
+    "collect.shuffles=20",
+    "backend.device=cpu",
+    "layers=[1,4]",
+]
 
 
 @pytest.fixture(scope="module")

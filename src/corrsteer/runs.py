@@ -74,7 +74,7 @@ class SweepReport(Callback):
             return
         failures = failed_jobs(folder)
         try:
-            from corrsteer.stages.report import SETTINGS, write_sweep_report
+            from corrsteer.stages.sweep_report import SETTINGS, write_sweep_report
 
             if follow is None:
                 write_sweep_report(folder)
@@ -115,7 +115,7 @@ _RESULTS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "steered": ("steered", lambda x: f"{100 * x:.1f}"),
     "gain": ("gain", lambda x: f"{100 * x:+.1f}"),
     "random_gain_max": ("best\nrandom", lambda x: f"{100 * x:+.1f}"),
-    "constrained": ("letters\nonly", lambda x: f"{100 * x:.1f}"),
+    "control_best": ("best\ncontrol", lambda x: f"{100 * x:+.1f}"),
     "fixed": ("fixed", lambda x: f"{x:.0f}"),
     "broken": ("broken", lambda x: f"{x:.0f}"),
     "ser": ("SER", lambda x: f"{x:.2f}"),
@@ -158,7 +158,8 @@ def _print_summary(folder: Path, settings: Sequence[str]) -> None:
 
 
 def main() -> None:
-    from corrsteer.stages.report import SETTINGS, write_run_report, write_sweep_report
+    from corrsteer.stages.report import write_run_report
+    from corrsteer.stages.sweep_report import SETTINGS, write_sweep_report
 
     folder = Path(sys.argv[1])
     try:

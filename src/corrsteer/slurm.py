@@ -228,7 +228,7 @@ class OnNode:
 
 def close_sweep(pieces: Sequence[Piece], ids: Mapping[str, str]) -> None:
     """The last job: the end of those that were killed, and the sweep's report."""
-    from corrsteer.stages.report import write_sweep_report
+    from corrsteer.stages.sweep_report import write_sweep_report
     from corrsteer.tracking import track
 
     queue = look(ids) or {}

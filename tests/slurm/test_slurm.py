@@ -26,7 +26,10 @@ from corrsteer.runfolder import RunFolder
 from tests.test_config import composed
 
 ROOT = Path(__file__).parents[2]
-SMALL = "controls=few limit=40 collect.shuffles=20 layers=[2] cache=cache hydra.sweep.dir=sweep"
+SMALL = (
+    "controls=few side_effects=none limit=40 collect.shuffles=20 layers=[2] cache=cache"
+    " hydra.sweep.dir=sweep"
+)
 ON_SLURM = "hydra/launcher=slurm hydra.launcher.cpus_per_task=1 hydra.launcher.mem_gb=1"
 
 # Python imports a module of this name at its start: on the nodes it takes the pipeline's place.

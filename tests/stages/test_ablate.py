@@ -147,6 +147,7 @@ def finished(cache, folder, *words):
     folder.mkdir()
     small = [
         "controls=few",
+        "side_effects=none",
         f"cache={cache}",
         "collect.shuffles=20",
         "backend.device=cpu",

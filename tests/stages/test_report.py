@@ -1,62 +1,31 @@
-"""What the report pages and the sweep table say, without a browser."""
+"""What the report of a run says, without a browser."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import time
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-from fabricated_run import fabricate_run, set_status
+from fabricated_run import HOSTILE, Page, fabricate_run, set_status
 
 from corrsteer.errors import DataError
 from corrsteer.stages import pages, report
-from corrsteer.stats.intervals import holm
-
-
-class Page(HTMLParser):
-    """Text, scripts and attributes of a page as a browser's tokenizer sees them."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.scripts: list[str] = []
-        self.data: dict[str, Any] = {}
-        self.attributes: list[tuple[str, str, str | None]] = []
-        self._script: dict[str, str | None] = {}
-        self._within = ""
-        self._held = ""
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-        self.text = " ".join(" ".join(self.words).split()).replace("\N{NO-BREAK SPACE}", " ")
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value) for name, value in attrs]
-        if tag in ("script", "style"):
-            self._script, self._within, self._held = dict(attrs), tag, ""
-
-    def handle_endtag(self, tag: str) -> None:
-        if self._within == "script" and self._script.get("type") == "application/json":
-            self.data[str(self._script["id"])] = json.loads(self._held)
-        elif self._within == "script":
-            self.scripts.append(self._held)
-        self._within = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._within:
-            self._held += data
-        else:
-            self.words.append(data)
+from corrsteer.stages.examples import LIMITS, examples
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     fabricate_run(tmp_path / "run")
     return tmp_path / "run"
+
+
+def flips_of(page: Page) -> list[dict[str, str]]:
+    return [e for e in page.data["example-data"] if e["kind"] in ("fixed", "broken")]
 
 
 def change(folder: Path, **changes: object) -> dict:
@@ -71,9 +40,11 @@ def test_run_report_says_what_the_metrics_say(run: Path) -> None:
     arms, flips = metrics["arms"], metrics["flips"]
     for name in arms:
         low, high = arms[name]["ci"]
-        label = {"flipped": "Sign flipped", "direction_1": "Random direction"}.get(
-            name, name.replace("random_", "random feature ").capitalize()
-        )
+        kind, _, number = name.partition("_")
+        kinds = {"flipped": "sign flipped", "direction": "random direction"}
+        kinds |= {"random": "random feature", "shuffled": "shuffled outcomes"}
+        label = f"{kinds.get(kind, kind)} {number}".strip().capitalize()
+        label = "Other layers" if kind == "layers" else label
         row = (
             f"{label} {100 * arms[name]['accuracy']:.1f} % {100 * low:.1f} % to {100 * high:.1f} %"
         )
@@ -98,21 +69,21 @@ def test_verdict_comes_before_any_number(run: Path) -> None:
 def test_flips_listed_are_the_flips_counted(run: Path) -> None:
     flips = change(run)["flips"]
     page = Page(report.write_run_report(run))
-    kinds = [flip["kind"] for flip in page.data["flip-data"]]
+    kinds = [flip["kind"] for flip in flips_of(page)]
     assert (kinds.count("fixed"), kinds.count("broken")) == (flips["fixed"], flips["broken"])
-    moves = [(f["from"], f["to"]) for f in page.data["flip-data"]]
+    moves = [(f["from"], f["to"]) for f in flips_of(page)]
     states = ("right", "wrong", "invalid")
-    for before, row in zip(states, flips["table"], strict=True):
+    for before, row in zip(states, flips["counts"], strict=True):
         for after, count in zip(states, row, strict=True):
             flipped = (before == "right") != (after == "right")
             assert moves.count((before, after)) == (count if flipped else 0)
 
 
 def test_flips_pair_by_id_and_not_by_row(run: Path) -> None:
-    before = Page(report.write_run_report(run)).data["flip-data"]
+    before = flips_of(Page(report.write_run_report(run)))
     answers = pd.read_parquet(run / "answers.parquet")
     answers.sample(frac=1, random_state=3).to_parquet(run / "answers.parquet", index=False)
-    after = Page(report.write_run_report(run)).data["flip-data"]
+    after = flips_of(Page(report.write_run_report(run)))
     assert sorted(before, key=str) == sorted(after, key=str)
 
 
@@ -131,7 +102,7 @@ def test_without_flips_ser_is_undefined(tmp_path: Path) -> None:
     fabricate_run(tmp_path / "run", coef=0.0, fixed=0, broken=0)
     page = Page(report.write_run_report(tmp_path / "run"))
     assert "SER undefined: no answer flipped." in page.text
-    assert "flip-data" not in page.data
+    assert flips_of(page) == []
 
 
 def test_open_questions_have_no_chance_constrained_or_groups(tmp_path: Path) -> None:
@@ -166,7 +137,13 @@ def test_page_is_self_contained(run: Path) -> None:
     page = Page(path)
     assert sum("plotly.js v" in script for script in page.scripts) == 1
     linked = [(t, n, v) for t, n, v in page.attributes if n in ("src", "href", "srcset", "action")]
-    assert linked == []
+    assert len(linked) == 3  # a link costs no request until it is followed
+    assert all(t == "a" and v.startswith("https://www.neuronpedia.org/") for t, _, v in linked)
+    (policy,) = [v for t, n, v in page.attributes if t == "meta" and n == "content" and "src" in v]
+    assert "default-src 'none'" in policy
+    scripts = policy.split("script-src ")[1].split(";")[0]
+    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in page.scripts]
+    assert scripts.split() == [f"'sha256-{digest}'" for digest in digests]
     style = re.search(r"<style>(.*?)</style>", path.read_text(encoding="utf-8"), re.DOTALL)
     assert style and not re.search(r"url\(|@import", style[1])
 
@@ -175,8 +152,17 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     fabricate_run(tmp_path / "run", n_test=120, fixed=0.3, hostile=True)
     page = Page(report.write_run_report(tmp_path / "run"))
     assert len(page.scripts) == 2  # plotly.js and ours
+    links = [value for _, name, value in page.attributes if name == "href"]
+    assert len(links) == 2 and all(link.startswith("https://") for link in links)  # no javascript:
     assert not any(tag == "img" or name.startswith("on") for tag, name, _ in page.attributes)
-    prompts = " ".join(flip["prompt"] for flip in page.data["flip-data"])
+    prompts = " ".join(e["prompt"] for e in page.data["example-data"])
+    tasks = [row[0] for row in page.data["fig-transfer-data"]["rows"]]
+    assert pages.visible(HOSTILE[3]) in tasks
+    unrelated = [e for e in page.data["example-data"] if e["kind"] == "unrelated"]
+    shown = "".join(e["prompt"] + e["steered"] for e in unrelated)
+    assert all(pages.visible(text) in shown for text in HOSTILE)
+    for where in ("mentions of places", "most of its tokens are punctuation"):
+        assert where + HOSTILE[0] in page.text
     for text in (
         "<script>alert(1)</script>",
         "</script><script>",
@@ -193,125 +179,6 @@ def test_run_report_is_fast(tmp_path: Path) -> None:
     start = time.process_time()
     report.write_run_report(tmp_path / "run")
     assert time.process_time() - start < 1.5
-
-
-# -- sweeps ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Jobs 0-2 done, 3 failed, 4 missing, 5 running, 6 cut off while writing."""
-    folder = tmp_path_factory.mktemp("sweep")
-    for n, (coef, fixed, broken) in enumerate([(0.5, 0.05, 0.01), (1, 0.2, 0.03), (2, 0.2, 0.3)]):
-        fabricate_run(folder / str(n), coef=coef, fixed=fixed, broken=broken, n_test=100)
-    (folder / "1" / "report.html").write_text("")
-    set_status(
-        folder / "3",
-        "failed",
-        "DataError: <b>no rows</b>\nin data/",
-        ("task=bbq", "layers=all", "coef=4"),
-    )
-    set_status(folder / "5", "running", None, ("task=bbq", "layers=all", "coef=8"))
-    set_status(folder / "6", "done", None, ("task=bbq", "layers=all", "coef=9"))
-    (folder / "6" / "metrics.json").write_text('{"task": "bb')
-    return folder
-
-
-def test_sweep_table_has_one_row_per_job(sweep: Path) -> None:
-    table = report.sweep_table(sweep)
-    assert table["job"].tolist() == list(range(7))
-    states = ["done", "done", "done", "failed", "missing", "running", "unreadable"]
-    assert table["state"].tolist() == states
-    assert table["coef"].dropna().tolist() == [0.5, 1, 2, 4, 8, 9]
-    coefs = ["coef=0.5", "coef=1", "coef=2", "coef=4", "", "coef=8", "coef=9"]
-    assert table["overrides"].tolist() == coefs
-    assert table["chosen"].tolist() == [n == 1 for n in range(7)]
-    for n in range(3):
-        metrics = json.loads((sweep / str(n) / "metrics.json").read_text())
-        row = table.loc[n]
-        assert row["steered"] == metrics["arms"]["steered"]["accuracy"]
-        assert row["validation_steered"] == metrics["validation"]["steered"]["accuracy"]
-        assert row["random_gain_max"] == max(metrics["controls"]["random"]["gains"])
-        assert row["broken"] == metrics["flips"]["broken"]
-    p = [
-        json.loads((sweep / f"{n}/metrics.json").read_text())["flips"]["mcnemar_p"]
-        for n in range(3)
-    ]
-    assert table["p_holm"].tolist()[:3] == pytest.approx(holm(p))
-    assert table.loc[3:, "p_holm"].isna().all()
-    assert "<b>no rows</b>" in table.loc[3, "error"]
-    assert table.loc[3:, "gain"].isna().all()
-
-
-def test_sweep_report_and_summary(sweep: Path) -> None:
-    page = Page(report.write_sweep_report(sweep))
-    summary = pd.read_csv(sweep / "summary.csv")
-    assert len(summary) == 7
-    assert summary["gain"].tolist()[:3] == report.sweep_table(sweep)["gain"].tolist()[:3]
-    assert [v for t, n, v in page.attributes if n == "href"] == ["1/report.html"]
-    assert "DataError: <b>no rows</b>" in page.text
-    assert "Validation chooses coef 1 (job 1)" in page.text
-    assert "Job 6 (coef=9): unreadable JSONDecodeError" in page.text
-    assert sum("plotly.js v" in script for script in page.scripts) == 1
-    figure = page.data["fig-accuracy-1"]
-    assert [trace["x"] for trace in figure["data"] if trace.get("error_y")] == [[0.5, 1.0, 2.0]]
-
-
-def test_sweep_without_any_job_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no jobs"):
-        report.sweep_table(tmp_path)
-
-
-def test_sweep_without_a_finished_job(tmp_path: Path) -> None:
-    set_status(tmp_path / "0", "failed", "boom", ("task=bbq", "coef=much", "seed=1"))
-    set_status(tmp_path / "1", "failed", "bang", ())
-    assert report.best_by_validation(report.sweep_table(tmp_path)) is None
-    assert report.sweep_table(tmp_path)["seed"].tolist() == [1, pd.NA]
-    text = Page(report.write_sweep_report(tmp_path)).text
-    assert "No job is done yet." in text and "boom" in text and "bang" in text
-
-
-@pytest.mark.parametrize(
-    ("scores", "coefs", "best"),
-    [
-        ([0.5, 0.6, 0.55], [1, 2, 4], 1),
-        ([0.6, 0.6, 0.6], [2, 1, -0.5], 2),
-        ([0.6, 0.6], [-1, 1], 0),
-        ([None, 0.4], [1, 2], 1),
-        ([None, None], [1, 2], None),
-    ],
-)
-def test_best_by_validation(scores: list, coefs: list, best: int | None) -> None:
-    table = pd.DataFrame(
-        {"job": range(len(scores)), "coef": coefs, "validation_steered": scores},
-    ).astype({"validation_steered": float})
-    # The test split would choose otherwise.
-    row = report.best_by_validation(table.assign(steered=[-s for s in range(len(scores))]))
-    assert (row if row is None else row["job"]) == best
-
-
-def test_each_question_has_its_own_choice_and_curves(tmp_path: Path) -> None:
-    jobs = [("bbq", 1, 0.6), ("bbq", 2, 0.7), ("mmlu", 1, 0.4), ("mmlu", 2, 0.3)]
-    for n, (task, coef, score) in enumerate(jobs):
-        fabricate_run(tmp_path / str(n), task=task, coef=coef, n_test=60, validation_steered=score)
-    assert report.sweep_table(tmp_path)["chosen"].tolist() == [False, True, True, False]
-    page = Page(report.write_sweep_report(tmp_path))
-    assert "task bbq" in page.text and "task mmlu" in page.text
-    assert {"fig-accuracy-1", "fig-accuracy-2"} <= set(page.data)
-    assert page.text.count("That is not above the baseline") == 1
-
-
-def test_what_was_swept_shows_without_a_curve_over_coef(tmp_path: Path) -> None:
-    for n, pooling in enumerate(("max", "mean")):
-        fabricate_run(tmp_path / str(n), n_test=60)
-        status = json.loads((tmp_path / str(n) / "status.json").read_text())
-        status["overrides"].append(f"+collect.pooling={pooling}")
-        (tmp_path / str(n) / "status.json").write_text(json.dumps(status))
-    table = report.sweep_table(tmp_path)
-    assert table["overrides"].tolist() == ["+collect.pooling=max", "+collect.pooling=mean"]
-    page = Page(report.write_sweep_report(tmp_path))
-    assert "collect.pooling=mean" in page.text and "task=bbq" not in page.text
-    assert "fig-accuracy-1" not in page.data
 
 
 # -- text --------------------------------------------------------------------------------------
@@ -356,3 +223,140 @@ def test_the_site_check_is_shown_and_its_absence_said(run: Path) -> None:
     text = report.write_run_report(run).read_text(encoding="utf-8")
     assert "Do the SAEs fit?" not in text
     assert "fit not checked" in text
+
+
+# -- side effects, transfer, meaning -----------------------------------------------------------
+
+
+def test_side_effects_are_shown_beside_random_draws(run: Path) -> None:
+    m = change(run)
+    text = Page(report.write_run_report(run)).text
+    off, neutral = m["side_effects"]["off_target"], m["side_effects"]["neutral"]
+    for label, arm in (("Steered", "steered"), ("Random feature", "random_1")):
+        rate, (low, high) = off["arms"][arm]["rate"], off["arms"][arm]["ci"]
+        changed = off["arms"][arm]["changed"]
+        row = f"{label} {changed} {1000 * rate:.0f} {1000 * low:.0f} to {1000 * high:.0f}"
+        assert row in text
+        assert f"{100 * neutral['arms'][arm]['top1_changed']:.1f} %" in text
+    assert f"{m['ser']['off_target']:.2f} of these change" in text
+    for name, formula in (
+        ("flips", "broken / (fixed + broken)"),
+        ("right", "broken / answers that were right"),
+        ("negative_flip_rate", "broken / all answers"),
+    ):
+        assert f"{formula} {pages.short(m['ser'][name])} " in text
+    changes = m["changes"]
+    assert f"text of {changes['text']} of {m['n']['test']} answers changed" in text
+    for layer in m["side_effects"]["activity"]["layers"]:
+        assert f"{layer['l0_before']:.2f} {layer['l0_after']:.2f} {layer['new']:.2f}" in text
+
+
+def test_transfer_is_one_row_of_the_matrix(run: Path) -> None:
+    m = change(run)
+    text = Page(report.write_run_report(run)).text
+    for task, tested in m["transfer"].items():
+        arms, flips = tested["arms"], tested["flips"]
+        words = [f"{task} 60"]
+        words += [f"{100 * arms[arm]['accuracy']:.1f} %" for arm in ("baseline", "steered")]
+        words += [pages.points(tested["gain"])]
+        words += [" to ".join(map(pages.points, tested["gain_ci"]))]
+        words += [str(flips["fixed"]), str(flips["broken"]), pages.ratio(flips["ser"])]
+        words += [pages.points(max(tested["random_gains"]))]
+        assert " ".join(words) in text
+
+
+def test_what_was_not_measured_has_no_section(run: Path) -> None:
+    metrics = change(run, side_effects=None, transfer={})
+    metrics = {name: metrics[name] for name in metrics if name not in ("ser", "changes")}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    page = Page(report.write_run_report(run))
+    for words in ("Side effects Side effect ratios", "Transfer", "Neutral text", "Unrelated"):
+        assert words not in page.text
+    assert set(page.data) >= {"fig-arms", "example-data"}
+    change(run, side_effects={"off_target": None, "neutral": None, "text": None, "activity": None})
+    assert "Unrelated prompts" not in Page(report.write_run_report(run)).text
+
+
+def test_cards_say_class_description_and_stability(run: Path) -> None:
+    page = Page(report.write_run_report(run))
+    assert page.text.count("mentions of places Neuronpedia") == 3
+    assert page.text.count("Class by rule: most of its tokens are punctuation") == 3
+    assert page.text.count("stability 80.0 %") == 6
+    assert "of 200 bootstrap resamples" in page.text
+
+
+def test_draws_of_a_control_span_a_band(run: Path) -> None:
+    arms = change(run)["arms"]
+    figure = Page(report.write_run_report(run)).data["fig-arms"]
+    ticks = figure["layout"]["yaxis"]["ticktext"]
+    row = ticks.index("Random feature ×5")
+    draws = [100 * arms[f"random_{n}"]["accuracy"] for n in range(1, 6)]
+    band = next(b for b in figure["layout"]["shapes"] if b.get("y0") == pytest.approx(row - 0.32))
+    assert (band["x0"], band["x1"]) == (min(draws), max(draws))
+    (marks,) = [t for t in figure["data"] if t["y"] == [row] * 5]
+    assert marks["x"] == draws
+
+
+def test_every_figure_has_its_data_and_a_button(run: Path) -> None:
+    page = Page(report.write_run_report(run))
+    figures = [v for t, n, v in page.attributes if n == "data-spec"]
+    buttons = [v for t, n, v in page.attributes if n == "data-csv"]
+    assert sorted(buttons) == sorted([*figures, "examples"]) and len(figures) == 7
+    for name in figures:
+        table = page.data[f"{name}-data"]
+        assert table["rows"] and all(len(row) == len(table["columns"]) for row in table["rows"])
+    arms = change(run)["arms"]
+    table = page.data["fig-arms-data"]
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+    assert [row["accuracy"] for row in rows if row["arm"] == "Steered"] == [
+        arms["steered"]["accuracy"]
+    ]
+    assert len(rows) == len(arms)
+
+
+# -- examples ----------------------------------------------------------------------------------
+
+
+def answer_rows(split: str, n: int, changed: int) -> pd.DataFrame:
+    """``changed`` of ``n`` answers have another text, none another outcome."""
+    return pd.DataFrame(
+        [
+            {"id": f"{split}-{k}", "split": split, "arm": arm, "prompt": "?", "gold": "C",
+             "answer": "A" if arm == "baseline" or k >= changed else "B", "score": 0.0,
+             "invalid": False}
+            for k in range(n) for arm in ("baseline", "steered")
+        ]
+    )  # fmt: skip
+
+
+def test_examples_of_common_kinds_are_a_fixed_sample() -> None:
+    answers = pd.concat([answer_rows("test", 1000, 400), answer_rows("unrelated", 500, 250)])
+    listed, totals = examples(answers)
+    assert totals == {
+        "fixed": 0,
+        "broken": 0,
+        "moved": 0,
+        "text": 400,
+        "unrelated": 250,
+        "same": 600,
+    }
+    found = [e["kind"] for e in listed]
+    assert {kind: found.count(kind) for kind in LIMITS} == {**LIMITS, "moved": 0}
+    assert examples(answers)[0] == listed
+    numbers = [int(e["id"].split("-")[1]) for e in listed if e["kind"] == "text"]
+    assert numbers == sorted(numbers) and numbers[-1] > 350
+
+
+def test_examples_have_the_right_kind(run: Path) -> None:
+    metrics = change(run)
+    page = Page(report.write_run_report(run))
+    kinds = [e["kind"] for e in page.data["example-data"]]
+    assert kinds.count("text") == metrics["changes"]["text_same_outcome"]
+    off = metrics["side_effects"]["off_target"]["arms"]["steered"]
+    assert kinds.count("unrelated") == off["changed"]
+    for e in page.data["example-data"]:
+        assert e["kind"] != "same" or e["baseline"] == e["steered"]
+        assert e["kind"] not in ("text", "unrelated") or e["baseline"] != e["steered"]
+        assert (e["from"] == "") == (e["kind"] == "unrelated")
+    same = metrics["n"]["test"] - sum(kinds.count(k) for k in ("fixed", "broken", "moved", "text"))
+    assert f"unchanged (50 of {same})" in page.text

@@ -1,4 +1,4 @@
-"""The figures of the reports, as Plotly specifications (plain JSON values).
+"""The figures of a run's report, as Plotly specifications (plain JSON values) with their data.
 
 Colours are written as ``var(--name)``: the page's script fills in the value of that CSS variable
 when it draws, so that a figure follows the light, dark or print scheme of its page. Legends are
@@ -8,12 +8,17 @@ of it Plotly's validation of the specification.
 
 from __future__ import annotations
 
+import html
 import json
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+
+from corrsteer.stages.pages import cut, plain, visible
 
 COLOUR = {
     "baseline": "var(--baseline)",
@@ -21,49 +26,277 @@ COLOUR = {
     "constrained": "var(--constrained)",
     "random": "var(--random)",
 }
-SYMBOLS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚"}
-"""Plotly's marker names and the character that stands for each in an HTML legend."""
 _DASH = {"baseline": "solid", "chance": "dash", "constrained": "dot", "steered": "dashdot"}
 
 
-def arms(rows: Sequence[Mapping[str, Any]], chance: float | None) -> dict:
-    """Accuracy of every arm with its 95 % interval; vertical lines at the baseline and at chance.
+@dataclass(frozen=True)
+class Figure:
+    """What is drawn, and the numbers it shows as a table that can be downloaded."""
+
+    spec: dict
+    columns: tuple[str, ...]
+    rows: list[list[Any]]
+
+    @classmethod
+    def of(cls, figure: go.Figure, rows: Iterable[Mapping[str, Any]], **margins: int) -> Figure:
+        """``rows``: all with the same keys; they become the columns of the table. ``margins``:
+        those of :func:`finish`."""
+        records = list(rows)
+        columns = tuple(records[0]) if records else ()
+        table = [[plain(row[name]) for name in columns] for row in records]
+        return cls(finish(figure, **margins), columns, table)
+
+    @property
+    def table(self) -> dict[str, Any]:
+        return {"columns": self.columns, "rows": self.rows}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of :func:`by_row`. ``draws``: what each draw of a control gives; their range becomes
+    a band. ``value`` has a mark of its own, with its 95 % interval."""
+
+    label: str
+    kind: str
+    value: float | None = None
+    ci: Sequence[float] | None = None
+    draws: Sequence[float] = ()
+
+    @property
+    def reach(self) -> list[float]:
+        return [*self.draws, *(self.ci or ()), *([] if self.value is None else [self.value])]
+
+
+def by_row(
+    rows: Sequence[Row],
+    title: str,
+    *,
+    suffix: str = "",
+    digits: int = 1,
+    lines: Mapping[str, float] | None = None,
+) -> go.Figure:
+    """Values beside each other, a row for each. ``lines``: name (of a colour and a dash) -> where a
+    vertical line stands."""
+    figure = go.Figure()
+    bands = []
+    for n, row in enumerate(rows):
+        colour = COLOUR.get(row.kind, COLOUR["random"])
+        if row.draws:
+            bands.append(_range(n, min(row.draws), max(row.draws)))
+            figure.add_scatter(
+                x=list(row.draws),
+                y=[n] * len(row.draws),
+                mode="markers",
+                marker={
+                    "color": COLOUR["random"],
+                    "symbol": "line-ns-open",
+                    "size": 12,
+                    "line_width": 2,
+                },
+                hovertemplate=f"draw: %{{x:.{digits}f}}{suffix}<extra></extra>",
+            )
+        if row.value is not None:
+            said, error = "", None
+            if row.ci is not None:
+                said = f" ({row.ci[0]:.{digits}f} to {row.ci[1]:.{digits}f})"
+                error = {
+                    "array": [row.ci[1] - row.value],
+                    "arrayminus": [row.value - row.ci[0]],
+                    "thickness": 2,
+                    "width": 0,
+                }
+            figure.add_scatter(
+                x=[row.value],
+                y=[n],
+                mode="markers",
+                marker={"color": colour, "size": 10},
+                error_x=error,
+                hovertemplate=f"%{{x:.{digits}f}}{suffix}{said}<extra></extra>",
+            )
+    across = [line("x", at, name) for name, at in (lines or {}).items()]
+    reach = [v for row in rows for v in row.reach] + list((lines or {}).values())
+    figure.update_layout(shapes=[*bands, *across], height=74 + 32 * len(rows))
+    figure.update_xaxes(title=title, ticksuffix=suffix, range=around(reach, 0.04, 10**-digits))
+    figure.update_yaxes(
+        range=[len(rows) - 0.4, -0.6],
+        tickvals=list(range(len(rows))),
+        ticktext=[plot_text(row.label) for row in rows],
+        showgrid=False,
+    )
+    return figure
+
+
+def _range(row: int, low: float, high: float) -> dict:
+    """The shaded band from the least to the largest draw."""
+    return {
+        "type": "rect",
+        "x0": low,
+        "x1": high,
+        "y0": row - 0.32,
+        "y1": row + 0.32,
+        "fillcolor": "var(--random-band)",
+        "line": {"width": 0},
+        "layer": "below",
+    }
+
+
+LEFT = 176  # px for the labels of by_row
+
+
+def arms(rows: Sequence[Mapping[str, Any]], chance: float | None) -> Figure:
+    """Accuracy of every arm; vertical lines at the baseline and at chance. An arm alone of its kind
+    has its 95 % interval, the draws of a control are marks on the band that they span.
 
     ``rows``: ``label``, ``kind`` (a key of ``COLOUR``, or another control), ``accuracy`` and ``ci``
-    (shares of 1).
+    (shares of 1), those of a kind together.
     """
-    figure = go.Figure()
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        accuracy, (low, high) = row["accuracy"], row["ci"]
-        figure.add_scatter(
-            x=[100 * accuracy],
-            y=[row["label"]],
-            mode="markers",
-            marker={"color": COLOUR.get(row["kind"], COLOUR["random"]), "size": 10},
-            error_x={
-                "array": [100 * (high - accuracy)],
-                "arrayminus": [100 * (accuracy - low)],
-                "thickness": 2,
-                "width": 0,
-            },
-            hovertemplate=f"%{{x:.1f}} % ({100 * low:.1f} to {100 * high:.1f})<extra></extra>",
-        )
-    lines = [_line("x", 100 * rows[0]["accuracy"], "baseline")]
-    reach = [100 * bound for row in rows for bound in row["ci"]]
+        kinds.setdefault(row["kind"], []).append(row)
+    shown = []
+    for kind, same in kinds.items():
+        percent = [100 * row["accuracy"] for row in same]
+        if len(same) == 1:
+            ci = [100 * bound for bound in same[0]["ci"]]
+            shown.append(Row(same[0]["label"], kind, percent[0], ci))
+        else:
+            label = same[0]["label"].rstrip("0123456789 ")
+            shown.append(Row(f"{label} ×{len(same)}", kind, draws=percent))
+    lines = {"baseline": 100 * rows[0]["accuracy"]}
     if chance is not None:
-        lines.append(_line("x", 100 * chance, "chance"))
-        reach.append(100 * chance)
-    figure.update_layout(shapes=lines, height=70 + 34 * len(rows))
-    figure.update_xaxes(
-        title="accuracy on the test split",
-        ticksuffix=" %",
-        range=_around(reach),
+        lines["chance"] = 100 * chance
+    figure = by_row(shown, "accuracy on the test split", suffix=" %", lines=lines)
+    base = rows[0]["accuracy"]
+    table = [
+        {
+            "arm": row["label"],
+            "kind": row["kind"],
+            "n": row["n"],
+            "accuracy": row["accuracy"],
+            "low": row["ci"][0],
+            "high": row["ci"][1],
+            "gain": row["accuracy"] - base,
+            "invalid_rate": row["invalid_rate"],
+            "degenerate": row["degenerate"],
+        }
+        for row in rows
+    ]
+    return Figure.of(figure, table, left=LEFT)
+
+
+def off_target(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Answers to unrelated prompts that changed, per 1,000, with 95 % intervals.
+
+    ``rows``: ``label``, ``kind``, ``changed``, ``n``, ``rate`` and ``ci`` (shares of 1).
+    """
+    shown = [
+        Row(r["label"], r["kind"], 1000 * r["rate"], [1000 * b for b in r["ci"]]) for r in rows
+    ]
+    figure = by_row(shown, "changed per 1,000 prompts", digits=0, lines={"baseline": 0})
+    names = ("label", "changed", "n", "rate")
+    table = [
+        {"arm" if n == "label" else n: r[n] for n in names}
+        | {"low": r["ci"][0], "high": r["ci"][1]}
+        for r in rows
+    ]
+    return Figure.of(figure, table, left=LEFT)
+
+
+def neutral(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """KL divergence to the unsteered model on neutral text, with 95 % intervals.
+
+    ``rows``: ``label``, ``kind``, ``kl``, ``kl_ci`` (nats per token) and ``top1_changed``.
+    """
+    shown = [Row(r["label"], r["kind"], r["kl"], r["kl_ci"]) for r in rows]
+    figure = by_row(shown, "KL, nats per token", digits=4, lines={"baseline": 0})
+    figure.update_xaxes(tickformat=".3~f", nticks=6)
+    table = [
+        {
+            "arm": r["label"],
+            "kl": r["kl"],
+            "low": r["kl_ci"][0],
+            "high": r["kl_ci"][1],
+            "top1_changed": r["top1_changed"],
+        }
+        for r in rows
+    ]
+    return Figure.of(figure, table, left=LEFT)
+
+
+def activity(layers: Sequence[Mapping[str, Any]]) -> tuple[Figure, Figure]:
+    """Active features per position and layer, before and after; and those that are new or lost.
+
+    ``layers``: ``layer``, ``l0_before``, ``l0_after``, ``new``, ``lost``, ``steered``.
+    """
+    x = [row["layer"] for row in layers]
+    before_after = go.Figure()
+    for name, symbol, colour in (
+        ("before", "circle-open", COLOUR["baseline"]),
+        ("after", "circle", COLOUR["steered"]),
+    ):
+        before_after.add_scatter(
+            x=x,
+            y=[row[f"l0_{name}"] for row in layers],
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            marker={"color": colour, "symbol": symbol, "size": 8, "line_width": 2},
+            hovertemplate=f"layer %{{x}} {name}: %{{y:.1f}}<extra></extra>",
+        )
+    before_after.update_yaxes(title="active features per position (L0)")
+    turned = go.Figure()
+    for name, sign, colour in (
+        ("new", 1, COLOUR["steered"]),
+        ("lost", -1, "var(--broken)"),
+    ):
+        turned.add_bar(
+            x=x,
+            y=[sign * row[name] for row in layers],
+            customdata=[row[name] for row in layers],
+            marker={"color": colour},
+            width=0.6,
+            hovertemplate=f"layer %{{x}}: %{{customdata:.2f}} {name}<extra></extra>",
+        )
+    most = max((row[name] for row in layers for name in ("new", "lost")), default=1)
+    turned.update_layout(barmode="relative", shapes=[line("y", 0, "baseline")])
+    turned.update_yaxes(title="features per position", range=around([-most, most]))
+    for figure in (before_after, turned):
+        figure.update_layout(height=280)
+        _layer_axis(figure, x)
+    tables = (("layer", "steered", "l0_before", "l0_after"), ("layer", "steered", "new", "lost"))
+    drawn = (
+        Figure.of(figure, [{name: row[name] for name in names} for row in layers])
+        for figure, names in zip((before_after, turned), tables, strict=True)
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    return _finish(figure, left=148)
+    first, second = drawn
+    return first, second
 
 
-def correlation(features: pd.DataFrame) -> dict:
+def transfer(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Gain of the plan on each task with its 95 % interval, and the range of the random draws.
+
+    ``rows``: ``task``, ``baseline`` and ``steered`` accuracy, ``gain``, ``gain_ci`` (shares of 1),
+    ``random_gains`` and the flips.
+    """
+    shown = [
+        Row(
+            r["task"],
+            "steered",
+            100 * r["gain"],
+            [100 * bound for bound in r["gain_ci"]],
+            [100 * gain for gain in r["random_gains"]],
+        )
+        for r in rows
+    ]
+    figure = by_row(shown, "gain in points", lines={"baseline": 0})
+    names = ("task", "n", "baseline", "steered", "gain", "fixed", "broken", "ser", "best_random")
+    table = [
+        {n: r[n] for n in names} | {"gain_low": r["gain_ci"][0], "gain_high": r["gain_ci"][1]}
+        for r in rows
+    ]
+    return Figure.of(figure, table, left=LEFT)
+
+
+def correlation(features: pd.DataFrame) -> Figure:
     """Each layer's best feature against its noise ceiling, further ranked features behind it.
 
     ``features``: the rows of a run's ``features.csv``.
@@ -102,90 +335,18 @@ def correlation(features: pd.DataFrame) -> dict:
             hovertemplate=f"layer %{{x}}, {named}: r = %{{y:.3f}}<extra></extra>",
         )
     figure.update_layout(height=340)
-    figure.update_xaxes(
-        title="layer", dtick=1 if span <= 12 else None, tickformat="d", showgrid=False
-    )
+    _layer_axis(figure, best["layer"].tolist())
     figure.update_yaxes(title="correlation with success", rangemode="tozero")
-    return _finish(figure)
+    names = ["layer", "rank", "feature", "r", "ceiling", "noise", "chosen"]
+    return Figure.of(figure, features[names].to_dict("records"))
 
 
-def accuracy_by_coef(series: Sequence[Sequence[Mapping[str, Any]]]) -> dict:
-    """Steered accuracy against coef with intervals, random draws as points, baseline and
-    constrained decoding as lines (both are unsteered, so they do not depend on coef).
-
-    ``series``: one list of jobs per curve, each sorted by coef; a job has ``coef``, ``chosen`` and
-    ``arms`` (those of its metrics.json).
-    """
-    figure = go.Figure()
-    for symbol, jobs in zip(_repeat(SYMBOLS), series, strict=False):
-        steered = [j["arms"]["steered"] for j in jobs]
-        accuracy = [100 * arm["accuracy"] for arm in steered]
-        figure.add_scatter(
-            x=[j["coef"] for j in jobs],
-            y=accuracy,
-            mode="lines+markers",
-            line={"color": COLOUR["steered"], "width": 2},
-            marker={"color": COLOUR["steered"], "symbol": symbol, "size": 10},
-            error_y={
-                "array": [100 * arm["ci"][1] - y for arm, y in zip(steered, accuracy, strict=True)],
-                "arrayminus": [
-                    y - 100 * arm["ci"][0] for arm, y in zip(steered, accuracy, strict=True)
-                ],
-                "thickness": 2,
-                "width": 0,
-            },
-            hovertemplate="steered at coef %{x}: %{y:.1f} %<extra></extra>",
-        )
-        draws = [
-            (j["coef"], a) for j in jobs for n, a in j["arms"].items() if n.startswith("random")
-        ]
-        figure.add_scatter(
-            x=[x for x, _ in draws],
-            y=[100 * arm["accuracy"] for _, arm in draws],
-            mode="markers",
-            marker={
-                "color": COLOUR["random"],
-                "symbol": "circle-open",
-                "size": 7,
-                "line_width": 1.5,
-            },
-            hovertemplate="random draw at coef %{x}: %{y:.1f} %<extra></extra>",
-        )
-        _ring(figure, [(j["coef"], y) for j, y in zip(jobs, accuracy, strict=True) if j["chosen"]])
-    unsteered = series[0][0]["arms"]
-    lines = [_line("y", 100 * unsteered["baseline"]["accuracy"], "baseline")]
-    if "constrained" in unsteered:
-        lines.append(_line("y", 100 * unsteered["constrained"]["accuracy"], "constrained"))
-    figure.update_layout(shapes=lines, height=340)
-    arms = [arm for jobs in series for job in jobs for arm in job["arms"].values()]
-    reach = [100 * arm["accuracy"] for arm in arms]
-    reach += [100 * bound for jobs in series for j in jobs for bound in j["arms"]["steered"]["ci"]]
-    figure.update_yaxes(title="accuracy on test", ticksuffix=" %", range=_around(reach))
-    return _finish(_coef_axis(figure, series))
+def _layer_axis(figure: go.Figure, layers: Sequence[int], title: str = "layer") -> None:
+    few = max(layers) - min(layers) <= 12
+    figure.update_xaxes(title=title, dtick=1 if few else None, tickformat="d", showgrid=False)
 
 
-def ser_by_coef(series: Sequence[Sequence[Mapping[str, Any]]]) -> dict:
-    """Side effect ratio against coef; a job without flips has none and leaves a gap.
-
-    ``series`` as in :func:`accuracy_by_coef`, with ``ser`` (None when undefined) per job.
-    """
-    figure = go.Figure()
-    for symbol, jobs in zip(_repeat(SYMBOLS), series, strict=False):
-        figure.add_scatter(
-            x=[j["coef"] for j in jobs],
-            y=[j["ser"] for j in jobs],
-            mode="lines+markers",
-            line={"color": "var(--broken)", "width": 2},
-            marker={"color": "var(--broken)", "symbol": symbol, "size": 10},
-            hovertemplate="SER at coef %{x}: %{y:.2f}<extra></extra>",
-        )
-        _ring(figure, [(j["coef"], j["ser"]) for j in jobs if j["chosen"] and j["ser"] is not None])
-    figure.update_layout(height=340)
-    figure.update_yaxes(title="side effect ratio", range=[-0.05, 1.05])
-    return _finish(_coef_axis(figure, series))
-
-
-def ablation(rows: Sequence[Mapping[str, Any]], whole: float) -> dict:
+def ablation(rows: Sequence[Mapping[str, Any]], whole: float) -> Figure:
     """Gain over the baseline for one kind of ablation, with 95 % intervals: bars by layer, or a
     line by the number of layers. A horizontal line is the gain of the ``whole`` plan.
 
@@ -222,21 +383,15 @@ def ablation(rows: Sequence[Mapping[str, Any]], whole: float) -> dict:
             customdata=[row["layers"] or "none" for row in rows],
             hovertemplate="layers %{customdata}: %{y:+.1f} points<extra></extra>",
         )
-    lines = [_line("y", 0, "baseline"), _line("y", 100 * whole, "steered")]
+    lines = [line("y", 0, "baseline"), line("y", 100 * whole, "steered")]
     figure.update_layout(shapes=lines, height=280)
-    few = max(x) - min(x) <= 12
-    figure.update_xaxes(
-        title="layer" if by_layer else "layers that steer",
-        dtick=1 if few else None,
-        tickformat="d",
-        showgrid=False,
-    )
+    _layer_axis(figure, x, "layer" if by_layer else "layers that steer")
     reach = [100 * row[bound] for row in rows for bound in ("gain_low", "gain_high")]
-    figure.update_yaxes(title="gain in points", range=_around([0, 100 * whole, *reach]))
-    return _finish(figure)
+    figure.update_yaxes(title="gain in points", range=around([0, 100 * whole, *reach]))
+    return Figure.of(figure, rows)
 
 
-def pareto(trials: pd.DataFrame, begun: Sequence[int]) -> dict:
+def pareto(trials: pd.DataFrame, begun: Sequence[int]) -> Figure:
     """Accuracy against the share of right answers that broke, for every candidate of a search.
 
     ``trials``: a run's ``trials.csv``; ``begun``: numbers of the unsteered model and, after it, of
@@ -275,22 +430,18 @@ def pareto(trials: pd.DataFrame, begun: Sequence[int]) -> dict:
     chosen = trials[trials["chosen"]]
     shares, accuracies = 100 * trials["broken_share"], 100 * trials["accuracy"]
     points = zip(shares[chosen.index].tolist(), accuracies[chosen.index].tolist(), strict=True)
-    _ring(figure, list(points))
+    ring(figure, list(points))
     figure.update_layout(height=380)
     figure.update_xaxes(
-        title="right answers that broke", ticksuffix=" %", range=_around(shares.tolist())
+        title="right answers that broke", ticksuffix=" %", range=around(shares.tolist())
     )
     figure.update_yaxes(
-        title="accuracy on validation", ticksuffix=" %", range=_around(accuracies.tolist())
+        title="accuracy on validation", ticksuffix=" %", range=around(accuracies.tolist())
     )
-    return _finish(figure)
+    return Figure.of(figure, trials.to_dict("records"))
 
 
-def _repeat(names: Mapping[str, str]) -> list[str]:
-    return list(names) * 100
-
-
-def _ring(figure: go.Figure, points: list[tuple[float, float]]) -> None:
+def ring(figure: go.Figure, points: list[tuple[float, float]]) -> None:
     figure.add_scatter(
         x=[x for x, _ in points],
         y=[y for _, y in points],
@@ -300,13 +451,13 @@ def _ring(figure: go.Figure, points: list[tuple[float, float]]) -> None:
     )
 
 
-def _around(values: Sequence[float]) -> list[float]:
+def around(values: Sequence[float], share: float = 0.04, least: float = 1) -> list[float]:
     """An axis range with some room on both sides; Plotly's own may end on a reference line."""
-    room = max(1, 0.04 * (max(values) - min(values)))
+    room = max(least, share * (max(values) - min(values)))
     return [min(values) - room, max(values) + room]
 
 
-def _line(axis: str, at: float, name: str) -> dict:
+def line(axis: str, at: float, name: str) -> dict:
     """A line across the whole figure at one value of ``axis``."""
     other = "y" if axis == "x" else "x"
     return {
@@ -325,23 +476,19 @@ def _line(axis: str, at: float, name: str) -> dict:
     }
 
 
-def _coef_axis(figure: go.Figure, series: Sequence[Sequence[Mapping[str, Any]]]) -> go.Figure:
-    coefs = sorted({job["coef"] for jobs in series for job in jobs})
-    figure.update_xaxes(title="coef", tickvals=coefs if len(coefs) <= 6 else None, showgrid=False)
-    return figure
-
-
-def _finish(figure: go.Figure, left: int = 64) -> dict:
+def finish(
+    figure: go.Figure, left: int = 64, right: int = 24, top: int = 8, bottom: int = 46
+) -> dict:
     """Give the figure the page's type and colours; return it as plain JSON values.
 
-    ``left``: room in px for the labels of the y axis. Margins are fixed because Plotly's automatic
-    ones change with the width and can fail to settle.
+    The room around it is in px, ``left`` being for the labels of the y axis. Margins are fixed
+    because Plotly's automatic ones change with the width and can fail to settle.
     """
     figure.update_layout(
         template="none",
         showlegend=False,
         dragmode=False,
-        margin={"l": left, "r": 24, "t": 8, "b": 46},
+        margin={"l": left, "r": right, "t": top, "b": bottom},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13, "color": "var(--text)"},
@@ -357,3 +504,13 @@ def _finish(figure: go.Figure, left: int = 64) -> dict:
     figure.update_xaxes(showline=True, **axis)
     figure.update_yaxes(**axis)
     return json.loads(figure.to_json())
+
+
+def plot_text(text: str, most: int = 21) -> str:
+    """Text from outside as a label of a figure, where Plotly would read HTML.
+
+    ``most``: at most so many characters, of which wide ones count double.
+    """
+    text = " ".join(visible(text).split())
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text[:most])
+    return html.escape(cut(text, most - wide // 2), quote=False)

@@ -5,14 +5,18 @@ Cheap but for the 5 MB of plotly.js that each page embeds (10 ms).
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -25,6 +29,20 @@ NBSP = "\N{NO-BREAK SPACE}"
 def visible(text: str) -> str:
     """Write control characters, which a browser drops or shows as nothing, as ``\\x00``."""
     return _CONTROL.sub(lambda c: f"\\x{ord(c.group()):02x}", text)
+
+
+def cut(text: str, most: int) -> str:
+    """At most so many characters of a text, for places that have no room for more."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def plain(value: Any) -> Any:
+    """A number, text or truth value as JSON holds it; None for NaN, infinities and NA."""
+    if isinstance(value, str):
+        return visible(value)
+    value = value.item() if hasattr(value, "item") else value
+    missing = value is None or value is pd.NA or (isinstance(value, float) and not isfinite(value))
+    return None if missing else value
 
 
 def pct(share: float | None) -> str:
@@ -65,6 +83,11 @@ def p_value(p: float | None) -> str:
     return f"p{NBSP}{sign}{NBSP}{text}"
 
 
+def interval(bounds: Sequence[float]) -> str:
+    """[0.049, 0.073] -> "[+4.9, +7.3]", in points."""
+    return f"[{points(bounds[0])}, {points(bounds[1])}]"
+
+
 def layer_text(layers: Sequence[int]) -> str:
     """[0, 1, 2, 5] -> "0-2, 5"."""
     runs: list[list[int]] = []
@@ -86,7 +109,7 @@ def _minus(text: str) -> str:
 
 _FILTERS = {
     "pct": pct, "points": points, "r": r_value, "ratio": ratio, "short": short, "whole": whole,
-    "p": p_value, "layers": layer_text, "date": date,
+    "p": p_value, "layers": layer_text, "date": date, "interval": interval, "cut": cut,
     "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
 }  # fmt: skip
 
@@ -110,9 +133,27 @@ def _templates() -> Environment:
     return environment
 
 
+@cache
+def _scripts() -> dict[str, Markup]:
+    own = _templates().loader.get_source(_templates(), "report.js")[0]  # type: ignore[union-attr]
+    return {"plotly": Markup(get_plotlyjs()), "script": Markup(own)}
+
+
+@cache
+def _policy() -> str:
+    """No connection, no script but the page's own two, which it knows by their hashes."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in _scripts().values())
+    hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
 def write_page(path: Path, template: str, page: Mapping[str, Any]) -> Path:
     """Render ``template`` with the values of ``page`` into ``path``; return ``path``."""
-    html = _templates().get_template(template).render(page, plotly_js=Markup(get_plotlyjs()))
+    own = {**_scripts(), "policy": _policy()}
+    html = _templates().get_template(template).render(page, **own)
     # A token may be half of a surrogate pair, which UTF-8 cannot hold: it shows as "?".
     path.write_bytes(html.encode("utf-8", "replace"))
     return path

@@ -1,16 +1,17 @@
-"""Reports: one self-contained HTML page per run, one page and one table per sweep.
+"""The report of a run: one self-contained HTML page.
 
-Reads run folders and nothing else, so it can be run again at any time; needs no torch. A run
-report costs about 0.3 s and 5 MB (plotly.js is embedded, since a page must open without network);
-``metrics.json`` and ``summary.csv`` hold the same numbers for next to nothing.
+Reads the run's folder and nothing else, so it can be written again at any time; needs no torch.
+Costs about 0.4 s and 5 MB (plotly.js is embedded, since a page must open without network);
+``metrics.json`` holds the same numbers for next to nothing.
 
-What a page shows of prompts, answers and tokens is data from outside: the templates escape all of
-it, embedded JSON is escaped for ``<script>``, and the page's own policy forbids every connection.
+What a page shows of prompts, answers, tokens and descriptions is data from outside: the templates
+escape all of it, embedded JSON is escaped for ``<script>``, and the page's own policy forbids every
+connection and every script but the page's own. What is null or absent in ``metrics.json`` was not
+measured, and has no section.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,24 +20,11 @@ import pandas as pd
 
 from corrsteer.errors import DataError
 from corrsteer.records import RIGHT
-from corrsteer.runfolder import RunFolder
 from corrsteer.stages import figures
-from corrsteer.stages.pages import (
-    NBSP,
-    layer_text,
-    p_value,
-    pct,
-    points,
-    short,
-    visible,
-    write_page,
-)
-from corrsteer.stats.flips import STATES, flip_table, state
-from corrsteer.stats.intervals import holm
-
-SETTINGS = ("task", "model", "variant", "layers", "seed", "token_source", "pooling", "coef")
-QUESTION = ("task", "model", "seed", "question")
-"""Jobs that share these answer the same question; their validation accuracies are comparable."""
+from corrsteer.stages.examples import KINDS, examples
+from corrsteer.stages.pages import cut, layer_text, short, write_page
+from corrsteer.stages.results import arm_rows, read_json, records, transfer_row
+from corrsteer.stats.flips import STATES, flip_table
 
 
 def write_run_report(folder: Path) -> Path:
@@ -49,34 +37,42 @@ def write_run_report(folder: Path) -> Path:
             f"no finished run in {folder}: it has no metrics.json; give the folder of a run whose "
             "status.json says done"
         )
-    metrics = _json(folder / "metrics.json")
+    metrics = read_json(folder / "metrics.json")
     features = pd.read_csv(folder / "features.csv")
     answers = pd.read_parquet(
         folder / "answers.parquet",
         columns=["id", "split", "arm", "prompt", "answer", "gold", "score", "invalid"],
-        filters=[("arm", "in", ["baseline", "steered"])],
+        filters=[
+            ("arm", "in", ["baseline", "steered"]),
+            ("split", "in", ["selection", "test", "unrelated"]),
+        ],
     )
     selection = answers[answers["split"] == "selection"]
     test = answers[answers["split"] == "test"]
     baseline, steered = (test[test["arm"] == arm] for arm in ("baseline", "steered"))
-    flips = flipped_answers(baseline, steered)
-    arms = _arms(metrics["arms"])
+    listed, totals = examples(answers)
+    arms = arm_rows(metrics["arms"])
     page = {
         "metrics": metrics,
-        "status": _json(folder / "status.json"),
-        "plan": _json(folder / "plan" / "plan.json"),
+        "status": read_json(folder / "status.json"),
+        "plan": read_json(folder / "plan" / "plan.json"),
         "config": (folder / "config.yaml").read_text(encoding="utf-8"),
         "arms": arms,
         "task_metrics": _task_metrics(metrics["task_metrics"], arms),
         "best": features[features["rank"] == 1].to_dict("records"),
         "ablations": _ablations(folder / "ablations.csv"),
-        "cards": _cards(features, _json(folder / "contexts.json")),
+        "cards": _cards(features, read_json(folder / "contexts.json")),
         "states": STATES,
         "transitions": _transitions(flip_table(baseline, steered).counts),
         "search": _search(folder, metrics),
         "selection_right": int((selection["score"] >= RIGHT).sum()),
-        "flips": flips,
-        "kinds": _kinds(flips),
+        "examples": listed,
+        "filters": _filters(listed, totals),
+        "changes": metrics.get("changes"),
+        "ratios": _ratios(metrics),
+        "effects": _side_effects(metrics.get("side_effects") or {}),
+        "transfer": _transfer(metrics),
+        "resamples": (metrics.get("stability") or {}).get("resamples"),
         "figures": {
             "arms": figures.arms(arms, metrics["chance"]),
             "correlation": figures.correlation(features) if len(features) else None,
@@ -85,175 +81,73 @@ def write_run_report(folder: Path) -> Path:
     return write_page(folder / "report.html", "run.html.j2", page)
 
 
-def write_sweep_report(folder: Path) -> Path:
-    """Write ``summary.csv`` and ``report.html`` over the jobs ``folder/<n>/``; return the page.
-
-    Missing, running and failed jobs are listed as such. Raises :class:`DataError` when the folder
-    has no job at all.
-    """
-    table = sweep_table(folder)
-    table.to_csv(folder / "summary.csv", index=False)
-    done = table[table["state"] == "done"]
-    varied = [name for name in SETTINGS if done[name].nunique(dropna=False) > 1]
-    curves = [name for name in varied if name not in (*QUESTION, "coef")]
-    groups = []
-    for key, jobs in done.groupby(list(QUESTION), sort=False):
-        jobs = jobs.assign(
-            arms=[_json(folder / str(n) / "metrics.json")["arms"] for n in jobs["job"]]
-        )
-        series = _series(jobs, curves)
-        swept = jobs["coef"].nunique() > 1
-        names = [
-            f"{name} {value}" for name, value in zip(QUESTION, key, strict=True) if name in varied
-        ]
-        groups.append(
-            {
-                "name": ", ".join(names),
-                "verdict": _sweep_verdict(best_by_validation(jobs)),
-                "curves": [
-                    (symbol, ", ".join(f"{n} {jobs[0][n]}" for n in curves))
-                    for symbol, jobs in zip(
-                        list(figures.SYMBOLS.values()) * 100, series, strict=False
-                    )
-                ],
-                "constrained": bool(jobs["constrained"].notna().any()),
-                "undefined": [job["coef"] for jobs in series for job in jobs if job["ser"] is None],
-                "accuracy": figures.accuracy_by_coef(series) if swept else None,
-                "ser": figures.ser_by_coef(series) if swept else None,
-            }
-        )
-    named = {word.lstrip("+").split("=")[0] for text in table["overrides"] for word in text.split()}
-    page = {
-        "name": folder.resolve().name,
-        "jobs": _records(table),
-        "same": {name: done[name].iloc[0] for name in SETTINGS if len(done) and name not in varied},
-        "varied": [name for name in varied if name not in named],
-        "overridden": bool(named),
-        "links": {n for n in table["job"] if (folder / str(n) / "report.html").exists()},
-        "groups": groups,
-        "counts": table["state"].value_counts().to_dict(),
-    }
-    return write_page(folder / "report.html", "sweep.html.j2", page)
+def _filters(
+    listed: Sequence[Mapping[str, str]], totals: Mapping[str, int]
+) -> list[tuple[str, str, int, int]]:
+    """The filters of the examples: value, label, how many are listed, how many there are."""
+    found = {kind: sum(e["kind"] == kind for e in listed) for kind in totals}
+    filters = [("", "all listed", len(listed), len(listed))]
+    filters += [(kind, KINDS[kind], found[kind], total) for kind, total in totals.items() if total]
+    invalid = sum("invalid" in (e["from"], e["to"]) for e in listed)
+    if invalid:
+        filters.insert(3, ("invalid", "from or to invalid", invalid, invalid))
+    return filters
 
 
-def sweep_table(folder: Path) -> pd.DataFrame:
-    """One row per job of a sweep, in job order; also what ``summary.csv`` holds.
-
-    ``state`` is that of the job's ``status.json``, "missing" for a job without a folder or status,
-    "unreadable" for one whose files are incomplete. Accuracies and gains are shares of 1 and absent
-    for jobs that are not done. ``chosen`` marks, among jobs that answer the same question (task,
-    model, seed, rows, prompts, scorer), the one of :func:`best_by_validation`. ``p_holm`` is
-    McNemar's p, corrected for the number of done jobs. ``overrides`` are those the jobs do not
-    share. Raises :class:`DataError` without any job.
-    """
-    numbers = [int(child.name) for child in folder.glob("*") if child.name.isdigit()]
-    if not numbers:
-        raise DataError(f"no jobs in {folder}: give the folder of a sweep, which holds 0/, 1/, ...")
-    rows = [_job(folder, n) for n in range(max(numbers) + 1)]
-    begun = [set(row["overrides"]) for row in rows if row["overrides"]]
-    shared = set.intersection(*begun) if begun else set()
-    for row in rows:
-        row["overrides"] = " ".join(o for o in row["overrides"] or [] if o not in shared)
-    table = pd.DataFrame(rows).assign(chosen=False, p_holm=float("nan"))
-    table = table.astype(dict.fromkeys(("seed", "fixed", "broken"), "Int64"))
-    for _, group in table[table["state"] == "done"].groupby(list(QUESTION)):
-        best = best_by_validation(group)
-        assert best is not None  # a done job has a validation accuracy
-        table.loc[best.name, "chosen"] = True
-    done = table["state"] == "done"
-    table.loc[done, "p_holm"] = holm(table.loc[done, "mcnemar_p"].astype(float).tolist())
-    return table
-
-
-def best_by_validation(table: pd.DataFrame) -> pd.Series | None:
-    """The job with the highest steered accuracy on validation, ties to the smaller ``|coef|``.
-
-    ``table``: rows of :func:`sweep_table`. None when no job is done. The test split plays no part.
-    """
-    done = table[table["validation_steered"].notna()]
-    if done.empty:
-        return None
-    ranked = done.assign(size=done["coef"].abs()).sort_values(
-        ["validation_steered", "size", "job"], ascending=[False, True, True]
-    )
-    return table.loc[ranked.index[0]]
-
-
-# -- reading run folders -----------------------------------------------------------------------
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _job(folder: Path, number: int) -> dict[str, Any]:
-    """One row of the sweep table, without the columns that need the other jobs."""
-    row: dict[str, Any] = dict.fromkeys(
-        ("job", "state", "overrides", *SETTINGS, "question", *_RESULTS, "seconds", "error")
-    )
-    row["job"] = number
-    home = folder / str(number)
-    if not (home / "status.json").exists():
-        return row | {"state": "missing"}
-    try:
-        status = RunFolder(home).status()
-        row |= {"state": status["state"], "overrides": status.get("overrides")}
-        row |= {"seconds": status["seconds"], "error": status.get("error")}
-        given = dict(o.split("=", 1) for o in status.get("overrides", []) if "=" in o)
-        row |= {"task": given.get("task")}
-        # Not a number when it is the very mistake that made the job fail.
-        row |= {name: pd.to_numeric(given.get(name), errors="coerce") for name in ("seed", "coef")}
-        if status["state"] == "done":
-            metrics = _json(home / "metrics.json")
-            row |= {name: metrics[name] for name in SETTINGS if name != "layers"}
-            row |= {"layers": layer_text(metrics["layers"]), "question": _question(metrics)}
-            row |= {name: read(metrics) for name, read in _RESULTS.items()}
-    except (OSError, ValueError, KeyError) as error:
-        # A job that was killed while writing must not take the report of the others with it.
-        return row | {"state": "unreadable", "error": f"{type(error).__name__}: {error}"}
-    return row
-
-
-def _question(metrics: dict[str, Any]) -> str:
-    """Jobs with the same one asked the same rows in the same way, and scored them alike."""
-    return json.dumps([metrics["data"]["fingerprint"], metrics["asked"], metrics["scorer"]])
-
-
-_RESULTS = {
-    "validation_baseline": lambda m: m["validation"]["baseline"]["accuracy"],
-    "validation_steered": lambda m: m["validation"]["steered"]["accuracy"],
-    "baseline": lambda m: m["arms"]["baseline"]["accuracy"],
-    "steered": lambda m: m["arms"]["steered"]["accuracy"],
-    "gain": lambda m: m["gain"],
-    "gain_low": lambda m: m["gain_ci"][0],
-    "gain_high": lambda m: m["gain_ci"][1],
-    "fixed": lambda m: m["flips"]["fixed"],
-    "broken": lambda m: m["flips"]["broken"],
-    "ser": lambda m: m["flips"]["ser"],
-    "mcnemar_p": lambda m: m["flips"]["mcnemar_p"],
-    "random_gain_max": lambda m: max(m["controls"]["random"]["gains"]),
-    "constrained": lambda m: m["arms"].get("constrained", {"accuracy": None})["accuracy"],
+_RATIOS = {
+    "flips": ("broken / (fixed + broken)", "CorrSteer; called SER everywhere else on this page"),
+    "changed": ("broken / changed answers", "CorrSteer's wording, “of all changed answers”"),
+    "right": ("broken / answers that were right", "share of what worked that is lost"),
+    "negative_flip_rate": ("broken / all answers", "negative flip rate, Yan et al. 2021"),
+    "relative_negative_flip_rate": (
+        "(broken / all answers) / (accuracy before × error after)",
+        "relative negative flip rate, Yan et al. 2021",
+    ),
+    "off_target": (
+        "(changed / unrelated prompts) / (fixed / test questions)",
+        "off-target: unrelated answers changed per answer fixed",
+    ),
 }
+"""The published side effect ratios: how each is computed, and whose it is."""
 
 
-def flipped_answers(baseline: pd.DataFrame, steered: pd.DataFrame) -> list[dict[str, str]]:
-    """Every answer whose outcome changed, fixed ones first, with both answers as text."""
-    after = steered[["id", "answer", "score", "invalid"]]
-    both = baseline.merge(after, on="id", suffixes=("", "_after"))
-    flips = []
-    for row in both.itertuples():
-        was, is_now = state(row.score, row.invalid), state(row.score_after, row.invalid_after)
-        if (was == "right") != (is_now == "right"):
-            texts = {
-                "id": str(row.id),
-                "prompt": row.prompt,
-                "baseline": row.answer,
-                "steered": row.answer_after,
-                "gold": row.gold,
-            }
-            flip = {"kind": "broken" if was == "right" else "fixed", "from": was, "to": is_now}
-            flips.append(flip | {name: visible(text) for name, text in texts.items()})
-    return sorted(flips, key=lambda flip: flip["kind"], reverse=True)
+def _ratios(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    values = metrics.get("ser") or {}
+    measured = (metrics.get("side_effects") or {}).get("off_target")
+    return [
+        {"name": name, "formula": formula, "source": source, "value": values[name]}
+        for name, (formula, source) in _RATIOS.items()
+        if name in values and (name != "off_target" or measured)
+    ]
+
+
+def _side_effects(measured: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was measured beside the test answers, each part with its rows and figures."""
+    parts: dict[str, Any] = dict.fromkeys(("off_target", "neutral", "text", "activity"))
+    read = {"test questions": measured.get("text")}
+    if off := measured.get("off_target"):
+        read["unrelated prompts"] = off["text"]
+        rows = [{**row, "n": off["n"]} for row in arm_rows(off["arms"])]
+        parts["off_target"] = {**off, "rows": rows, "figure": figures.off_target(rows)}
+    if neutral := measured.get("neutral"):
+        rows = arm_rows(neutral["arms"])
+        parts["neutral"] = {**neutral, "rows": rows, "figure": figures.neutral(rows)}
+    parts["text"] = [(to, arm_rows(text["arms"])) for to, text in read.items() if text]
+    if activity := measured.get("activity"):
+        drawn = figures.activity(activity["layers"])
+        parts["activity"] = {**activity, "figures": drawn}
+    return parts if any(parts.values()) else None
+
+
+def _transfer(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    tested = metrics.get("transfer") or {}
+    if not tested:
+        return None
+    rows = [transfer_row(task, values) for task, values in tested.items()]
+    for row in rows:
+        row["own"] = row["task"] == metrics["task"]
+        row["task"] = cut(row["task"], 60)
+    return {"rows": rows, "figure": figures.transfer(rows)}
 
 
 _ABLATIONS = {
@@ -271,21 +165,13 @@ def _ablations(file: Path) -> list[dict[str, Any]] | None:
     table = pd.read_csv(file, dtype={"layer": "Int64", "layers": "string"})
     parts = []
     for kind, title in _ABLATIONS.items():
-        rows = _records(table[table["kind"] == kind])
+        rows = records(table[table["kind"] == kind])
         if rows:
             whole = float(table.loc[table["arm"] == "steered", "gain"].iloc[0])
             part = {"kind": kind, "title": title, "rows": rows, "whole": whole}
             part["by_layer"] = kind in ("alone", "left_out")
             parts.append({**part, "figure": figures.ablation(rows, whole)})
     return parts
-
-
-def _kinds(flips: Sequence[Mapping[str, str]]) -> list[tuple[str, str, int]]:
-    """The filters of the list: value, label, count; one for invalid answers if there are any."""
-    count = {kind: sum(f["kind"] == kind for f in flips) for kind in ("fixed", "broken")}
-    kinds = [("", "all", len(flips)), *((k, k, n) for k, n in count.items())]
-    invalid = sum("invalid" in (f["from"], f["to"]) for f in flips)
-    return [*kinds, ("invalid", "from or to invalid", invalid)] if invalid else kinds
 
 
 def _transitions(table: Sequence[Sequence[int]]) -> list[tuple[str, list[tuple[int, str]]]]:
@@ -300,30 +186,6 @@ def _transitions(table: Sequence[Sequence[int]]) -> list[tuple[str, list[tuple[i
         (before, [(count, kind(before, after)) for after, count in zip(STATES, row, strict=True)])
         for before, row in zip(STATES, table, strict=True)
     ]
-
-
-_LABELS = {
-    "baseline": "Baseline",
-    "steered": "Steered",
-    "constrained": "Constrained",
-    "instruction": "Instruction",
-    "flipped": "Sign flipped",
-    "layers": "Other layers",
-    "shuffled": "Shuffled outcomes",
-    "direction": "Random direction",
-    "random": "Random feature",
-}
-"""The arms of a run, in the order they are shown."""
-
-
-def _arms(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    rows = []
-    for kind, label in _LABELS.items():
-        names = [name for name in arms if name.rstrip("0123456789").rstrip("_") == kind]
-        for n, name in enumerate(names, start=1):
-            number = f" {n}" if len(names) > 1 else ""
-            rows.append({**arms[name], "name": name, "kind": kind, "label": label + number})
-    return rows
 
 
 def _task_metrics(
@@ -386,6 +248,12 @@ def _cards(features: pd.DataFrame, contexts: Sequence[Mapping[str, Any]]) -> lis
             [text.replace("\n", "↵") for text in shown.get(name, [])]
             for name in ("promotes", "suppresses")
         )
+        for name, most in (("class", 40), ("class_why", 400), ("description", 400)):
+            text = shown.get(name)
+            card[name] = cut(text, most) if text else None
+        card["class_by"] = shown.get("class_by")
+        link = shown.get("neuronpedia") or ""
+        card["neuronpedia"] = link if link.startswith("https://") else None
         top = max((a for p in passages for a in p["activations"]), default=0)
         card["contexts"] = [
             {
@@ -405,41 +273,3 @@ def _cards(features: pd.DataFrame, contexts: Sequence[Mapping[str, Any]]) -> lis
             for passage in passages
         ]
     return cards
-
-
-# -- the sweep ---------------------------------------------------------------------------------
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain dicts with None for what is absent."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
-
-
-def _series(jobs: pd.DataFrame, curves: Sequence[str]) -> list[list[dict[str, Any]]]:
-    """Jobs sorted by coef, one list per combination of the settings in ``curves``."""
-    parts = [part for _, part in jobs.groupby(list(curves), sort=False)] if curves else [jobs]
-    return [_records(part.sort_values("coef")) for part in parts]
-
-
-def _sweep_verdict(best: pd.Series) -> list[str]:
-    """What the validation split chose and what the test split says about it."""
-    better = best["validation_steered"] > best["validation_baseline"]
-    constrained = best["arms"].get("constrained")
-    draws = [a["accuracy"] for name, a in best["arms"].items() if name.startswith("random")]
-    as_well = sum(accuracy >= best["steered"] for accuracy in draws)
-    sentences = [
-        f"Validation chooses coef {short(best['coef'])} (job {best['job']}): steered accuracy "
-        f"{pct(best['validation_steered'])}, baseline {pct(best['validation_baseline'])}."
-        + ("" if better else " That is not above the baseline: nothing here speaks for steering."),
-        f"On test it gives {pct(best['steered'])}, unsteered {pct(best['baseline'])}: "
-        f"{points(best['gain'])} points (95{NBSP}% interval {points(best['gain_low'])} to "
-        f"{points(best['gain_high'])}), exact McNemar {p_value(best['mcnemar_p'])}.",
-        f"{as_well} of {len(draws)} random draws {'does' if as_well == 1 else 'do'} at "
-        f"least as well; the best reaches {pct(max(draws))}.",
-    ]
-    if constrained:
-        enough = "at least as well" if constrained["accuracy"] >= best["steered"] else "less well"
-        sentences.append(
-            f"Constrained decoding without steering does {enough}: {pct(constrained['accuracy'])}."
-        )
-    return sentences
