@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+# A task's settings, and those of one of several in transfer.
+A_TASK = r"\+?(?:task|transfer\.\w+)"
 # Settings that are free text: braces, commas and backslashes in them are meant literally.
-TEXTS = ("task.prompt", "task.chat_prompt", "task.scorer.pattern")
+TEXT = re.compile(rf"{A_TASK}\.(?:prompt|chat_prompt|scorer\.pattern)")
+SCORER = re.compile(rf"{A_TASK}\.scorer")
 
 # What transfer=all stands for.
 BENCHMARKS = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
@@ -67,15 +70,15 @@ def plain_words(arguments: list[str]) -> list[str]:
     words = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if key == "task.scorer" and equals and value[:1] not in "{[":
+        if SCORER.fullmatch(key) and equals and value[:1] not in "{[":
             dotted = "." in value
-            words.append(f"scorer@task.scorer={'function' if dotted else value}")
-            words += [f"task.scorer.path={value}"] if dotted else []
+            words.append(f"scorer@{key}={'function' if dotted else value}")
+            words += [f"{key}.path={value}"] if dotted else []
         elif key == "transfer" and equals and value[:1] != "{":
             names = [name.strip() for name in value.strip("[] ").split(",")]
             listed = BENCHMARKS if names == ["all"] else [name for name in names if name != "null"]
             words += [f"+task@transfer.{name}={name}" for name in dict.fromkeys(listed) if name]
-        elif key.lstrip("+") in TEXTS and value[:1] not in ("'", '"') and value != "null":
+        elif TEXT.fullmatch(key) and value[:1] not in ("'", '"') and value != "null":
             # Hydra reads backslashes only before a quote.
             doubled = re.sub(
                 r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" + m[2] if m[2] else ""), value

@@ -61,6 +61,7 @@ def test_tasks_of_transfer_are_options_of_the_group():
     ]  # fmt: skip
     words = ["task=bbq", "transfer=[mmlu,gsm8k]", "transfer.mmlu.cot=true"]
     cfg = composed(*plain_words([*words, "transfer.mmlu.max_new_tokens=99"]))
+    assert plain_words(["transfer.mmlu.scorer=exact"]) == ["scorer@transfer.mmlu.scorer=exact"]
     assert list(cfg.transfer) == ["mmlu", "gsm8k"]
     # Each has its own settings, and its scorer those of its own task.
     assert cfg.transfer.mmlu.scorer.reasoning is True and cfg.task.scorer.reasoning is False
