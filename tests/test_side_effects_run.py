@@ -21,9 +21,11 @@ pytestmark = pytest.mark.slow
 
 WORDS = [
     *("task=bbq", "coef=2", "layers=[1,4]", "controls=few", "backend.device=cpu", "limit=60"),
-    *("collect.shuffles=20", "collect.resamples=20", "transfer=[mmlu,bbq]"),
-    *("side_effects.new_tokens=6", "side_effects.answers=40"),
+    *("collect.shuffles=20", "collect.resamples=20"),
+    "side_effects.new_tokens=6",
 ]
+EFFECTS = "side_effects.answers=40"
+TRANSFER = "transfer=[mmlu,bbq]"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def carried_out(place, name, *more):
 
 @pytest.fixture(scope="module")
 def done(place):
-    folder = carried_out(place, "run")
+    folder = carried_out(place, "run", EFFECTS, TRANSFER)
     answers = pd.read_parquet(folder / "answers.parquet")
     return folder, json.loads((folder / "metrics.json").read_text()), answers
 
@@ -116,7 +118,7 @@ def test_transfer_answers_other_tasks_under_the_plan(done):
 
 def test_the_same_again_costs_nothing_and_off_is_off(done, place):
     folder, metrics, answers = done
-    again = carried_out(place, "again", "coef=0")
+    again = carried_out(place, "again", EFFECTS, TRANSFER, "coef=0")
     zero = json.loads((again / "metrics.json").read_text())
     effects = zero["side_effects"]
     assert effects["off_target"]["arms"]["steered"]["changed"] == 0
@@ -127,7 +129,7 @@ def test_the_same_again_costs_nothing_and_off_is_off(done, place):
 
 
 def test_without_side_effects_there_are_none(place):
-    folder = carried_out(place, "none", "side_effects=none", "transfer=[]")
+    folder = carried_out(place, "none", "side_effects=none")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["side_effects"] is None and metrics["ser"]["off_target"] is None
     assert set(pd.read_parquet(folder / "answers.parquet")["split"]) == {

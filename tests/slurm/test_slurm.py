@@ -145,7 +145,7 @@ def test_two_tasks_at_three_dials_collect_twice_whatever_happens(typed, cluster)
         alone = sweep.home / f"alone-{job}"
         alone.mkdir()
         RunFolder(alone).start([])
-        small = [*SMALL.split()[:4], f"cache={sweep.home / 'other'}"]
+        small = [*SMALL.split()[:5], f"cache={sweep.home / 'other'}"]
         cfg = composed(f"task={task}", f"coef={coef}", *small)
         RunFolder(alone).write_config(resolved_yaml(cfg))
         run(cfg, alone)
