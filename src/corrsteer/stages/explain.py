@@ -46,9 +46,9 @@ def strongest_contexts(
     samples share.
 
     One dict per feature, in their order: layer, feature, ``promotes`` and ``suppresses`` (token
-    texts, the strongest first; empty where the model's weights are elsewhere), and ``contexts`` of
-    id, tokens (texts), activations (5 digits), peak (index of the strongest token) and right. Every
-    position of prompt and answer counts, not only those that were pooled.
+    texts, the strongest first), and ``contexts`` of id, tokens (texts), activations (5 digits), peak
+    (index of the strongest token) and right. Every position of prompt and answer counts, not only
+    those that were pooled.
     """
     columns: dict[int, list[int]] = {}
     for f in features:
@@ -77,7 +77,7 @@ def strongest_contexts(
                 del kept[top:]
     lens: dict[tuple[int, int], tuple[list[str], list[str]]] = {}
     for layer, mine in columns.items():
-        found = model.promoted(saes[layer].directions(mine), PROMOTED) or [([], [])] * len(mine)
+        found = model.promoted(saes[layer].directions(mine), PROMOTED)
         lens |= {(layer, f): ends for f, ends in zip(mine, found, strict=True)}
     shown = []
     for f in features:
