@@ -46,9 +46,9 @@ def strongest_contexts(
     samples share.
 
     One dict per feature, in their order: layer, feature, ``promotes`` and ``suppresses`` (token
-    texts, the strongest first), and ``contexts`` of id, tokens (texts), activations (5 digits), peak
-    (index of the strongest token) and right. Every position of prompt and answer counts, not only
-    those that were pooled.
+    texts, the strongest first), and ``contexts`` of id, tokens (texts), activations (5 digits),
+    peak (index of the strongest token) and right. Every position of prompt and answer counts, not
+    only those that were pooled.
     """
     columns: dict[int, list[int]] = {}
     for f in features:
