@@ -30,7 +30,7 @@ from corrsteer.stages.pages import (
 from corrsteer.stages.results import CONTROLS, read_json, records, transfer_row
 from corrsteer.stages.sweep_table import QUESTION, SETTINGS, best_by_validation, sweep_table
 from corrsteer.stats.intervals import holm
-from corrsteer.stats.seeds import gain_by_sample, over_seeds
+from corrsteer.stats.seeds import SMALLEST_P, gain_by_sample, over_seeds
 
 SIGNIFICANT = 0.05
 
@@ -311,7 +311,8 @@ def _seeds(folder: Path, done: pd.DataFrame, metrics: Mapping[int, Any]) -> list
                 "dials": dials,
                 "chosen": chosen,
                 "n_seeds": seeds,
-                "by_sample": _by_sample(folder, chosen),
+                "by_sample": (by_sample := _by_sample(folder, chosen)),
+                "p": p_value(by_sample.p).replace("=", "<" if by_sample.p <= SMALLEST_P else "="),
                 "figure": sweep_figures.gain_over_seeds(dials),
             }
         )
