@@ -161,7 +161,9 @@ def test_steering_beats_its_controls_at_the_coef_chosen_on_validation(jobs):
 
 
 def test_coef_0_is_the_baseline_answer_for_answer(home, jobs):
-    done = type_command("python -m src.main task=bbq layers=all coef=0 controls=few", cwd=home)
+    done = type_command(
+        "python -m src.main task=bbq layers=all coef=0 controls=few side_effects=none", cwd=home
+    )
     assert done.returncode == 0, done.stderr
     (run,) = (home / "outputs" / "runs").iterdir()
     table = answers(run)
