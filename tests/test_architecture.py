@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "cached": BASE | PARTS | {"planfile", "progress", "resume", "store", "stages"},
     "measured": BASE | PARTS | {"cached", "progress", "stages"},
     "job": BASE | PARTS | {"cached", "config", "measured", "stages", "store"},
-    "effects": BASE | {"job", "measured", "stages"},
+    "effects": BASE | {"cached", "job", "measured", "stages"},
     "about": BASE | PARTS | {"cached", "job", "stages"},
     "search": BASE | PARTS | {"config", "job", "stages"},
     "tracking": {"config", "runfolder", "stages"},

@@ -6,12 +6,13 @@ length does something. The test split's own flips are :mod:`corrsteer.stages.eva
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from corrsteer.cached import Cached
 from corrsteer.job import Job
 from corrsteer.measured import active_features, divergences, likelihoods, unrelated_stages
-from corrsteer.records import Plan
+from corrsteer.records import Example, Plan
 from corrsteer.stages.evaluate import transfer_summary
 from corrsteer.stages.side_effects import compared, neutral, off_target, text_summary
 
@@ -46,31 +47,42 @@ def side_effects(
     found: dict[str, Any] = dict.fromkeys(("off_target", "neutral", "text", "activity"))
     source = job.neutral.source
     if answered:
-        logs = likelihoods(stages, job.neutral.prompts, answered)
-        read = {arm: text_summary(frame, logs[arm]) for arm, frame in answered.items()}
-        found["off_target"] = {**off_target(answered, source), "text": {"arms": read}}
+        read = read_again(stages, job.neutral.prompts, answered)
+        found["off_target"] = {**off_target(answered, source), "text": read}
     if texts:
         found["neutral"] = neutral(divergences(stages, texts, arms), source, stages.seed)
     if examples:
         again = {arm: test[arm].iloc[: len(examples)] for arm in ("baseline", *arms)}
-        logs = likelihoods(stages, examples, again)
-        read = {arm: text_summary(frame, logs[arm]) for arm, frame in again.items()}
-        found["text"] = {"arms": read}
+        found["text"] = read_again(stages, examples, again)
         layers = active_features(stages, examples, again["baseline"], plan, job.layers)
         positions = layers[0]["n_positions"]
         found["activity"] = {"n": len(examples), "n_positions": positions, "layers": layers}
     return found, answered
 
 
+def read_again(
+    stages: Cached, examples: Sequence[Example], answers: Mapping[str, pd.DataFrame]
+) -> dict[str, Any]:
+    """How the answers of each arm read, to the unsteered model among others."""
+    logs = likelihoods(stages, examples, answers)
+    return {"arms": {arm: text_summary(frame, logs[arm]) for arm, frame in answers.items()}}
+
+
+def other_answers(job: Job, plans: Mapping[str, Plan | None]) -> dict[str, Arms]:
+    """By task of ``transfer``, the answers to its test questions, by arm."""
+    return {
+        name: other.stages.answers(other.examples, plans, f"{name}, transfer")
+        for name, other in job.others.items()
+    }
+
+
 def transfer(
     job: Job, plan: Plan, controls: Mapping[str, Plan]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Arms]]:
     """By task of ``transfer``, what the plan does to its test questions; and its answers."""
-    plans = {"baseline": None, **compared(plan, controls, job.effects.draws)}
-    found: dict[str, dict[str, Any]] = {}
-    answers: dict[str, Arms] = {}
-    for name, other in job.others.items():
-        arms = other.stages.answers(other.examples, plans, f"{name}, transfer")
-        found[name] = transfer_summary(arms, other.examples, seed=job.stages.seed)
-        answers[name] = arms
+    answers = other_answers(job, {"baseline": None, **compared(plan, controls, job.effects.draws)})
+    found = {
+        name: transfer_summary(arms, job.others[name].examples, seed=job.stages.seed)
+        for name, arms in answers.items()
+    }
     return found, answers

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from corrsteer.about import about_job, about_plan
 from corrsteer.config import instantiate
-from corrsteer.effects import side_effects, transfer, unrelated_answers
+from corrsteer.effects import other_answers, side_effects, transfer, unrelated_answers
 from corrsteer.job import baseline, prepare, unsteered_controls
 from corrsteer.planfile import save_plan
 from corrsteer.records import RankedFeature
@@ -115,8 +115,7 @@ def share(cfg: DictConfig, folder: Path) -> float:
     for split in ("validation", "test"):
         job.stages.answers(job.splits[split], {"baseline": None}, split)
     unrelated_answers(job, {"baseline": None})
-    for name, other in job.others.items():
-        other.stages.answers(other.examples, {"baseline": None}, f"{name}, transfer")
+    other_answers(job, {"baseline": None})
     unsteered_controls(job)
     return math.nan
 

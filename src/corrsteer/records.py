@@ -25,6 +25,11 @@ def r_bin(r: np.ndarray) -> np.ndarray:
     return np.floor(r * R_BINS + 1e-6).astype(np.int64)
 
 
+def arm_kind(arm: str) -> str:
+    """What an arm is a draw of: ``random_3`` -> ``random``."""
+    return arm.rstrip("0123456789").rstrip("_")
+
+
 LETTERS = "ABCDEFGHIJ"
 """How options are named, in prompts, answers and scores alike."""
 

@@ -224,25 +224,13 @@ def transfer_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """One row of the transfer matrix: the run's plan on other tasks' questions."""
     import pandas as pd
 
-    rows = [
-        {
-            "chosen_on": metrics["task"],
-            "tested_on": task,
-            "n": found["n"],
-            "baseline": found["arms"]["baseline"]["accuracy"],
-            "steered": found["arms"]["steered"]["accuracy"],
-            "gain": found["gain"],
-            "gain_low": found["gain_ci"][0],
-            "gain_high": found["gain_ci"][1],
-            "fixed": found["flips"]["fixed"],
-            "broken": found["flips"]["broken"],
-            "ser": found["flips"]["ser"],
-            "mcnemar_p": found["flips"]["mcnemar_p"],
-            "random_gain_max": max(found["random_gains"]),
-        }
-        for task, found in metrics["transfer"].items()
-    ]
-    return pd.DataFrame(rows)
+    from corrsteer.stages.results import transfer_row
+
+    table = pd.DataFrame([transfer_row(*tested) for tested in metrics["transfer"].items()])
+    table[["gain_low", "gain_high"]] = table.pop("gain_ci").tolist()
+    table = table.drop(columns="random_gains")
+    table = table.rename(columns={"task": "tested_on", "best_random": "random_gain_max"})
+    return table.assign(chosen_on=metrics["task"])
 
 
 def layer_rows(

@@ -11,16 +11,16 @@ from typing import Any
 
 import pandas as pd
 
-from corrsteer.records import RIGHT, Example, RankedFeature
+from corrsteer.records import RIGHT, Example, RankedFeature, arm_kind
 from corrsteer.stats.flips import changes, flip_table, off_target_ratio, side_effect_ratios
 from corrsteer.stats.intervals import (
+    SIGNIFICANT,
     detectable_gain,
     paired_bootstrap_ci,
     proportion_ci,
     ser_ci,
 )
 
-SIGNIFICANT = 0.05
 INVALID_WORTH_SAYING = 0.05
 DEGENERATE_WORTH_SAYING = 0.02
 LENGTH_WORTH_SAYING = 0.1
@@ -72,12 +72,6 @@ def evaluate(
     flips = flip_table(base, steered)
     changed = changes(base, steered)
     gain = arms["steered"]["accuracy"] - arms["baseline"]["accuracy"]
-    controls: dict[str, list[float]] = {}
-    for name, arm in arms.items():
-        if name not in ("baseline", "steered"):
-            kind = name.rstrip("0123456789").rstrip("_")
-            gains = controls.setdefault(kind, [])
-            gains.append(arm["accuracy"] - arms["baseline"]["accuracy"])
     metrics: dict[str, Any] = {
         "chance": chance_level(examples),
         "arms": arms,
@@ -90,7 +84,7 @@ def evaluate(
         "detectable_gain": detectable_gain(flips.n, (flips.fixed + flips.broken) / flips.n),
         "controls": {
             kind: {"gains": gains, "beats_all": gain > max(gains)}
-            for kind, gains in controls.items()
+            for kind, gains in control_gains(arms).items()
         },
         "task_metrics": {
             arm: dict(task_metrics(examples, answers)) for arm, answers in test.items()
@@ -124,18 +118,25 @@ def transfer_summary(
     ``answers``: arm -> scored answers: baseline, steered and random_1, ...
     """
     arms = {arm: arm_summary(frame) for arm, frame in answers.items()}
-    start = arms["baseline"]["accuracy"]
     return {
         "n": len(examples),
         "chance": chance_level(examples),
         "arms": arms,
-        "gain": arms["steered"]["accuracy"] - start,
+        "gain": arms["steered"]["accuracy"] - arms["baseline"]["accuracy"],
         "gain_ci": list(gain_ci(answers["baseline"], answers["steered"], seed)),
         "flips": flip_table(answers["baseline"], answers["steered"]).as_dict(),
-        "random_gains": [
-            arm["accuracy"] - start for name, arm in arms.items() if name.startswith("random_")
-        ],
+        "random_gains": control_gains(arms)["random"],
     }
+
+
+def control_gains(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Kind of control -> the gain over the baseline of each of its draws."""
+    gains: dict[str, list[float]] = {}
+    for name, arm in arms.items():
+        if name not in ("baseline", "steered"):
+            gain = arm["accuracy"] - arms["baseline"]["accuracy"]
+            gains.setdefault(arm_kind(name), []).append(gain)
+    return gains
 
 
 def gain_ci(base: pd.DataFrame, steered: pd.DataFrame, seed: int) -> tuple[float, float]:
@@ -326,7 +327,7 @@ def _beside(
     arms: Mapping[str, Mapping], name: str, text: Callable[[float], str]
 ) -> tuple[str, str]:
     """A number of the plan, and the range of the random draws."""
-    draws = [arm[name] for key, arm in arms.items() if key.startswith("random_")]
+    draws = [arm[name] for key, arm in arms.items() if arm_kind(key) == "random"]
     ends = sorted({text(min(draws)), text(max(draws))}, key=float)
     return text(arms["steered"][name]), " to ".join(ends)
 

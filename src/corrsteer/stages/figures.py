@@ -99,12 +99,7 @@ def by_row(
             said, error = "", None
             if row.ci is not None:
                 said = f" ({row.ci[0]:.{digits}f} to {row.ci[1]:.{digits}f})"
-                error = {
-                    "array": [row.ci[1] - row.value],
-                    "arrayminus": [row.value - row.ci[0]],
-                    "thickness": 2,
-                    "width": 0,
-                }
+                error = error_bars([row.value], [row.ci])
             figure.add_scatter(
                 x=[row.value],
                 y=[n],
@@ -355,13 +350,9 @@ def ablation(rows: Sequence[Mapping[str, Any]], whole: float) -> Figure:
     by_layer = rows[0]["kind"] in ("alone", "left_out")
     x = [row["layer" if by_layer else "k"] for row in rows]
     gains = [100 * row["gain"] for row in rows]
-    error = {
-        "array": [100 * row["gain_high"] - y for row, y in zip(rows, gains, strict=True)],
-        "arrayminus": [y - 100 * row["gain_low"] for row, y in zip(rows, gains, strict=True)],
-        "thickness": 2,
-        "width": 0,
-        "color": "var(--text)" if by_layer else COLOUR["steered"],
-    }
+    bounds = [[100 * row["gain_low"], 100 * row["gain_high"]] for row in rows]
+    error = error_bars(gains, bounds)
+    error["color"] = "var(--text)" if by_layer else COLOUR["steered"]
     figure = go.Figure()
     if by_layer:
         figure.add_bar(
@@ -439,6 +430,16 @@ def pareto(trials: pd.DataFrame, begun: Sequence[int]) -> Figure:
         title="accuracy on validation", ticksuffix=" %", range=around(accuracies.tolist())
     )
     return Figure.of(figure, trials.to_dict("records"))
+
+
+def error_bars(values: Sequence[float], bounds: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """``bounds``: low and high of each value."""
+    return {
+        "array": [high - y for (_, high), y in zip(bounds, values, strict=True)],
+        "arrayminus": [y - low for (low, _), y in zip(bounds, values, strict=True)],
+        "thickness": 2,
+        "width": 0,
+    }
 
 
 def ring(figure: go.Figure, points: list[tuple[float, float]]) -> None:

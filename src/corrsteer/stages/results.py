@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from corrsteer.records import arm_kind
+
 LABELS = {
     "baseline": "Baseline",
     "steered": "Steered",
@@ -47,7 +49,7 @@ def arm_rows(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Arms with ``name``, ``kind`` and ``label``, those of a kind together and numbered."""
     rows = []
     for kind, label in LABELS.items():
-        names = [name for name in arms if name.rstrip("0123456789").rstrip("_") == kind]
+        names = [name for name in arms if arm_kind(name) == kind]
         for n, name in enumerate(names, start=1):
             number = f" {n}" if len(names) > 1 else ""
             rows.append({**arms[name], "name": name, "kind": kind, "label": label + number})

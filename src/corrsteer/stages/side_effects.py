@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from corrsteer.errors import ConfigError
-from corrsteer.records import Divergence, Plan
+from corrsteer.records import Divergence, Plan, arm_kind
 from corrsteer.stats.intervals import mean_ci, proportion_ci
 from corrsteer.stats.repetition import repeated_ngrams
 
@@ -56,7 +56,7 @@ class SideEffects:
 
 def compared(plan: Plan, controls: Mapping[str, Plan], draws: int) -> dict[str, Plan]:
     """The arms whose side effects are measured: the plan and the first random features."""
-    random = [arm for arm in controls if arm.startswith("random_")][:draws]
+    random = [arm for arm in controls if arm_kind(arm) == "random"][:draws]
     return {"steered": plan, **{arm: controls[arm] for arm in random}}
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from corrsteer.stages.figures import COLOUR, Figure, around, line, plot_text, ring
+from corrsteer.stages.figures import COLOUR, Figure, around, error_bars, line, plot_text, ring
+from corrsteer.stages.results import CONTROLS
 
 Series = Sequence[Sequence[Mapping[str, Any]]]
 """One list of jobs per curve, each sorted by coef: rows of a sweep's table with ``arms`` and
@@ -15,11 +16,7 @@ Series = Sequence[Sequence[Mapping[str, Any]]]
 
 SYMBOLS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚"}
 """Plotly's marker names and the character that stands for each in an HTML legend."""
-BANDS = {
-    "random": "random features",
-    "direction": "random directions",
-    "shuffled": "shuffled outcomes",
-}
+BANDS = {kind: CONTROLS[kind] for kind in ("random", "direction", "shuffled")}
 """Controls that are drawn several times: the range of their draws is a band. Their names are also
 those of a colour and of a band's colour."""
 
@@ -55,7 +52,7 @@ def accuracy_by_coef(series: Series) -> Figure:
             mode="lines+markers",
             line={"color": COLOUR["steered"], "width": 2},
             marker={"color": COLOUR["steered"], "symbol": symbol, "size": 10},
-            error_y=_error(accuracy, [[100 * bound for bound in arm["ci"]] for arm in steered]),
+            error_y=error_bars(accuracy, [[100 * bound for bound in arm["ci"]] for arm in steered]),
             hovertemplate="steered at coef %{x}: %{y:.1f} %<extra></extra>",
         )
         ring(figure, [(j["coef"], y) for j, y in zip(jobs, accuracy, strict=True) if j["chosen"]])
@@ -316,15 +313,6 @@ def band(figure: go.Figure, kind: str, draws: Sequence[tuple[float, float]], suf
         },
         hovertemplate=f"{BANDS[kind]} at coef %{{x}}: %{{y:.1f}}{suffix}<extra></extra>",
     )
-
-
-def _error(values: Sequence[float], bounds: Sequence[Sequence[float]]) -> dict[str, Any]:
-    return {
-        "array": [high - y for (_, high), y in zip(bounds, values, strict=True)],
-        "arrayminus": [y - low for (low, _), y in zip(bounds, values, strict=True)],
-        "thickness": 2,
-        "width": 0,
-    }
 
 
 def _repeat(names: Mapping[str, str]) -> list[str]:

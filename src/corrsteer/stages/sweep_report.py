@@ -29,10 +29,8 @@ from corrsteer.stages.pages import (
 )
 from corrsteer.stages.results import CONTROLS, read_json, records, transfer_row
 from corrsteer.stages.sweep_table import QUESTION, SETTINGS, best_by_validation, sweep_table
-from corrsteer.stats.intervals import holm
+from corrsteer.stats.intervals import SIGNIFICANT, holm
 from corrsteer.stats.seeds import SMALLEST_P, gain_by_sample, over_seeds
-
-SIGNIFICANT = 0.05
 
 
 def write_sweep_report(folder: Path) -> Path:
