@@ -100,14 +100,14 @@ def active_features(
     keys = {n: {**shared, "layer": n, "sae": stages.sae_key(n)} for n in layers}
 
     def make(missing: list[int]) -> None:
-        with progress("active features", len(missing)) as show:
+        with progress(f"active features, {len(missing)} layers", len(prompts)) as show:
             done = 0
             for saes in stages.in_budget(missing):
                 counted = activity(stages.model, saes, prompts, tokens, plan, stages.strategy)
                 for row in counted:
                     stages.store.get("activity", keys[row["layer"]], _writer(row))
                 done += len(saes)
-                show(done)
+                show(len(prompts) * done // len(missing))
 
     stages.store.fill("activity", keys, make, together=True)
     return [_read(stages.store.read("activity", keys[n])) for n in layers]
