@@ -35,7 +35,7 @@ test: $(STAMP) ## all tests
 	$(PY) -m pytest $(PYTEST)
 
 ndif: $(STAMP) ## install an NDIF server into .ndif, for the tests of backend=ndif (2 GB)
-	$(PY) tests/remote/ndif_server.py install .ndif
+	$(PY) tests/models/remote/ndif_server.py install .ndif
 
 check: $(STAMP) ## style and types
 	$(PY) -m ruff check .
@@ -52,10 +52,10 @@ bench: $(STAMP) ## time generation, with and without steering
 report: FOLDER ?= $(shell ls -td outputs/runs/*/ outputs/sweeps/*/ 2>/dev/null | head -n 1)
 report: $(STAMP) ## write the report of the newest run or sweep again, or of FOLDER=outputs/...
 	@test -n "$(FOLDER)" || { echo "error: outputs/ holds no run yet; type make run" >&2; exit 2; }
-	$(PY) -m corrsteer.runs $(FOLDER)
+	$(PY) -m corrsteer.run.app $(FOLDER)
 
 cache: $(STAMP) ## list the stage cache; ARGS=--all: each entry, ARGS=--help: what else
-	$(PY) -m corrsteer.listing $(ARGS)
+	$(PY) -m corrsteer.store.listing $(ARGS)
 
 clean-cache: ## delete the stage cache, outputs/cache (runs and sweeps stay)
 	rm -rf outputs/cache

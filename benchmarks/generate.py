@@ -23,7 +23,7 @@ from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
 from corrsteer.records import Plan, PlanEntry
 from corrsteer.saes.folder import Folder
-from corrsteer.stages.collect import collect
+from corrsteer.stages.statistics import collect
 from corrsteer.tasks.bbq import BBQ
 
 BUNDLED = Path(corrsteer.__file__).parent / "bundled"

@@ -24,7 +24,6 @@ from pathlib import Path
 
 import torch
 
-from corrsteer.cached import Cached
 from corrsteer.config import bundled
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
@@ -32,9 +31,10 @@ from corrsteer.records import Example, Score
 from corrsteer.saes.folder import CONFIG, WEIGHTS, Folder
 from corrsteer.scorers.choice import Choice
 from corrsteer.selectors.correlation import Correlation
+from corrsteer.stages.bench import Cached
 from corrsteer.stages.evaluate import evaluate
-from corrsteer.store import Store
-from corrsteer.strategies.add import Add
+from corrsteer.steering.operators import Add
+from corrsteer.store.entries import Store
 from corrsteer.tasks.bbq import BBQ
 
 D_MODEL, FEATURES = 2304, 16384  # Gemma-2 2B, Gemma Scope

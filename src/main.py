@@ -40,10 +40,12 @@ MODES = (
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def job(cfg: DictConfig) -> float:
     """One job. Launchers pickle this function by value, so it must not touch globals."""
-    from corrsteer.runs import run_in_folder
+    from corrsteer.run.app import run_in_folder
 
     def run(cfg: DictConfig, folder: Path) -> float:
-        from corrsteer.pipeline import run  # an import that fails is the job's failure, on record
+        from corrsteer.run.pipeline import (
+            run,  # an import that fails is the job's failure, on record
+        )
 
         return run(cfg, folder)
 

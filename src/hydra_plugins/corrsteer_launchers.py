@@ -1,7 +1,7 @@
 """``hydra/launcher=slurm`` and ``hydra/launcher=local``, for Hydra's plugin search.
 
 Hydra imports this file at every command, so it imports nothing of weight; the work is done in
-:mod:`corrsteer.sweeps`.
+:mod:`corrsteer.sweep.pieces`.
 """
 
 from abc import abstractmethod
@@ -35,7 +35,7 @@ class _PiecesLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         """Wrong settings, of the launcher or of any job, end the sweep before its first job."""
         from corrsteer.errors import ConfigError
-        from corrsteer.sweeps import forget, job_returns, pieces
+        from corrsteer.sweep.pieces import forget, job_returns, pieces
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         try:
@@ -55,15 +55,15 @@ class _PiecesLauncher(Launcher):
 
 class SlurmLauncher(_PiecesLauncher):
     def prepare(self) -> Callable[[Any], None]:
-        from corrsteer.slurm import Slurm
-        from corrsteer.sweeps import built
+        from corrsteer.sweep.pieces import built
+        from corrsteer.sweep.slurm import Slurm
 
         return built(Slurm, self.params).sweep
 
 
 class LocalLauncher(_PiecesLauncher):
     def prepare(self) -> Callable[[Any], None]:
-        from corrsteer.processes import Processes
-        from corrsteer.sweeps import built
+        from corrsteer.sweep.local import Processes
+        from corrsteer.sweep.pieces import built
 
         return built(Processes, self.params).sweep

@@ -1,4 +1,4 @@
-"""The cache keys of every kind of run (the bases of tests/test_cache_keys.py), by label.
+"""The cache keys of every kind of run (the bases of tests/run/test_cache_keys.py), by label.
 
 ``python -m tests.golden.keys`` writes ``keys.json`` anew: only where a key had to move, since all
 that was cached under the old one is lost to its owner.
@@ -11,14 +11,14 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests import test_cache_keys as cases
+from tests.run import test_cache_keys as cases
 from tests.test_config import composed
 
 GOLDEN = Path(__file__).with_suffix(".json")
 
 
 def measured(place: Path, scratch: Path) -> dict[str, dict[str, str]]:
-    """Base -> label -> key. ``place``: what :func:`tests.test_cache_keys.furnish` filled."""
+    """Base -> label -> key. ``place``: what :func:`tests.run.test_cache_keys.furnish` filled."""
     found = {}
     for base, words in cases.BASES.items():
         typed = cases.typed(place, *words, *cases.SMALL)

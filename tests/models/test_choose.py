@@ -7,7 +7,7 @@ import torch
 
 from corrsteer.errors import ConfigError, DataError, ModelError
 from corrsteer.records import Plan, PlanEntry
-from corrsteer.strategies.add import Add
+from corrsteer.steering.operators import Add
 from tests.models.test_local import copy_with, load, plan_of
 
 PROMPTS = ["Is it A or B?\nAnswer:", "x", "A rather longer question than that one?\nAnswer:"]

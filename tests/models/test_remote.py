@@ -14,8 +14,8 @@ from corrsteer.errors import ConfigError, ModelError
 from corrsteer.models.local import Local
 from corrsteer.models.remote import NDIF, Server
 from corrsteer.models.spec import Model
-from corrsteer.strategies.add import Add
-from tests.parity.test_parity import PROMPTS, plan_of
+from corrsteer.steering.operators import Add
+from tests.models.test_parity import PROMPTS, plan_of
 
 PLANS = [None, plan_of([0, 1, 2]), plan_of([1], seed=1)]
 

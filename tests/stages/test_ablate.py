@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corrsteer.config import resolved_yaml
-from corrsteer.pipeline import run
 from corrsteer.records import Plan, PlanEntry
-from corrsteer.runfolder import RunFolder
+from corrsteer.report.run_page import write_run_report
+from corrsteer.run.pipeline import run
 from corrsteer.stages.ablate import COLUMNS, KINDS, ablation_plans, ablation_table, steps
-from corrsteer.stages.report import write_run_report
+from corrsteer.store.runfolder import RunFolder
 from tests.test_config import composed
 
 

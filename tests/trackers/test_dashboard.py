@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from corrsteer import dashboard
-from corrsteer.dashboard import place
+from corrsteer.trackers import dashboard
+from corrsteer.trackers.dashboard import place
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_folder_names_its_project_and_group(sweep):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "type python -m corrsteer.dashboard FOLDER"),
+        ([], "type python -m corrsteer.trackers.dashboard FOLDER"),
         (["{sweep}"], "wandb has no API key: type wandb login"),
         (["{sweep}/.."], "no run in"),
     ],

@@ -19,12 +19,12 @@ import pandas as pd
 import pytest
 from fabricated_run import fabricate_run, set_status
 
-from corrsteer import tracking
 from corrsteer.errors import ConfigError
-from corrsteer.stages.examples import flipped_answers
-from corrsteer.stages.sweep_report import write_sweep_report
+from corrsteer.report.examples import flipped_answers
+from corrsteer.report.sweep_page import write_sweep_report
+from corrsteer.trackers import sending as tracking
+from corrsteer.trackers.sending import main, track
 from corrsteer.trackers.wandb import MAX_ROWS, Wandb, _environment
-from corrsteer.tracking import main, track
 
 BLOCK = 32768
 COEFS = (0.5, 1.0, 2.0)
@@ -168,7 +168,7 @@ def sweep(own_places, tmp_path_factory):
     (folder / "multirun.yaml").write_text(json.dumps({"hydra": {"overrides": {"task": task}}}))
     write_sweep_report(folder)
     # wandb in one process of its own for all of them, which takes 2 s each to start.
-    code = "import sys; from pathlib import Path; from corrsteer.tracking import send\n"
+    code = "import sys; from pathlib import Path; from corrsteer.trackers.sending import send\n"
     code += "for folder in sys.argv[1:]: send(Path(folder))"
     homes = [str(folder / str(n)) for n in range(len(COEFS))]
     done = subprocess.run([sys.executable, "-c", code, *homes, str(folder)], timeout=120)
@@ -380,7 +380,7 @@ def test_jobs_that_differ_in_more_than_coef_are_curves_of_their_own():
 
 @pytest.mark.slow
 def test_the_dashboard_draws_what_is_sent(sent):
-    from corrsteer.dashboard import workspace
+    from corrsteer.trackers.dashboard import workspace
 
     view = workspace("me", "corrsteer", "2026-01-01_bbq")
     asked = panel_names(view)

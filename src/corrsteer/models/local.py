@@ -143,7 +143,7 @@ class LocalModel(LoadedModel):
 
     def _prompt_cache(self, inputs: dict[str, torch.Tensor], room: int) -> DynamicCache | None:
         """Keys and values of all prompt tokens but the last; None when there is only one."""
-        from corrsteer.models.cache import with_room
+        from corrsteer.models.prompt_cache import with_room
 
         if inputs["input_ids"].shape[1] == 1:
             return None
@@ -160,7 +160,7 @@ class LocalModel(LoadedModel):
         options: dict[str, Any],
     ) -> tuple[torch.Tensor, Sequence[int]]:
         """New tokens [B, steps], and for each step the number of layers that were steered."""
-        from corrsteer.models.cache import continued
+        from corrsteer.models.prompt_cache import continued
 
         options = {**options, "streamer": None}
         if cache is not None:

@@ -1,0 +1,140 @@
+"""What else, of the same length at the same layers, would have done as well?
+
+Every control is the plan with one thing changed. In each layer its vector is as long as the
+plan's, and the dial is the plan's:
+
+=========  ====================================================================================
+random     a feature drawn from the live ones: does the choice of feature matter?
+direction  a direction drawn at random: does it matter that it is a feature?
+shuffled   the feature that correlates best with shuffled outcomes: does the outcome matter?
+layers     the plan's own vectors, dealt to other layers: does the layer matter?
+flipped    the plan's vectors with their sign changed: does the direction matter?
+=========  ====================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from corrsteer.errors import ConfigError
+from corrsteer.records import LayerStats, Plan, PlanEntry
+from corrsteer.steering.random_features import random_features
+
+Directions = Callable[[int, Sequence[int]], np.ndarray]
+"""(layer, features) -> decoder directions [k, M] in units of the raw residual stream."""
+
+KINDS = ("random", "direction", "shuffled", "layers", "flipped")
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The settings of ``conf/controls/standard.yaml``, where their meaning stands."""
+
+    random_features: int
+    random_directions: int
+    shuffled_outcomes: int
+    shuffled_layers: int
+    flipped: bool
+    constrained: bool
+    instruction: str | None
+
+    def __post_init__(self) -> None:
+        least = {"random_features": 5, "random_directions": 0}
+        least |= {"shuffled_outcomes": 0, "shuffled_layers": 0}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < smallest:
+                raise ConfigError(
+                    f"controls.{name}={value}: it must be a whole number, at least {smallest}"
+                )
+        for name in ("flipped", "constrained"):
+            if type(getattr(self, name)) is not bool:
+                raise ConfigError(
+                    f"controls.{name}={getattr(self, name)}: it must be true or false"
+                )
+        if self.instruction is not None and not str(self.instruction).strip():
+            raise ConfigError(
+                "controls.instruction is empty: type controls.instruction=null for none"
+            )
+
+    @property
+    def draws(self) -> dict[str, int]:
+        """How many of each of ``KINDS``."""
+        numbers = (
+            self.random_features,
+            self.random_directions,
+            self.shuffled_outcomes,
+            self.shuffled_layers,
+            int(self.flipped),
+        )
+        return dict(zip(KINDS, numbers, strict=True))
+
+
+def control_plans(
+    plan: Plan,
+    stats: Sequence[LayerStats],
+    directions: Directions,
+    draws: Mapping[str, int],
+    seed: int,
+) -> dict[str, Plan]:
+    """Arm name (``random_1``, ...) -> plan. ``draws``: how many of each of ``KINDS``; ``flipped``
+    has one, ``layers`` none where there is one layer, ``shuffled`` at most one per shuffle.
+
+    ``directions`` is asked once per layer: an SAE may take seconds to load.
+    """
+    by_layer = {s.layer: s for s in stats}
+    picks: dict[str, dict[int, int]] = {}
+    for n in range(draws["random"]):
+        picks[f"random_{n + 1}"] = random_features(stats, plan.entries, n, seed)
+    shuffles = min(len(by_layer[e.layer].shuffled_best) for e in plan.entries)
+    for n in range(min(draws["shuffled"], shuffles)):
+        best = {e.layer: int(by_layer[e.layer].shuffled_best[n]) for e in plan.entries}
+        picks[f"shuffled_{n + 1}"] = best
+    plans: dict[str, list[PlanEntry]] = {arm: [] for arm in picks}
+    for entry in plan.entries:
+        features = sorted({features[entry.layer] for features in picks.values()})
+        if not features:
+            break
+        rows = dict(zip(features, directions(entry.layer, features), strict=True))
+        for arm, chosen in picks.items():
+            feature = chosen[entry.layer]
+            r = float(by_layer[entry.layer].r[feature])
+            plans[arm].append(_as_long(entry, rows[feature], feature, r))
+    for n in range(draws["direction"]):
+        plans[f"direction_{n + 1}"] = [
+            _as_long(e, _rng(seed, n, e.layer).normal(size=len(e.vector)), -1, 0.0)
+            for e in plan.entries
+        ]
+    for n in range(draws["layers"] if len(plan.entries) > 1 else 0):
+        others = _dealt(len(plan.entries), _rng(seed, n))
+        plans[f"layers_{n + 1}"] = [
+            _as_long(e, plan.entries[k].vector, plan.entries[k].feature, plan.entries[k].r)
+            for e, k in zip(plan.entries, others, strict=True)
+        ]
+    if draws["flipped"]:
+        plans["flipped"] = [_as_long(e, -e.vector, e.feature, e.r) for e in plan.entries]
+    return {arm: Plan(tuple(entries), plan.coef) for arm, entries in plans.items()}
+
+
+def _as_long(entry: PlanEntry, direction: np.ndarray, feature: int, r: float) -> PlanEntry:
+    """``direction`` at the length of the entry's vector. ``feature`` is -1 where it is none."""
+    length = float(np.linalg.norm(direction))
+    coefficient = float(np.linalg.norm(entry.vector)) / length if length else 0.0
+    vector = (np.float32(coefficient) * direction).astype(np.float32)
+    return PlanEntry(entry.layer, feature, r, coefficient, vector)
+
+
+def _dealt(n: int, rng: np.random.Generator) -> np.ndarray:
+    """A permutation of n things that leaves none in its place."""
+    while True:
+        order = rng.permutation(n)
+        if (order != np.arange(n)).all():
+            return order
+
+
+def _rng(seed: int, *place: int) -> np.random.Generator:
+    # The control's own stream: spawn keys of random features are (draw, layer), two numbers.
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, 1, *place)))

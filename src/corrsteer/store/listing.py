@@ -1,0 +1,221 @@
+"""``python -m corrsteer.store.listing``, or ``make cache``: what the stage cache holds, and from where.
+
+Reads names, sizes and manifests; it deletes only if told to, and nothing that was used within the
+last day.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import shutil
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corrsteer.store.entries import LEFTOVER, MANIFEST, weigh
+
+_ENTRY, _UNFINISHED, _TEMPORARY, _ASIDE = "entry", "unfinished", "temporary", "damaged"
+_KINDS = {
+    re.compile(r"[0-9a-f]{32}"): _ENTRY,
+    re.compile(r"\.[0-9a-f]{32}\.partial"): _UNFINISHED,
+    LEFTOVER: _TEMPORARY,
+    re.compile(r"[0-9a-f]{32}\.corrupt-.*"): _ASIDE,
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One folder of the cache. ``used``: when it was last read (an entry) or written (others)."""
+
+    path: Path
+    kind: str
+    bytes: int
+    used: float
+    origin: str
+
+    @property
+    def key(self) -> str:
+        return self.path.name.lstrip(".")[:8]
+
+
+def items(root: Path) -> list[Item]:
+    """All that is in a cache and was put there by this module, by stage, the oldest first."""
+    found = []
+    for stage in sorted(f for f in root.iterdir() if f.is_dir()):
+        here = []
+        for path in stage.iterdir():
+            kind = next((k for p, k in _KINDS.items() if p.fullmatch(path.name)), None)
+            if kind is not None:
+                parts = sum(1 for _ in path.glob("[!.]*")) if kind == _UNFINISHED else 0
+                origin = f"{parts} parts" if kind == _UNFINISHED else _origin(path)
+                here.append(Item(path, kind, *weigh(path), origin))
+        found += sorted(here, key=lambda item: item.used)
+    return found
+
+
+def _origin(path: Path) -> str:
+    try:
+        return describe(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "no readable manifest"
+
+
+def describe(settings: Mapping[str, Any]) -> str:
+    """Settings in a few words: values first, then how many of what, then beginnings of hashes."""
+    values: list[str] = []
+    counts: list[str] = []
+    hashes: list[str] = []
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, Mapping) and not all(k.isdecimal() for k in value):
+            for inner, leaf in value.items():
+                add(inner, leaf)
+        elif isinstance(value, Mapping | list):
+            if value:
+                counts.append(f"{name} x{len(value)}")
+        elif isinstance(value, str) and re.fullmatch(r"[0-9a-f]{32,}", value):
+            hashes.append(f"{name} {value[:6]}")
+        elif value is True:
+            values.append(name)
+        elif isinstance(value, int | float | str) and value is not False and value != "":
+            text = str(value)
+            values.append(f"{name}={text if len(text) <= 32 else '...' + text[-29:]}")
+
+    add("", settings)
+    return ", ".join(values + counts + hashes)
+
+
+def _delete(item: Item, before: float) -> bool:
+    """Remove what was not used since; False if it was by now, or if it is gone."""
+    if weigh(item.path)[1] >= before:
+        return False
+    gone = item.path.with_name(f".{item.path.name.lstrip('.')[:32]}-{uuid.uuid4().hex}")
+    try:
+        item.path.rename(gone)  # whoever stops this leaves no half of an entry
+    except FileNotFoundError:
+        return False
+    with contextlib.suppress(FileNotFoundError):  # a job took it for a leftover
+        shutil.rmtree(gone)
+    return True
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _summary(found: Sequence[Item]) -> list[list[str]]:
+    """A row for each stage, and one for all."""
+    rows = []
+    stages = sorted({item.path.parent.name for item in found})
+    for stage in [*stages, None]:
+        here = [item for item in found if stage in (item.path.parent.name, None)]
+        row = [stage or "total"]
+        for kind in (_ENTRY, _UNFINISHED, _TEMPORARY, _ASIDE):
+            some = [item.bytes for item in here if item.kind == kind]
+            row.append(f"{len(some)} ({_size(sum(some))})" if some else "0")
+        rows.append([*row, _size(sum(item.bytes for item in here))])
+    return rows
+
+
+def _print_table(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]
+) -> None:
+    if not sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+        for row in (titles, *rows):
+            cells = [
+                cell.rjust(width) if title in right else cell.ljust(width)
+                for cell, width, title in zip(row, widths, titles, strict=True)
+            ]
+            print("  ".join(cells).rstrip())
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
+    for title, *column in zip(titles, *rows, strict=True):
+        table.add_column(
+            title,
+            justify="right" if title in right else "left",
+            no_wrap=title != "from",  # the one that gives way on a narrow terminal
+            min_width=None if title == "from" else max(map(len, column), default=0),
+        )
+    for row in rows:
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
+    Console().print(table)
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not days >= 1:
+        raise argparse.ArgumentTypeError("1 day at least: a running job may still need the rest")
+    return days
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """List a cache, or delete what was not used for some days."""
+    parser = argparse.ArgumentParser(
+        prog="python -m corrsteer.store.listing",
+        description="What the stage cache holds: entries, unfinished work that a later job goes"
+        " on with, temporary folders of jobs that write now or were killed, and damaged entries"
+        " that were set aside.",
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs/cache"))
+    parser.add_argument("--all", action="store_true", help="a line for each entry")
+    parser.add_argument(
+        "--older-than", type=_days, metavar="DAYS", help="only what was not used for DAYS"
+    )
+    parser.add_argument("--delete", action="store_true", help="delete it; needs --older-than")
+    options = parser.parse_args(arguments)
+    if options.delete and options.older_than is None:
+        parser.error("--delete needs --older-than DAYS")
+    root: Path = options.folder
+    if not root.is_dir():
+        print(f"error: there is no cache folder {root}; a run makes one", file=sys.stderr)
+        return 2
+    found = items(root)
+    before = time.time() - 86400 * (options.older_than or 0)
+    if options.older_than is not None:
+        found = [item for item in found if item.used < before]
+    if options.delete:
+        try:
+            found = [item for item in found if _delete(item, before)]
+        except OSError as error:
+            print(f"error: cannot delete {error.filename}: {error.strerror}", file=sys.stderr)
+            return 2
+        print("deleted:")
+    if options.all:
+        rows = [
+            [
+                item.path.parent.name,
+                item.key,
+                item.kind,
+                _size(item.bytes),
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(item.used)),
+                item.origin,
+            ]
+            for item in found
+        ]
+        _print_table(("stage", "key", "what", "size", "last used", "from"), rows, ("size",))
+    titles = ("stage", "entries", "unfinished", "temporary", "damaged", "size")
+    _print_table(titles, _summary(found), titles[1:])
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a pipe into head ends without a traceback
+    sys.exit(main())

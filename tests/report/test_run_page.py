@@ -1,0 +1,363 @@
+"""What the report of a run says, without a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fabricated_run import HOSTILE, Page, fabricate_run, set_status
+
+from corrsteer.errors import DataError
+from corrsteer.report import pages
+from corrsteer.report import run_page as report
+from corrsteer.report.examples import LIMITS, examples
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    fabricate_run(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def flips_of(page: Page) -> list[dict[str, str]]:
+    return [e for e in page.data["example-data"] if e["kind"] in ("fixed", "broken")]
+
+
+def change(folder: Path, **changes: object) -> dict:
+    metrics = json.loads((folder / "metrics.json").read_text()) | changes
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return metrics
+
+
+def test_run_report_says_what_the_metrics_say(run: Path) -> None:
+    metrics = change(run)
+    page = Page(report.write_run_report(run))
+    arms, flips = metrics["arms"], metrics["flips"]
+    for name in arms:
+        low, high = arms[name]["ci"]
+        kind, _, number = name.partition("_")
+        kinds = {"flipped": "sign flipped", "direction": "random direction"}
+        kinds |= {"random": "random feature", "shuffled": "shuffled outcomes"}
+        label = f"{kinds.get(kind, kind)} {number}".strip().capitalize()
+        label = "Other layers" if kind == "layers" else label
+        row = (
+            f"{label} {100 * arms[name]['accuracy']:.1f} % {100 * low:.1f} % to {100 * high:.1f} %"
+        )
+        assert row in page.text
+    assert f"{flips['fixed']} answers fixed, {flips['broken']} broken" in page.text
+    assert f"chance {100 / 3:.1f} %" in page.text
+    assert "bbq with CorrSteer-A at coef 1" in page.text
+    assert "layers 0-5" in page.text and "2025-11-22 13:05" in page.text
+    assert "torch 2.13.0" in page.text and "_target_: corrsteer.tasks.bbq" in page.text
+    for group in metrics["groups"]:
+        assert group in page.text
+
+
+def test_verdict_comes_before_any_number(run: Path) -> None:
+    verdict = ["Steering did not help here.", "A random draw gains as much."]
+    change(run, verdict=verdict)
+    text = Page(report.write_run_report(run)).text
+    places = [text.index(s) for s in (*verdict, "Accuracy, baseline to steered", "Chosen features")]
+    assert places == sorted(places)
+
+
+def test_flips_listed_are_the_flips_counted(run: Path) -> None:
+    flips = change(run)["flips"]
+    page = Page(report.write_run_report(run))
+    kinds = [flip["kind"] for flip in flips_of(page)]
+    assert (kinds.count("fixed"), kinds.count("broken")) == (flips["fixed"], flips["broken"])
+    moves = [(f["from"], f["to"]) for f in flips_of(page)]
+    states = ("right", "wrong", "invalid")
+    for before, row in zip(states, flips["counts"], strict=True):
+        for after, count in zip(states, row, strict=True):
+            flipped = (before == "right") != (after == "right")
+            assert moves.count((before, after)) == (count if flipped else 0)
+
+
+def test_flips_pair_by_id_and_not_by_row(run: Path) -> None:
+    before = flips_of(Page(report.write_run_report(run)))
+    answers = pd.read_parquet(run / "answers.parquet")
+    answers.sample(frac=1, random_state=3).to_parquet(run / "answers.parquet", index=False)
+    after = flips_of(Page(report.write_run_report(run)))
+    assert sorted(before, key=str) == sorted(after, key=str)
+
+
+def test_noise_is_named_on_table_and_cards(run: Path) -> None:
+    features = pd.read_csv(run / "features.csv")
+    features["noise"] = features["layer"] == 2
+    features.to_csv(run / "features.csv", index=False)
+    change(run, noise={"features": 6, "below_ceiling": 1})
+    text = Page(report.write_run_report(run)).text
+    assert text.count("noise: not above its ceiling") == 1
+    assert text.count("above ceiling") == 5
+    assert "1 of 6 chosen features does not exceed its ceiling" in text
+
+
+def test_without_flips_ser_is_undefined(tmp_path: Path) -> None:
+    fabricate_run(tmp_path / "run", coef=0.0, fixed=0, broken=0)
+    page = Page(report.write_run_report(tmp_path / "run"))
+    assert "SER undefined: no answer flipped." in page.text
+    assert flips_of(page) == []
+
+
+def test_open_questions_have_no_chance_constrained_or_groups(tmp_path: Path) -> None:
+    fabricate_run(tmp_path / "run", options=False)
+    text = Page(report.write_run_report(tmp_path / "run")).text
+    assert "The task has no chance level." in text
+    assert "no constrained decoding" in text
+    assert "Accuracy by group" not in text
+
+
+def test_empty_plan_and_absent_passages(run: Path) -> None:
+    (run / "contexts.json").write_text("[]")
+    assert "No token activated this feature." in Page(report.write_run_report(run)).text
+    features = pd.read_csv(run / "features.csv").assign(chosen=False)
+    features.to_csv(run / "features.csv", index=False)
+    assert "no feature was chosen" in Page(report.write_run_report(run)).text
+
+
+def test_failed_run_shows_its_error(run: Path) -> None:
+    set_status(run, "failed", "out of <memory>")
+    assert "This run failed: out of <memory>" in Page(report.write_run_report(run)).text
+
+
+def test_unfinished_run_is_refused(run: Path) -> None:
+    (run / "metrics.json").unlink()
+    with pytest.raises(DataError, match=r"no metrics\.json"):
+        report.write_run_report(run)
+
+
+def test_page_is_self_contained(run: Path) -> None:
+    path = report.write_run_report(run)
+    page = Page(path)
+    assert sum("plotly.js v" in script for script in page.scripts) == 1
+    linked = [(t, n, v) for t, n, v in page.attributes if n in ("src", "href", "srcset", "action")]
+    assert len(linked) == 3  # a link costs no request until it is followed
+    assert all(t == "a" and v.startswith("https://www.neuronpedia.org/") for t, _, v in linked)
+    (policy,) = [v for t, n, v in page.attributes if t == "meta" and n == "content" and "src" in v]
+    assert "default-src 'none'" in policy
+    scripts = policy.split("script-src ")[1].split(";")[0]
+    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in page.scripts]
+    assert scripts.split() == [f"'sha256-{digest}'" for digest in digests]
+    style = re.search(r"<style>(.*?)</style>", path.read_text(encoding="utf-8"), re.DOTALL)
+    assert style and not re.search(r"url\(|@import", style[1])
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    fabricate_run(tmp_path / "run", n_test=120, fixed=0.3, hostile=True)
+    page = Page(report.write_run_report(tmp_path / "run"))
+    assert len(page.scripts) == 2  # plotly.js and ours
+    links = [value for _, name, value in page.attributes if name == "href"]
+    assert len(links) == 2 and all(link.startswith("https://") for link in links)  # no javascript:
+    assert not any(tag == "img" or name.startswith("on") for tag, name, _ in page.attributes)
+    prompts = " ".join(e["prompt"] for e in page.data["example-data"])
+    tasks = [row[0] for row in page.data["fig-transfer-data"]["rows"]]
+    assert pages.visible(HOSTILE[3]) in tasks
+    unrelated = [e for e in page.data["example-data"] if e["kind"] == "unrelated"]
+    shown = "".join(e["prompt"] + e["steered"] for e in unrelated)
+    assert all(pages.visible(text) in shown for text in HOSTILE)
+    for where in ("mentions of places", "most of its tokens are punctuation"):
+        assert where + HOSTILE[0] in page.text
+    for text in (
+        "<script>alert(1)</script>",
+        "</script><script>",
+        "{{ 7 * 7 }}",
+        "nul \\x00 bell \\x07",
+    ):
+        assert text in prompts
+        assert text in page.text
+
+
+def test_run_report_is_fast(tmp_path: Path) -> None:
+    fabricate_run(tmp_path / "run", n_test=1000)
+    report.write_run_report(tmp_path / "run")
+    start = time.process_time()
+    report.write_run_report(tmp_path / "run")
+    assert time.process_time() - start < 1.5
+
+
+# -- text --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "text"),
+    [
+        (pages.pct, 0.5234, "52.3 %"),
+        (pages.pct, None, "–"),
+        (pages.points, 0.0604, "+6.0"),
+        (pages.points, -0.0604, "−6.0"),
+        (pages.points, -0.0001, "+0.0"),
+        (pages.p_value, 3.2e-12, "p = 3e-12"),
+        (pages.p_value, 4.1e-5, "p = 4e-5"),
+        (pages.p_value, 0.0341, "p = 0.034"),
+        (pages.p_value, 0.62, "p = 0.62"),
+        (pages.p_value, 1.0, "p = 1.00"),
+        (pages.p_value, 0.0, "p < 1e-300"),
+        (pages.r_value, -0.1234, "−0.123"),
+        (pages.short, 1.0, "1"),
+        (pages.short, 0.012345, "0.0123"),
+        (pages.whole, 12345, "12,345"),
+        (pages.layer_text, [0, 1, 2, 5], "0-2, 5"),
+        (pages.layer_text, [3], "3"),
+        (pages.visible, "a\x00b\tc\nd", "a\\x00b\tc\nd"),
+    ],
+)
+def test_numbers_as_text(write, value, text: str) -> None:
+    assert write(value).replace("\N{NO-BREAK SPACE}", " ") == text
+
+
+def test_a_number_reads_the_same_from_numpy_and_from_python():
+    assert pages.points(pd.Series([0.0715])[0]) == pages.points(0.0715) == "+7.1"
+
+
+def test_the_site_check_is_shown_and_its_absence_said(run: Path) -> None:
+    text = report.write_run_report(run).read_text(encoding="utf-8")
+    assert "Do the SAEs fit?" in text
+    assert "fits block 2 better" in text and "fits here best" in text
+    change(run, sites=[])
+    text = report.write_run_report(run).read_text(encoding="utf-8")
+    assert "Do the SAEs fit?" not in text
+    assert "fit not checked" in text
+
+
+# -- side effects, transfer, meaning -----------------------------------------------------------
+
+
+def test_side_effects_are_shown_beside_random_draws(run: Path) -> None:
+    m = change(run)
+    text = Page(report.write_run_report(run)).text
+    off, neutral = m["side_effects"]["off_target"], m["side_effects"]["neutral"]
+    for label, arm in (("Steered", "steered"), ("Random feature", "random_1")):
+        rate, (low, high) = off["arms"][arm]["rate"], off["arms"][arm]["ci"]
+        changed = off["arms"][arm]["changed"]
+        row = f"{label} {changed} {1000 * rate:.0f} {1000 * low:.0f} to {1000 * high:.0f}"
+        assert row in text
+        assert f"{100 * neutral['arms'][arm]['top1_changed']:.1f} %" in text
+    assert f"{m['ser']['off_target']:.2f} of these change" in text
+    for name, formula in (
+        ("flips", "broken / (fixed + broken)"),
+        ("right", "broken / answers that were right"),
+        ("negative_flip_rate", "broken / all answers"),
+    ):
+        assert f"{formula} {pages.short(m['ser'][name])} " in text
+    changes = m["changes"]
+    assert f"text of {changes['text']} of {m['n']['test']} answers changed" in text
+    for layer in m["side_effects"]["activity"]["layers"]:
+        assert f"{layer['l0_before']:.2f} {layer['l0_after']:.2f} {layer['new']:.2f}" in text
+
+
+def test_transfer_is_one_row_of_the_matrix(run: Path) -> None:
+    m = change(run)
+    text = Page(report.write_run_report(run)).text
+    for task, tested in m["transfer"].items():
+        arms, flips = tested["arms"], tested["flips"]
+        words = [f"{task} 60"]
+        words += [f"{100 * arms[arm]['accuracy']:.1f} %" for arm in ("baseline", "steered")]
+        words += [pages.points(tested["gain"])]
+        words += [" to ".join(map(pages.points, tested["gain_ci"]))]
+        words += [str(flips["fixed"]), str(flips["broken"]), pages.ratio(flips["ser"])]
+        words += [pages.points(max(tested["random_gains"]))]
+        assert " ".join(words) in text
+
+
+def test_what_was_not_measured_has_no_section(run: Path) -> None:
+    metrics = change(run, side_effects=None, transfer={})
+    metrics = {name: metrics[name] for name in metrics if name not in ("ser", "changes")}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    page = Page(report.write_run_report(run))
+    for words in ("Side effects Side effect ratios", "Transfer", "Neutral text", "Unrelated"):
+        assert words not in page.text
+    assert set(page.data) >= {"fig-arms", "example-data"}
+    change(run, side_effects={"off_target": None, "neutral": None, "text": None, "activity": None})
+    assert "Unrelated prompts" not in Page(report.write_run_report(run)).text
+
+
+def test_cards_say_class_description_and_stability(run: Path) -> None:
+    page = Page(report.write_run_report(run))
+    assert page.text.count("mentions of places Neuronpedia") == 3
+    assert page.text.count("Class by rule: most of its tokens are punctuation") == 3
+    assert page.text.count("stability 80.0 %") == 6
+    assert "of 200 bootstrap resamples" in page.text
+
+
+def test_draws_of_a_control_span_a_band(run: Path) -> None:
+    arms = change(run)["arms"]
+    figure = Page(report.write_run_report(run)).data["fig-arms"]
+    ticks = figure["layout"]["yaxis"]["ticktext"]
+    row = ticks.index("Random feature ×5")
+    draws = [100 * arms[f"random_{n}"]["accuracy"] for n in range(1, 6)]
+    band = next(b for b in figure["layout"]["shapes"] if b.get("y0") == pytest.approx(row - 0.32))
+    assert (band["x0"], band["x1"]) == (min(draws), max(draws))
+    (marks,) = [t for t in figure["data"] if t["y"] == [row] * 5]
+    assert marks["x"] == draws
+
+
+def test_every_figure_has_its_data_and_a_button(run: Path) -> None:
+    page = Page(report.write_run_report(run))
+    figures = [v for t, n, v in page.attributes if n == "data-spec"]
+    buttons = [v for t, n, v in page.attributes if n == "data-csv"]
+    assert sorted(buttons) == sorted([*figures, "examples"]) and len(figures) == 7
+    for name in figures:
+        table = page.data[f"{name}-data"]
+        assert table["rows"] and all(len(row) == len(table["columns"]) for row in table["rows"])
+    arms = change(run)["arms"]
+    table = page.data["fig-arms-data"]
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+    assert [row["accuracy"] for row in rows if row["arm"] == "Steered"] == [
+        arms["steered"]["accuracy"]
+    ]
+    assert len(rows) == len(arms)
+
+
+# -- examples ----------------------------------------------------------------------------------
+
+
+def answer_rows(split: str, n: int, changed: int) -> pd.DataFrame:
+    """``changed`` of ``n`` answers have another text, none another outcome."""
+    return pd.DataFrame(
+        [
+            {"id": f"{split}-{k}", "split": split, "arm": arm, "prompt": "?", "gold": "C",
+             "answer": "A" if arm == "baseline" or k >= changed else "B", "score": 0.0,
+             "invalid": False}
+            for k in range(n) for arm in ("baseline", "steered")
+        ]
+    )  # fmt: skip
+
+
+def test_examples_of_common_kinds_are_a_fixed_sample() -> None:
+    answers = pd.concat([answer_rows("test", 1000, 400), answer_rows("unrelated", 500, 250)])
+    listed, totals = examples(answers)
+    assert totals == {
+        "fixed": 0,
+        "broken": 0,
+        "moved": 0,
+        "text": 400,
+        "unrelated": 250,
+        "same": 600,
+    }
+    found = [e["kind"] for e in listed]
+    assert {kind: found.count(kind) for kind in LIMITS} == {**LIMITS, "moved": 0}
+    assert examples(answers)[0] == listed
+    numbers = [int(e["id"].split("-")[1]) for e in listed if e["kind"] == "text"]
+    assert numbers == sorted(numbers) and numbers[-1] > 350
+
+
+def test_examples_have_the_right_kind(run: Path) -> None:
+    metrics = change(run)
+    page = Page(report.write_run_report(run))
+    kinds = [e["kind"] for e in page.data["example-data"]]
+    assert kinds.count("text") == metrics["changes"]["text_same_outcome"]
+    off = metrics["side_effects"]["off_target"]["arms"]["steered"]
+    assert kinds.count("unrelated") == off["changed"]
+    for e in page.data["example-data"]:
+        assert e["kind"] != "same" or e["baseline"] == e["steered"]
+        assert e["kind"] not in ("text", "unrelated") or e["baseline"] != e["steered"]
+        assert (e["from"] == "") == (e["kind"] == "unrelated")
+    same = metrics["n"]["test"] - sum(kinds.count(k) for k in ("fixed", "broken", "moved", "text"))
+    assert f"unchanged (50 of {same})" in page.text

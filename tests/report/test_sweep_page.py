@@ -1,0 +1,314 @@
+"""What the report of a sweep, its table and its verdicts say, without a browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fabricated_run import Page, fabricate_run, set_status
+
+from corrsteer.errors import DataError
+from corrsteer.report import sweep_page as sweep_report
+from corrsteer.report.sweep_table import best_by_validation, sweep_table
+from corrsteer.stats.intervals import holm
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Jobs 0-2 done, 3 failed, 4 missing, 5 running, 6 cut off while writing."""
+    folder = tmp_path_factory.mktemp("sweep")
+    for n, (coef, fixed, broken) in enumerate([(0.5, 0.05, 0.01), (1, 0.2, 0.03), (2, 0.2, 0.3)]):
+        fabricate_run(folder / str(n), coef=coef, fixed=fixed, broken=broken, n_test=100)
+    (folder / "1" / "report.html").write_text("")
+    set_status(
+        folder / "3",
+        "failed",
+        "DataError: <b>no rows</b>\nin data/",
+        ("task=bbq", "layers=all", "coef=4"),
+    )
+    set_status(folder / "5", "running", None, ("task=bbq", "layers=all", "coef=8"))
+    set_status(folder / "6", "done", None, ("task=bbq", "layers=all", "coef=9"))
+    (folder / "6" / "metrics.json").write_text('{"task": "bb')
+    return folder
+
+
+def test_sweep_table_has_one_row_per_job(sweep: Path) -> None:
+    table = sweep_table(sweep)
+    assert table["job"].tolist() == list(range(7))
+    states = ["done", "done", "done", "failed", "missing", "running", "unreadable"]
+    assert table["state"].tolist() == states
+    assert table["coef"].dropna().tolist() == [0.5, 1, 2, 4, 8, 9]
+    coefs = ["coef=0.5", "coef=1", "coef=2", "coef=4", "", "coef=8", "coef=9"]
+    assert table["overrides"].tolist() == coefs
+    assert table["chosen"].tolist() == [n == 1 for n in range(7)]
+    for n in range(3):
+        metrics = json.loads((sweep / str(n) / "metrics.json").read_text())
+        row = table.loc[n]
+        assert row["steered"] == metrics["arms"]["steered"]["accuracy"]
+        assert row["validation_steered"] == metrics["validation"]["steered"]["accuracy"]
+        assert row["random_gain_max"] == max(metrics["controls"]["random"]["gains"])
+        assert row["broken"] == metrics["flips"]["broken"]
+    p = [
+        json.loads((sweep / f"{n}/metrics.json").read_text())["flips"]["mcnemar_p"]
+        for n in range(3)
+    ]
+    assert table["p_holm"].tolist()[:3] == pytest.approx(holm(p))
+    assert table.loc[3:, "p_holm"].isna().all()
+    assert "<b>no rows</b>" in table.loc[3, "error"]
+    assert table.loc[3:, "gain"].isna().all()
+
+
+def test_sweep_report_and_summary(sweep: Path) -> None:
+    page = Page(sweep_report.write_sweep_report(sweep))
+    summary = pd.read_csv(sweep / "summary.csv")
+    assert len(summary) == 7
+    assert summary["gain"].tolist()[:3] == sweep_table(sweep)["gain"].tolist()[:3]
+    assert [v for t, n, v in page.attributes if n == "href"] == ["1/report.html"]
+    assert "DataError: <b>no rows</b>" in page.text
+    assert "Validation chooses coef 1 (job 1)" in page.text
+    assert "Job 6 (coef=9): unreadable JSONDecodeError" in page.text
+    assert sum("plotly.js v" in script for script in page.scripts) == 1
+    figure = page.data["fig-accuracy-1"]
+    assert [trace["x"] for trace in figure["data"] if trace.get("error_y")] == [[0.5, 1.0, 2.0]]
+
+
+def test_sweep_without_any_job_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no jobs"):
+        sweep_table(tmp_path)
+
+
+def test_sweep_without_a_finished_job(tmp_path: Path) -> None:
+    set_status(tmp_path / "0", "failed", "boom", ("task=bbq", "coef=much", "seed=1"))
+    set_status(tmp_path / "1", "failed", "bang", ())
+    assert best_by_validation(sweep_table(tmp_path)) is None
+    assert sweep_table(tmp_path)["seed"].tolist() == [1, pd.NA]
+    text = Page(sweep_report.write_sweep_report(tmp_path)).text
+    assert "No job is done yet." in text and "boom" in text and "bang" in text
+
+
+@pytest.mark.parametrize(
+    ("scores", "coefs", "best"),
+    [
+        ([0.5, 0.6, 0.55], [1, 2, 4], 1),
+        ([0.6, 0.6, 0.6], [2, 1, -0.5], 2),
+        ([0.6, 0.6], [-1, 1], 0),
+        ([None, 0.4], [1, 2], 1),
+        ([None, None], [1, 2], None),
+    ],
+)
+def test_best_by_validation(scores: list, coefs: list, best: int | None) -> None:
+    table = pd.DataFrame(
+        {"job": range(len(scores)), "coef": coefs, "validation_steered": scores},
+    ).astype({"validation_steered": float})
+    # The test split would choose otherwise.
+    row = best_by_validation(table.assign(steered=[-s for s in range(len(scores))]))
+    assert (row if row is None else row["job"]) == best
+
+
+def test_each_question_has_its_own_choice_and_curves(tmp_path: Path) -> None:
+    jobs = [("bbq", 1, 0.6), ("bbq", 2, 0.7), ("mmlu", 1, 0.4), ("mmlu", 2, 0.3)]
+    for n, (task, coef, score) in enumerate(jobs):
+        fabricate_run(tmp_path / str(n), task=task, coef=coef, n_test=60, validation_steered=score)
+    assert sweep_table(tmp_path)["chosen"].tolist() == [False, True, True, False]
+    page = Page(sweep_report.write_sweep_report(tmp_path))
+    assert "bbq Steering at coef 2" in page.text and "mmlu Steering at coef 1" in page.text
+    assert {"fig-accuracy-1", "fig-accuracy-2"} <= set(page.data)
+    assert page.text.count("That is not above the baseline") == 1
+
+
+def test_what_was_swept_shows_without_a_curve_over_coef(tmp_path: Path) -> None:
+    for n, pooling in enumerate(("max", "mean")):
+        fabricate_run(tmp_path / str(n), n_test=60)
+        status = json.loads((tmp_path / str(n) / "status.json").read_text())
+        status["overrides"].append(f"+collect.pooling={pooling}")
+        (tmp_path / str(n) / "status.json").write_text(json.dumps(status))
+    table = sweep_table(tmp_path)
+    assert table["overrides"].tolist() == ["+collect.pooling=max", "+collect.pooling=mean"]
+    page = Page(sweep_report.write_sweep_report(tmp_path))
+    assert "collect.pooling=mean" in page.text and "task=bbq" not in page.text
+    assert "fig-accuracy-1" not in page.data
+
+
+# -- controls, transfer, seeds -----------------------------------------------------------------
+
+
+def edit(job: Path, **changes: object) -> dict:
+    metrics = json.loads((job / "metrics.json").read_text()) | changes
+    (job / "metrics.json").write_text(json.dumps(metrics))
+    return metrics
+
+
+def test_the_table_has_every_control_and_side_effect(sweep: Path) -> None:
+    table = sweep_table(sweep)
+    for n in range(3):
+        m, row = json.loads((sweep / str(n) / "metrics.json").read_text()), table.loc[n]
+        best = {kind: max(control["gains"]) for kind, control in m["controls"].items()}
+        assert set(best) == {
+            "random", "direction", "shuffled", "layers", "flipped", "instruction", "constrained",
+        }  # fmt: skip
+        for kind in set(best) - {"random"}:
+            assert row[f"control_{kind}"] == best[kind]
+        assert row["control_best"] == max(best.values())
+        assert row["beats_all_controls"] == (m["gain"] > max(best.values()))
+        assert row["noise_features"] == m["noise"]["below_ceiling"]
+        assert row["changed_texts"] == m["changes"]["text"]
+        assert row["off_target_rate"] == m["side_effects"]["off_target"]["arms"]["steered"]["rate"]
+        assert row["off_target_ser"] == m["ser"]["off_target"]
+        assert row["kl"] == m["side_effects"]["neutral"]["arms"]["steered"]["kl"]
+    assert table.loc[3:, ["control_best", "kl", "beats_all_controls"]].isna().all(axis=None)
+
+
+def test_a_job_without_controls_or_side_effects_has_empty_columns(tmp_path: Path) -> None:
+    fabricate_run(tmp_path / "0", n_test=60, side_effects=False, transfer=(), options=False)
+    table = sweep_table(tmp_path)
+    assert (
+        table[["control_constrained", "constrained", "kl", "off_target_rate"]].isna().all(axis=None)
+    )
+    page = Page(sweep_report.write_sweep_report(tmp_path))
+    assert "fig-transfer" not in page.data and "constrained decoding" not in page.text
+
+
+def one_job(folder: Path, instruction: float) -> dict:
+    """A sweep of one job that gains 20 points, and an instruction that gains so much."""
+    fabricate_run(folder / "0", n_test=300, fixed=0.4, broken=0.0, transfer=())
+    m = json.loads((folder / "0" / "metrics.json").read_text())
+    controls = m["controls"]
+    controls["instruction"] = {"gains": [instruction], "beats_all": m["gain"] > instruction}
+    return edit(folder / "0", controls=controls)
+
+
+@pytest.mark.parametrize(("instruction", "beats"), [(0.01, True), (0.3, False)])
+def test_the_verdict_names_what_does_as_well(
+    tmp_path: Path, instruction: float, beats: bool
+) -> None:
+    m = one_job(tmp_path, instruction)
+    text = Page(sweep_report.write_sweep_report(tmp_path)).text
+    gain, (low, high) = 100 * m["gain"], m["gain_ci"]
+    assert f"raises accuracy by {gain:.1f} points [+{100 * low:.1f}, +{100 * high:.1f}]" in text
+    assert f"instruction +{100 * instruction:.1f}" in text
+    said = "yes" if beats else "no (instruction)"
+    assert f"Beats every control: {said}." in text
+    (row,) = [line for line in (tmp_path / "verdict.md").read_text().splitlines() if "bbq" in line]
+    assert ("**yes**" in row) == beats
+    assert ("no: instruction as good" in row and "**+30.0**" in row) == (not beats)
+
+
+def test_a_gain_within_noise_is_no_success(tmp_path: Path) -> None:
+    fabricate_run(tmp_path / "0", n_test=100, fixed=0.05, broken=0.0)
+    m = json.loads((tmp_path / "0" / "metrics.json").read_text())
+    assert m["flips"]["mcnemar_p"] > 0.05
+    edit(tmp_path / "0", controls={"random": {"gains": [-0.1], "beats_all": True}})
+    text = Page(sweep_report.write_sweep_report(tmp_path)).text
+    assert "does not detectably change accuracy" in text and "no: not significant" in text
+
+
+def test_verdict_md_is_a_table_whatever_the_names(tmp_path: Path) -> None:
+    for n, task in enumerate(("a|b *c*", "<script>alert(1)</script>\n[x](y)")):
+        fabricate_run(tmp_path / str(n), n_test=60, task=task, transfer=())
+        status = json.loads((tmp_path / str(n) / "status.json").read_text())
+        (tmp_path / str(n) / "status.json").write_text(json.dumps(status | {"overrides": []}))
+    sweep_report.write_sweep_report(tmp_path)
+    lines = (tmp_path / "verdict.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) == 4 and {row.replace("\\|", "").count("|") for row in rows} == {18}
+    assert "&lt;script>" in rows[3] and "\\[x\\](y)" in rows[3] and "\\*c\\*" in rows[2]
+
+
+def test_the_transfer_matrix_and_its_corrected_p(tmp_path: Path) -> None:
+    for n, task in enumerate(("bbq", "mmlu")):
+        fabricate_run(
+            tmp_path / str(n), task=task, n_test=200, fixed=0.25, broken=0.0, seed=n,
+            transfer=("mmlu", "gsm8k") if n == 0 else ("bbq", "gsm8k"),
+        )  # fmt: skip
+    page = Page(sweep_report.write_sweep_report(tmp_path))
+    table = page.data["fig-transfer-data"]
+    cells = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+    assert [(c["selected_on"].split(",")[0], c["task"]) for c in cells] == [
+        ("bbq", "bbq"), ("bbq", "mmlu"), ("bbq", "gsm8k"),
+        ("mmlu", "bbq"), ("mmlu", "mmlu"), ("mmlu", "gsm8k"),
+    ]  # fmt: skip
+    metrics = [json.loads((tmp_path / str(n) / "metrics.json").read_text()) for n in range(2)]
+    assert cells[0]["gain"] == metrics[0]["gain"]  # its own test split
+    assert cells[3]["gain"] == metrics[1]["transfer"]["bbq"]["gain"]
+    p = holm([c["mcnemar_p"] for c in cells])
+    assert [c["p_holm"] for c in cells] == pytest.approx(p)
+    heat = page.data["fig-transfer"]["data"][0]
+    shown = [text for row in heat["text"] for text in row]
+    assert ["n.s." in text for text in shown] == [value >= 0.05 for value in p]
+    assert 0 < sum("n.s." in text for text in shown) < 6
+    assert heat["zmin"] == -heat["zmax"] <= -100 * max(c["gain"] for c in cells)
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two dials, three seeds. Single seeds and the mean over seeds choose another dial."""
+    folder = tmp_path_factory.mktemp("seeds")
+    scores = {(1, 0): 0.60, (1, 1): 0.60, (1, 2): 0.50, (2, 0): 0.59, (2, 1): 0.59, (2, 2): 0.70}
+    for n, ((coef, seed), score) in enumerate(scores.items()):
+        fabricate_run(
+            folder / str(n), coef=coef, seed=seed, n_test=100, validation_steered=score, transfer=()
+        )
+        status = json.loads((folder / str(n) / "status.json").read_text())
+        status["overrides"].append(f"seed={seed}")
+        (folder / str(n) / "status.json").write_text(json.dumps(status))
+    return folder
+
+
+def test_seeds_have_mean_deviation_and_gain_by_sample(seeds: Path) -> None:
+    table = sweep_table(seeds)
+    assert table["chosen"].tolist() == [True, True, False, False, False, True]
+    page = Page(sweep_report.write_sweep_report(seeds))
+    mine = table[table["coef"] == 2]
+    mean, spread = 100 * mine["gain"].mean(), 100 * mine["gain"].std()
+    assert "Over 3 seeds" in page.text
+    assert f"highest mean accuracy on validation, 2, gains {mean:+.1f}" in page.text
+    assert f"{mean:+.1f} ± {spread:.1f}" in page.text
+    drawn = page.data["fig-seeds-1"]["data"]
+    (means,) = [t for t in drawn if t["mode"] == "lines+markers"]
+    assert means["y"] == pytest.approx(
+        [100 * table[table["coef"] == coef]["gain"].mean() for coef in (1, 2)]
+    )
+    # In all seeds the questions have the same ids: their mean over seeds is the mean of the gains.
+    assert (
+        f"each of 100 questions counted once (100 are in several seeds): {mean:+.1f}" in page.text
+    )
+
+
+def test_jobs_that_differ_in_more_than_the_seed_are_no_seeds(tmp_path: Path) -> None:
+    for n in range(2):
+        fabricate_run(tmp_path / str(n), seed=n, n_test=60, transfer=())
+        status = json.loads((tmp_path / str(n) / "status.json").read_text())
+        status["overrides"] += [f"seed={n}", f"selector.min_support={n}"]
+        (tmp_path / str(n) / "status.json").write_text(json.dumps(status))
+    assert "seeds:" not in Page(sweep_report.write_sweep_report(tmp_path)).text
+
+
+def test_lines_of_the_plane_are_what_they_say(sweep: Path) -> None:
+    figure = Page(sweep_report.write_sweep_report(sweep)).data["fig-plane-1"]
+    names = {(a["x"], a["y"]): a["text"] for a in figure["layout"]["annotations"]}
+    kinds = set()
+    for line in figure["layout"]["shapes"]:
+        (x0, y0), (x1, y1) = (line["x0"], line["y0"]), (line["x1"], line["y1"])
+        name = names[x1, y1].replace("−", "-")
+        kinds.add(name[0])
+        if name.startswith("SER"):
+            assert (x0, y0) == (0, 0) and y1 / (x1 + y1) == pytest.approx(float(name[4:]))
+        else:
+            assert x0 - y0 == pytest.approx(float(name)) and x1 - y1 == pytest.approx(float(name))
+    assert kinds >= {"S", "+"}
+    table = sweep_table(sweep).query("state == 'done'")
+    (points,) = [t for t in figure["data"] if t["mode"] == "markers+lines"]
+    assert points["x"] == (100 * table["fixed"] / table["n"]).tolist()
+    assert points["y"] == (100 * table["broken"] / table["n"]).tolist()
+
+
+def test_bands_span_the_draws_at_every_coef(sweep: Path) -> None:
+    figure = Page(sweep_report.write_sweep_report(sweep)).data["fig-accuracy-1"]
+    low, high = figure["data"][0], figure["data"][1]
+    assert high["fillcolor"] == "var(--random-band)" and low["x"] == high["x"] == [0.5, 1, 2]
+    for n in range(3):
+        arms = json.loads((sweep / str(n) / "metrics.json").read_text())["arms"]
+        draws = [100 * arms[f"random_{k}"]["accuracy"] for k in range(1, 6)]
+        assert (low["y"][n], high["y"][n]) == (min(draws), max(draws))

@@ -1,0 +1,211 @@
+"""The main job on the bundled model, as people type it: what it leaves, and that it is true.
+
+One real run of the whole sweep (about a minute) serves all tests of this file; numbers are
+checked against a recomputation from the answers it saved.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from corrsteer.steering.planfile import load_plan
+
+ROOT = Path(__file__).parents[2]
+COEFS = (0.5, 1.0, 2.0)
+
+pytestmark = pytest.mark.slow
+
+
+def type_command(command, cwd=ROOT):
+    words = shlex.split(command)
+    assert words[0] == "python"
+    return subprocess.run(
+        [sys.executable, *words[1:]],
+        cwd=cwd, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """An empty folder with links to src and conf, so that outputs/ is made there."""
+    folder = tmp_path_factory.mktemp("home")
+    for name in ("src", "conf"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep(home):
+    done = type_command("python -m src.main task=bbq layers=all -m coef=0.5,1,2", cwd=home)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (home / "outputs" / "sweeps").iterdir()
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def jobs(sweep):
+    return [sweep[0] / str(n) for n in range(3)]
+
+
+def metrics(job):
+    return json.loads((job / "metrics.json").read_text())
+
+
+def answers(job):
+    return pd.read_parquet(job / "answers.parquet")
+
+
+def arm(table, name, split="test"):
+    return table[(table["arm"] == name) & (table["split"] == split)].set_index("id")
+
+
+def test_the_sweep_prints_its_table_and_leaves_one_report(sweep):
+    folder, done = sweep
+    assert "report.html" in done.stdout
+    table = pd.read_csv(folder / "summary.csv")
+    assert table["coef"].tolist() == list(COEFS)
+    assert (table["state"] == "done").all()
+    assert (folder / "report.html").stat().st_size > 100_000
+
+
+def test_every_job_leaves_all_its_files(jobs):
+    for job, coef in zip(jobs, COEFS, strict=True):
+        for name in (
+            "config.yaml", "metrics.json", "answers.parquet", "features.csv", "contexts.json",
+            "classes.csv", "report.html", "status.json", "log.txt", "plan/plan.json",
+            "plan/vectors.safetensors",
+        ):  # fmt: skip
+            assert (job / name).is_file(), name
+        assert json.loads((job / "status.json").read_text())["state"] == "done"
+        plan = load_plan(job / "plan")
+        assert plan.coef == coef
+        assert [e.layer for e in plan.entries] == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_sweep_collects_once(jobs):
+    misses = [(job / "log.txt").read_text().count("cache miss collect") for job in jobs]
+    assert misses == [6, 0, 0]  # one entry per layer
+
+
+def test_answers_hold_every_sample_of_every_arm(jobs):
+    for job in jobs:
+        table = answers(job)
+        assert list(table.columns) == [
+            "id", "split", "arm", "prompt", "answer", "parsed", "gold", "score", "invalid",
+            "degenerate", "n_tokens", "n_steered",
+        ]  # fmt: skip
+        counts = table.groupby(["split", "arm"]).size()
+        assert (counts["test"] == 2000).all()
+        assert sorted(counts["test"].index) == [
+            "baseline", "constrained", "direction_1", "direction_2", "flipped", "instruction",
+            "layers_1", *(f"random_{n}" for n in range(1, 6)), "shuffled_1", "shuffled_2",
+            "steered",
+        ]  # fmt: skip
+        assert counts["selection"]["baseline"] == 1000
+        splits = table.groupby("id")["split"].nunique()
+        assert (splits == 1).all()  # the splits do not overlap
+        plain = table["arm"].isin(["baseline", "constrained", "instruction"])
+        assert (table[~plain]["n_steered"] == table[~plain]["n_tokens"]).all()
+        assert (table[plain]["n_steered"] == 0).all()
+        asked, told = (arm(table, name)["prompt"] for name in ("baseline", "instruction"))
+        assert (
+            told == "Read the question carefully and give the correct answer.\n\n" + asked
+        ).all()
+        assert not arm(table, "constrained")["invalid"].any()
+
+
+def test_metrics_are_what_the_answers_say(jobs):
+    for job in jobs:
+        m, table = metrics(job), answers(job)
+        base, steered = arm(table, "baseline"), arm(table, "steered")
+        steered = steered.loc[base.index]
+        assert m["arms"]["baseline"]["accuracy"] == pytest.approx(base["score"].mean())
+        assert m["arms"]["steered"]["accuracy"] == pytest.approx(steered["score"].mean())
+        fixed = int(((base["score"] == 0) & (steered["score"] == 1)).sum())
+        broken = int(((base["score"] == 1) & (steered["score"] == 0)).sum())
+        assert (m["flips"]["fixed"], m["flips"]["broken"]) == (fixed, broken)
+        assert m["flips"]["ser"] == pytest.approx(broken / (fixed + broken))
+        assert m["flips"]["mcnemar_p"] == pytest.approx(binomtest(fixed, fixed + broken).pvalue)
+        gains = [arm(table, f"random_{n}")["score"].mean() for n in range(1, 6)]
+        np.testing.assert_allclose(
+            m["controls"]["random"]["gains"], np.array(gains) - base["score"].mean(), atol=1e-12
+        )
+
+
+def test_features_hold_the_chosen_one_of_every_layer(jobs):
+    table = pd.read_csv(jobs[0] / "features.csv")
+    chosen = table[table["chosen"]]
+    assert chosen["layer"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert (chosen["rank"] == 1).all()
+    assert (chosen["coefficient"] == chosen["mean_right"]).all()
+    assert (table["noise"] == (table["r"] <= table["ceiling"])).all()
+
+
+def test_steering_beats_its_controls_at_the_coef_chosen_on_validation(jobs):
+    """Fixed beforehand: at least 5 points on 2,000 ambiguous items, p < 0.001, above all random
+    draws, at the coef with the best validation accuracy."""
+    best = max(jobs, key=lambda job: metrics(job)["validation"]["steered"]["accuracy"])
+    m = metrics(best)
+    assert m["n"]["test"] == 2000
+    assert m["gain"] >= 0.05
+    assert m["flips"]["mcnemar_p"] < 0.001
+    assert m["controls"]["random"]["beats_all"]
+
+
+def test_coef_0_is_the_baseline_answer_for_answer(home, jobs):
+    done = type_command(
+        "python -m src.main task=bbq layers=all coef=0 controls=few side_effects=none", cwd=home
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = (home / "outputs" / "runs").iterdir()
+    table = answers(run)
+    base, steered = arm(table, "baseline"), arm(table, "steered")
+    assert steered.loc[base.index, "answer"].tolist() == base["answer"].tolist()
+    assert (steered["n_steered"] > 0).all()
+    assert metrics(run)["flips"]["ser"] is None
+
+
+def test_a_layer_subset_reuses_what_all_layers_collected(home, jobs):
+    before = set((home / "outputs" / "runs").iterdir())
+    done = type_command(
+        "python -m src.main task=bbq layers=[1,3] controls=few side_effects=none name=two", cwd=home
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = set((home / "outputs" / "runs").iterdir()) - before
+    assert run.name.endswith("_two")
+    assert "cache miss collect" not in (run / "log.txt").read_text()
+    assert [e.layer for e in load_plan(run / "plan").entries] == [1, 3]
+
+
+def test_all_seven_tasks_run_end_to_end(home):
+    names = "bbq,mmlu,mmlu_pro,gsm8k,simpleqa,harmbench,xstest"
+    done = type_command(
+        f"python -m src.main -m task={names} transfer=[bbq,gsm8k] limit=60 controls=few"
+        " side_effects=none hydra.sweep.dir=outputs/seven",
+        cwd=home,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = (home / "outputs" / "seven" / "verdict.md").read_text().splitlines()
+    assert len([row for row in rows if row.startswith("|")]) == 2 + 7
+    for n, name in enumerate(names.split(",")):
+        m = metrics(home / "outputs" / "seven" / str(n))
+        assert m["task"] == name
+        assert m["n"]["test"] == 60
+        assert ("constrained" in m["arms"]) == (name in ("bbq", "mmlu", "mmlu_pro"))
+        assert m["data"]["source"] == "bundled"
+        assert m["data"]["rows"] == sum(m["data"]["categories"].values()) >= 1800
+        assert len(m["data"]["fingerprint"]) == 32
+        assert list(m["transfer"]) == ["bbq", "gsm8k"] and m["transfer"]["gsm8k"]["n"] == 60
+        if name in m["transfer"]:
+            assert m["transfer"][name]["gain"] == m["gain"]
+        assert m["scorer"]["version"] >= 1
+        own = {"bbq": {"bias_ambig"}, "xstest": {"over_refusal", "under_refusal"}}
+        assert own.get(name, set()) <= set(m["task_metrics"]["baseline"])

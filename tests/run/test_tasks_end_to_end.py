@@ -1,0 +1,98 @@
+"""The seven benchmarks' real rows through the whole pipeline, and other ways to ask and to answer.
+
+One process, so that model and imports are paid once. On real rows the bundled model's answers are
+just wrong, which ends a run with a plain error and not before. test_main_job.py has the invented
+rows.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from corrsteer.config import resolved_yaml
+from corrsteer.errors import DegenerateOutcomesError
+from corrsteer.run.pipeline import run
+from corrsteer.store.runfolder import RunFolder
+from src.main import plain_words
+from tests.test_config import composed
+
+pytestmark = pytest.mark.slow
+
+TASKS = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
+SMALL = [
+    "controls=few",
+    "side_effects=none",
+    "collect.shuffles=20",
+    "backend.device=cpu",
+    "layers=[1,4]",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("end_to_end")
+
+
+def results(place, name, *overrides):
+    folder = place / name
+    words = [f"cache={place / 'cache'}", *SMALL, *plain_words(list(overrides))]
+    folder.mkdir()
+    cfg, kept = composed(*words), RunFolder(folder)
+    kept.start(words)
+    kept.write_config(resolved_yaml(cfg))
+    run(cfg, folder)
+    return json.loads((folder / "metrics.json").read_text()), pd.read_parquet(
+        folder / "answers.parquet"
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_real_rows(place, shared, task):
+    words = [f"task={task}", f"data={shared / 'data' / task}", "limit=20"]
+    # The SAEs have never seen such text, which the check says rightly; some prompts are long.
+    words += ["sae.check=warn", "task.max_chars=1200"]
+    try:
+        metrics, answers = results(place, f"real-{task}", *words)
+    except DegenerateOutcomesError as error:
+        assert "no answer is right on the selection split (0 of" in str(error)
+    else:
+        assert metrics["data"]["source"] == str(shared / "data" / task)
+        assert len(answers) > 0
+
+
+@pytest.mark.parametrize("decoding", ["constrained", "loglikelihood"])
+def test_other_decodings_of_multiple_choice(place, decoding):
+    metrics, answers = results(place, decoding, "task=mmlu", "limit=40", f"decoding={decoding}")
+    assert metrics["asked"]["decoding"] == decoding
+    assert all(arm["invalid"] == 0 for arm in metrics["arms"].values())
+    # Restricting restricted answers would be no control.
+    assert "constrained" not in metrics["arms"]
+    steered = answers[(answers["arm"] == "steered") & (answers["split"] == "test")]
+    assert (steered["n_steered"] == steered["n_tokens"]).all()
+    if decoding == "constrained":
+        assert (steered["n_tokens"] == 1).all()
+    else:
+        assert steered["answer"].str.match(r"[A-D]\. ").all()
+
+
+def test_few_shot_prompts_with_another_scorer_and_template(place):
+    metrics, answers = results(
+        place, "few", "task=simpleqa", "limit=30", "task.few_shot=2", "task.scorer=token_f1",
+        r"task.prompt=Q: {question}\nA:",
+    )  # fmt: skip
+    prompts = answers["prompt"]
+    assert prompts.str.count("Q: ").eq(3).all() and prompts.str.endswith("\nA:").all()
+    assert metrics["scorer"]["name"] == "TokenF1"
+    assert metrics["asked"]["stop"] == ["\n\n"]
+    assert metrics["asked"]["shots"] == "selection"
+    assert answers["score"].between(0, 1).all()
+    assert not answers["answer"].str.contains("\n\n").any()
+
+
+def test_official_splits_of_real_rows(place, shared):
+    words = ["task=gsm8k", f"data={shared / 'data' / 'gsm8k'}", "limit=6", "sae.check=off"]
+    with pytest.raises(DegenerateOutcomesError):
+        results(place, "official", *words, "task.max_chars=900", "task.few_shot=1")

@@ -1,0 +1,349 @@
+"""Contexts of several features per layer against plain encodings; classes as a filter; what is
+kept of descriptions. On a tiny random model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from corrsteer.errors import DataError
+from corrsteer.methods import search
+from corrsteer.methods.search import NoSearch
+from corrsteer.models.local import Local, LocalModel
+from corrsteer.models.spec import Model
+from corrsteer.records import CLASSES
+from corrsteer.saes import neuronpedia
+from corrsteer.saes.folder import Folder
+from corrsteer.saes.loaded import LoadedSAE
+from corrsteer.selectors.correlation import Correlation
+from corrsteer.stages import bench as cached
+from corrsteer.stages.bench import Cached
+from corrsteer.stages.classify import Hand, classify, shared
+from corrsteer.stages.contexts import WINDOW
+from corrsteer.steering.operators import Add
+from corrsteer.store.entries import Store
+from tests.stages.test_stages import COLLECT, HashTask, by_hash, by_sae_lens, counted
+
+K = 5
+
+
+@pytest.fixture(scope="module")
+def observed_once(tiny_llama, tiny_saes, tmp_path_factory):
+    """Stages with ``K`` ranked features of each layer, and what they are about."""
+    stages = Cached(
+        store=Store(tmp_path_factory.mktemp("cache")),
+        backend=Local(device="cpu", batch_size=16),
+        model_spec=Model("tiny", str(tiny_llama)),
+        sae=Folder(str(tiny_saes)),
+        task=HashTask(name="hash", prompt="{text}", scorer=by_hash, max_new_tokens=5),
+        strategy=Add("A"),
+        selector=Correlation(top_k=K),
+        seed=0,
+    )
+    examples = stages.task.examples()
+    base = stages.answers(examples, {"baseline": None}, "selection")["baseline"]
+    stats = stages.statistics(examples, base, (0, 1, 2), **COLLECT)
+    ranked = stages.plan(stats)[0]
+    assert len(ranked) == 3 * K
+    return SimpleNamespace(stages=stages, examples=examples, base=base, stats=stats, ranked=ranked)
+
+
+@pytest.fixture
+def looked(observed_once, tmp_path):
+    """The same, with nothing in the store."""
+    stages = dataclasses.replace(observed_once.stages, store=Store(tmp_path / "cache"))
+    return SimpleNamespace(**{**vars(observed_once), "stages": stages})
+
+
+def cards(looked, features=None, **changes):
+    stages = dataclasses.replace(looked.stages, **changes)
+    return stages.contexts(looked.examples, looked.base, features or looked.ranked)
+
+
+def test_every_feature_shows_its_strongest_samples(looked):
+    found = cards(looked)
+    assert [(c["layer"], c["feature"]) for c in found] == [
+        (f.layer, f.feature) for f in looked.ranked
+    ]
+    model, texts, acts = looked.stages.model, [], {layer: [] for layer in (0, 1, 2)}
+    for example, tokens in zip(looked.examples, looked.base["tokens"], strict=True):
+        plain = model.replay([example.prompt], [tokens], [0, 1, 2], "all")
+        texts.append(plain.token.tolist())
+        for layer in acts:
+            sae = by_sae_lens(looked.stages, layer)
+            acts[layer].append(sae.encode(plain.layers[layer]).numpy())
+    assert max(map(len, texts)) > WINDOW  # so that some are cut
+    ids, right = [e.id for e in looked.examples], (looked.base["score"] >= 0.5).tolist()
+    common = shared(texts)
+    for card in found:
+        mine = [a[:, card["feature"]] for a in acts[card["layer"]]]
+        best = sorted((a.max() for a in mine if a.max() > 0), reverse=True)[:8]
+        assert len({shown["id"] for shown in card["contexts"]}) == len(best)
+        for shown, activation in zip(card["contexts"], best, strict=True):
+            i = ids.index(shown["id"])
+            peak = int(mine[i].argmax())
+            part = slice(max(0, peak - WINDOW), peak + WINDOW + 1)
+            assert mine[i].max() == pytest.approx(activation, rel=1e-3)
+            assert shown["right"] == right[i]
+            assert shown["tokens"] == model.token_texts(texts[i][part])
+            np.testing.assert_allclose(shown["activations"], mine[i][part], rtol=1e-3, atol=1e-4)
+            assert shown["peak"] == peak - part.start
+        words = dataclasses.replace(
+            common,
+            places={tuple(model.token_texts(pair)) for pair in common.places},
+            common=set(model.token_texts(sorted(common.common))),
+        )
+        assert (card["class"], card["class_why"]) == classify(card["contexts"], words)
+        assert card["class_by"] == "rule" and card["sae"] == f"folder/layer_{card['layer']}"
+        assert card["neuronpedia"] is card["description"] is None
+
+
+def test_the_lens_is_of_each_features_own_direction(looked):
+    for card in cards(looked):
+        row = looked.stages.sae.load(card["layer"]).directions([card["feature"]])
+        ((up, down),) = looked.stages.model.promoted(row, 10)
+        assert (card["promotes"], card["suppresses"]) == (up, down)
+
+
+def test_one_replay_for_all_and_only_the_columns_asked_for(looked, monkeypatch):
+    replays, encoded = counted(monkeypatch, "replay"), []
+    encode = LoadedSAE.encode
+
+    def watch(self, x, features=None):
+        encoded.append(None if features is None else len(features))
+        return encode(self, x, features)
+
+    monkeypatch.setattr(LoadedSAE, "encode", watch)
+    first = cards(looked)
+    assert replays == [16, 16, 16, 12]
+    assert set(encoded) == {K} and len(encoded) == 4 * 3
+    again = cards(looked, looked.ranked[::-1])  # in another order it is the same question
+    assert len(replays) == 4 and again == first[::-1]
+
+
+def test_neither_batches_nor_the_budget_change_a_card(looked, tmp_path):
+    size = looked.stages.sae.load(0).nbytes
+    other = cards(
+        looked,
+        store=Store(tmp_path / "other"),
+        backend=Local(device="cpu", batch_size=7),
+        sae=dataclasses.replace(looked.stages.sae, budget_gb=1.5 * size / 1e9),
+    )
+    for one, two in zip(cards(looked), other, strict=True):
+        assert [c["id"] for c in one["contexts"]] == [c["id"] for c in two["contexts"]]
+        for a, b in zip(one["contexts"], two["contexts"], strict=True):
+            np.testing.assert_allclose(a["activations"], b["activations"], rtol=1e-3, atol=1e-4)
+        assert one["class"] == two["class"]
+
+
+def test_no_features_are_no_work(looked):
+    assert looked.stages.contexts(looked.examples, looked.base, ()) == []
+
+
+# -- classes -----------------------------------------------------------------------------------
+
+
+def job_of(looked, **changes):
+    return SimpleNamespace(
+        stages=dataclasses.replace(looked.stages, **changes),
+        splits={"selection": looked.examples},
+        layers=(0, 1, 2),
+        collect={**COLLECT, "shards": 1},
+    )
+
+
+@pytest.fixture
+def observed(looked, monkeypatch):
+    """``choices`` of a job whose model was observed before."""
+    seen = SimpleNamespace(stats=looked.stats, selection=looked.base)
+    monkeypatch.setattr(search, "observe", lambda job: seen)
+
+
+def by_hand(looked):
+    """The second and the fourth of layers 0 and 2 are semantic, all others structural."""
+    return {
+        (f"folder/layer_{f.layer}", f.feature): Hand(
+            "semantic" if f.layer != 1 and f.rank in (2, 4) else "structural", "seen"
+        )
+        for f in looked.ranked
+    }
+
+
+def test_the_best_feature_of_the_classes_steers(looked, observed, caplog):
+    job = job_of(looked, hands=by_hand(looked), selector=Correlation(K, classes=["semantic"]))
+    with caplog.at_level(logging.INFO):
+        found = NoSearch(1.0).find(job)
+    assert [(f.layer, f.rank, f.kind) for f in found.ranked] == [
+        (0, 1, "semantic"), (0, 2, "semantic"), (2, 1, "semantic"), (2, 2, "semantic"),
+    ]  # fmt: skip
+    second = [f for f in looked.ranked if f.layer != 1 and f.rank == 2]
+    assert [f.feature for f in found.chosen] == [f.feature for f in second]
+    assert [f.stability for f in found.chosen] == [f.stability for f in second]
+    assert [(e.layer, e.feature) for e in found.plan.entries] == [
+        (f.layer, f.feature) for f in second
+    ]
+    (line,) = [m for m in caplog.messages if m.startswith("selector.classes")]
+    assert line == (
+        "selector.classes=[semantic]: of 15 ranked features (11 structural, 4 semantic), 4 are"
+        " left; layers without one, which are not steered: 1"
+    )
+    looked_at = found.explained(job, fetch=True)
+    assert [(c["layer"], c["feature"]) for c in looked_at] == [
+        (f.layer, f.feature) for f in looked.ranked
+    ]
+    assert {c["class_by"] for c in looked_at} == {"hand"}
+    assert looked_at[0]["class_why"].startswith("seen (the rule: ")
+
+
+def test_the_single_best_feature_of_the_classes(looked, observed):
+    strategy = dataclasses.replace(looked.stages.strategy, variant="S")
+    selector = Correlation(K, classes=["semantic"])
+    job = job_of(looked, hands=by_hand(looked), selector=selector, strategy=strategy)
+    (chosen,) = NoSearch(1.0).find(job).chosen
+    best = max((f for f in looked.ranked if f.layer != 1 and f.rank == 2), key=lambda f: f.r)
+    assert chosen.feature == best.feature
+
+
+def test_all_classes_are_the_plan_without_a_filter(looked, observed):
+    plain = NoSearch(1.0).find(job_of(looked))
+    every = NoSearch(1.0).find(job_of(looked, selector=Correlation(K, classes=list(CLASSES))))
+    assert [dataclasses.replace(f, kind="") for f in every.ranked] == list(plain.ranked)
+    assert [e.feature for e in every.plan.entries] == [e.feature for e in plain.plan.entries]
+
+
+def test_nothing_left_is_said(looked, observed):
+    job = job_of(looked, hands=by_hand(looked), selector=Correlation(K, classes=["unclear"]))
+    with pytest.raises(DataError, match=r"none of the 15 .* \(11 structural, 4 semantic\)"):
+        NoSearch(1.0).find(job)
+
+
+def test_without_a_filter_nothing_is_looked_at_before_the_choice(looked, observed, monkeypatch):
+    replays = counted(monkeypatch, "replay")
+    found = NoSearch(1.0).find(job_of(looked))
+    assert replays == [] and {f.kind for f in found.ranked} == {""} and not found.cards
+    assert [c["layer"] for c in found.explained(job_of(looked), fetch=True)] == [0, 1, 2]
+
+
+# -- descriptions ------------------------------------------------------------------------------
+
+
+class Listed:
+    """SAEs of which Neuronpedia knows those of layers 0 and 2."""
+
+    def neuronpedia(self, layer):
+        return None if layer == 1 else f"tiny/{layer}-res"
+
+    def sae_id(self, layer):
+        return f"listed/{layer}"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Every feature that Neuronpedia was asked for; its answers are in ``said``."""
+    calls, said = [], {}
+
+    def describe(sae, features):
+        calls.extend((sae, f) for f in features)
+        return {f: said[f] for f in features if f in said}
+
+    monkeypatch.setattr(neuronpedia, "describe", describe)
+    return SimpleNamespace(calls=calls, said=said)
+
+
+def test_descriptions_are_fetched_once(looked, asked):
+    stages = dataclasses.replace(looked.stages, sae=Listed())
+    chosen = [f for f in looked.ranked if f.rank == 1]
+    zero, _, two = (f.feature for f in chosen)
+    asked.said.update({zero: "knives \x1b[31m", two: None})
+    for fetch in (True, True, False):
+        found = stages.descriptions(chosen, fetch)
+        assert found == {(0, zero): "knives \x1b[31m", (2, two): None}
+        assert asked.calls == [("tiny/0-res", zero), ("tiny/2-res", two)]
+
+
+def test_a_failure_is_not_kept_and_ends_the_asking(looked, asked):
+    stages = dataclasses.replace(looked.stages, sae=Listed())
+    features = [f for f in looked.ranked if f.layer == 0]
+    first, second, third, *_ = (f.feature for f in features)
+    asked.said[second] = "there before"
+    assert stages.descriptions(features[1:2], True) == {(0, second): "there before"}
+    asked.calls.clear()
+    assert stages.descriptions(features, True) == {(0, second): "there before"}
+    assert asked.calls == [("tiny/0-res", first)]
+    asked.said |= {first: "now", third: "too"}
+    assert stages.descriptions(features[:3], True) == {
+        (0, first): "now", (0, second): "there before", (0, third): "too",
+    }  # fmt: skip
+
+
+def test_without_an_id_or_without_leave_nothing_is_asked(looked, asked):
+    chosen = [f for f in looked.ranked if f.rank == 1]
+    assert looked.stages.descriptions(chosen, True) == {}
+    stages = dataclasses.replace(looked.stages, sae=Listed())
+    assert stages.descriptions(chosen, False) == {}
+    assert asked.calls == []
+
+
+def test_a_card_says_where_its_page_is(looked):
+    card = looked.stages.contexts(looked.examples, looked.base, looked.ranked[:1])[0]
+    listed = dataclasses.replace(looked.stages, sae=Listed())
+    found = listed._card(card, shared([]))
+    assert found["neuronpedia"] == f"https://www.neuronpedia.org/tiny/0-res/{card['feature']}"
+    assert found["sae"] == "listed/0"
+    json.dumps(found, allow_nan=False)
+
+
+def test_activations_in_small_units_keep_their_digits():
+    from corrsteer.stages.contexts import strongest_contexts
+
+    class Model:
+        def batches(self, prompts):
+            return [[0, 1], [2]]
+
+        def replay(self, prompts, answers, layers, source):
+            import torch
+
+            assert source == "all"
+            sample = torch.tensor([0, 0, 1][: 2 * len(prompts) - 1] if len(prompts) > 1 else [0, 0])
+            x = torch.tensor([[1.0], [2.0], [4.0]])[: len(sample)] * float(prompts[0])
+            return SimpleNamespace(
+                layers={0: x}, sample=sample, token=torch.arange(5, 5 + len(sample))
+            )
+
+        def token_texts(self, ids):
+            return [f"t{i}" for i in ids]
+
+        def promoted(self, directions, top):
+            return [([], [])] * len(directions)
+
+    class SAE:
+        def encode(self, x, features):
+            return 1e-7 / 3 * x.expand(len(x), len(features))
+
+        def directions(self, features):
+            return np.zeros((len(features), 1))
+
+    features = [SimpleNamespace(layer=0, feature=f) for f in (9, 3)]
+    ones = (["a", "b", "c"], ["1", "1", "1"], [[], [], []], [True, False, True])
+    found, texts = strongest_contexts(Model(), {0: SAE()}, features, *ones, top=2)
+    assert [c["feature"] for c in found] == [9, 3]
+    assert [c["id"] for c in found[0]["contexts"]] == ["b", "a"]  # of two that are equal, the first
+    assert found[0]["contexts"][1]["activations"] == [3.3333e-08, 6.6667e-08]
+    assert found[0]["promotes"] == found[1]["suppresses"] == []
+    assert texts.places == frozenset() and texts.common == {"t5", "t6", "t7"}
+
+
+def test_the_model_is_not_loaded_for_what_is_kept(looked, monkeypatch):
+    first = cards(looked)
+
+    def fail(*_):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(cached, "load_model", fail)
+    monkeypatch.setattr(LocalModel, "replay", fail)
+    assert cards(looked) == first

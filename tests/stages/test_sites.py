@@ -1,0 +1,188 @@
+"""The site check on the bundled model and its trained SAEs, right and wrong ones."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from corrsteer.config import bundled
+from corrsteer.errors import ModelError
+from corrsteer.models.local import Local
+from corrsteer.models.spec import Model
+from corrsteer.saes.folder import Folder
+from corrsteer.scorers.choice import Choice
+from corrsteer.stages.bench import Cached
+from corrsteer.stages.sites import problem, site_fits
+from corrsteer.store.entries import Store
+from corrsteer.tasks.bbq import BBQ
+
+LAYERS = range(6)
+PROMPT = "{context}\n{question}\n{options}\nAnswer:"
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return BBQ(name="bbq", prompt=PROMPT, scorer=Choice(), max_new_tokens=8).examples()[:2000:100]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Local("cpu").load(Model("bundled", bundled("model"), dtype="float32"))
+
+
+@pytest.fixture(scope="module")
+def right(model, examples):
+    saes = {n: Folder(bundled("saes")).load(n) for n in LAYERS}
+    return site_fits(model, saes, [e.prompt for e in examples])
+
+
+def sae_as(folder, layer, source, change=None):
+    """A copy of the bundled SAE of ``source`` that says it belongs to ``layer``."""
+    from safetensors.numpy import load_file, save_file
+
+    target = folder / f"layer_{layer}"
+    shutil.copytree(f"{bundled('saes')}/layer_{source}", target)
+    config = json.loads((target / "cfg.json").read_text())
+    config["metadata"]["hook_name"] = f"blocks.{layer}.hook_resid_post"
+    (target / "cfg.json").write_text(json.dumps(config))
+    if change is not None:
+        weights = load_file(target / "sae_weights.safetensors")
+        change(weights)
+        save_file(weights, target / "sae_weights.safetensors")
+    return Folder(str(folder))
+
+
+def in_units_of(factor):
+    """The same SAE, but for residuals that are ``factor`` times as long."""
+
+    def change(weights):
+        for name in ("b_enc", "threshold", "b_dec"):
+            weights[name] = weights[name] * np.float32(factor)
+
+    return change
+
+
+def stages_with(sae, tmp_path):
+    return Cached(
+        store=Store(tmp_path / "cache"),
+        backend=Local("cpu"),
+        model_spec=Model("bundled", bundled("model"), dtype="float32"),
+        sae=sae,
+        task=None,
+        strategy=None,
+        selector=None,
+        seed=0,
+    )
+
+
+def test_trained_saes_fit_where_they_say(right):
+    for n, fit in right.items():
+        assert (fit.layer, fit.better_site, fit.better_scale) == (n, None, None)
+        assert problem(fit, "sae") is None
+        assert 0.96 < fit.explained < 0.99
+        assert 14 < fit.l0 < 17  # k = 16 in training
+        assert fit.before < fit.explained
+        assert fit.after is None if n == 5 else fit.after < fit.explained
+        assert fit.n > 400
+
+
+def test_explained_variance_and_l0_are_what_plain_torch_says(model, examples, right):
+    from sae_lens import SAE
+
+    sae = SAE.load_from_disk(f"{bundled('saes')}/layer_2").requires_grad_(False)
+    rows = {1: [], 2: [], 3: []}
+    for example in examples:
+        ids = torch.tensor([model._tokenizer(example.prompt)["input_ids"]])
+        with torch.no_grad():
+            states = model._module(ids, output_hidden_states=True).hidden_states
+        for n in rows:
+            rows[n].append(states[n + 1][0, 1:])  # the first is what block 0 reads; no BOS
+    found = (right[2].before, right[2].explained, right[2].after)
+    for n, explained in zip(rows, found, strict=True):
+        x = torch.cat(rows[n]).double()
+        x_hat = sae(x.float()).double()
+        total = ((x - x.mean(0)) ** 2).sum()
+        assert explained == pytest.approx(1 - float(((x - x_hat) ** 2).sum() / total), abs=1e-5)
+    x = torch.cat(rows[2])
+    assert right[2].l0 == pytest.approx(float((sae.encode(x) > 0).sum(1).float().mean()), abs=1e-4)
+
+
+@pytest.mark.parametrize("source", [1, 3])
+@pytest.mark.parametrize("layer", [2])
+def test_an_sae_that_is_one_layer_off_is_caught(model, examples, tmp_path, layer, source):
+    sae = sae_as(tmp_path, layer, source)
+    fit = site_fits(model, {layer: sae.load(layer)}, [e.prompt for e in examples])[layer]
+    assert (fit.better_site, fit.better_scale) == (source, 1)
+    text = problem(fit, "mine/layer_2")
+    assert text.startswith("SAE mine/layer_2 explains ")
+    assert f"of block {source}'s output" in text
+    assert "sae.check=warn" in text
+
+
+def test_an_sae_of_what_block_0_reads_is_caught(model, examples, tmp_path):
+    """As one trained at hook_resid_pre of block 0 and named after the block's output."""
+    x = model.replay([e.prompt for e in examples], [()] * len(examples), [-1], "prompt").layers[-1]
+
+    class Embedding:
+        def reconstruct(self, residuals):
+            near = torch.cdist(residuals, x).argmin(1)
+            return x[near], torch.ones(len(residuals))
+
+    fit = site_fits(model, {0: Embedding()}, [e.prompt for e in examples])[0]
+    assert fit.better_site == -1
+    assert "of what block 0 reads" in problem(fit, "sae")
+
+
+@pytest.mark.parametrize("factor", [1 / 30, 0.2, 5, 30])
+def test_an_sae_in_other_units_is_caught(model, examples, tmp_path, factor):
+    sae = sae_as(tmp_path, 3, 3, in_units_of(factor))
+    fit = site_fits(model, {3: sae.load(3)}, [e.prompt for e in examples])[3]
+    assert fit.better_site == 3
+    assert fit.better_scale == pytest.approx(factor, rel=1)  # the nearest that was tried
+    assert "was trained on scaled activations" in problem(fit, "sae")
+
+
+def test_an_sae_of_another_model_is_caught(model, examples, tmp_path):
+    def shuffle(weights):
+        order = np.random.default_rng(0).permutation(128)
+        weights["W_enc"] = weights["W_enc"][order]
+
+    sae = sae_as(tmp_path, 3, 3, shuffle)
+    fit = site_fits(model, {3: sae.load(3)}, [e.prompt for e in examples])[3]
+    assert problem(fit, "sae") is not None
+
+
+def test_strict_refuses_warn_goes_on_and_off_measures_nothing(tmp_path, examples, caplog):
+    sae = sae_as(tmp_path / "saes", 2, 3)
+    stages = stages_with(sae, tmp_path)
+    with pytest.raises(ModelError, match="97.* of block 3's output.*sae.check=warn") as error:
+        stages.sites(examples, [2])
+    assert "\n" not in str(error.value)
+    warned = dataclasses.replace(stages, sae=dataclasses.replace(sae, check="warn"))
+    caplog.clear()
+    (fit,) = warned.sites(examples, [2])
+    assert fit.better_site == 3
+    assert [r.levelname for r in caplog.records].count("WARNING") == 1
+    off = dataclasses.replace(stages, sae=dataclasses.replace(sae, check="off"))
+    assert off.sites(examples, [2]) == []
+
+
+def test_what_was_measured_is_kept_and_refused_again(tmp_path, examples, caplog):
+    caplog.set_level("INFO")
+    stages = stages_with(Folder(bundled("saes")), tmp_path)
+    first = stages.sites(examples, [0, 5])
+    assert "layer 0: the SAE explains 9" in caplog.text
+    assert "block 0's input: -" in caplog.text
+    assert "block 6" not in caplog.text
+    caplog.clear()
+    assert stages.sites(examples, [0, 5]) == first
+    assert "explains" not in caplog.text
+    assert stages.store.log["miss site"] == 2
+    wrong = stages_with(sae_as(tmp_path / "saes", 2, 3), tmp_path)
+    for _ in range(2):
+        with pytest.raises(ModelError):
+            wrong.sites(examples, [2])
+    assert wrong.store.log["miss site"] == 1

@@ -1,0 +1,135 @@
+"""Controls change one thing of a plan and keep the rest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from corrsteer.records import LayerStats, Plan, PlanEntry
+from corrsteer.steering.controls import KINDS, control_plans
+
+WIDTH, FEATURES, LAYERS = 6, 12, (1, 2, 5, 7)
+DRAWS = {"random": 5, "direction": 3, "shuffled": 2, "layers": 2, "flipped": 1}
+NONE = dict.fromkeys(KINDS, 0)
+
+
+def stats(layer: int) -> LayerStats:
+    rng = np.random.default_rng(layer)
+    columns = rng.random((9, FEATURES))
+    best, counts = np.array([3, 4, 5]), np.zeros(9, int)
+    resampled = np.tile(np.arange(FEATURES), (2, 1)), rng.random((2, FEATURES))
+    return LayerStats(layer, 20, 10, *columns, rng.random(3), best, counts, *resampled)
+
+
+STATS = [stats(layer) for layer in LAYERS]
+
+
+def directions(layer: int, features) -> np.ndarray:
+    rows = np.random.default_rng([layer, 9]).normal(size=(FEATURES, WIDTH))
+    return rows.astype(np.float32)[list(features)]
+
+
+def plan_of(layers=LAYERS, coef=1.5) -> Plan:
+    rng = np.random.default_rng(0)
+    return Plan(
+        tuple(
+            PlanEntry(n, 2, 0.5, 1.0, (n * rng.normal(size=WIDTH)).astype(np.float32))
+            for n in layers
+        ),
+        coef,
+    )
+
+
+def controls(plan=None, draws=DRAWS, seed=0, ask=directions):
+    return control_plans(plan or plan_of(), STATS, ask, draws, seed)
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def test_every_vector_is_as_long_as_the_plans_and_the_dial_the_same():
+    plan, found = plan_of(), controls()
+    assert sorted({arm.split("_")[0] for arm in found}) == sorted(KINDS)
+    assert len(found) == sum(DRAWS.values())
+    for control in found.values():
+        assert control.coef == plan.coef
+        for entry, mine in zip(control.entries, plan.entries, strict=True):
+            assert entry.layer == mine.layer
+            assert entry.vector.dtype == np.float32
+            assert np.linalg.norm(entry.vector) == pytest.approx(
+                np.linalg.norm(mine.vector), rel=1e-5
+            )
+
+
+def test_each_control_is_what_it_says():
+    plan, found = plan_of(), controls()
+    for n in (1, 2):
+        for entry, s in zip(found[f"shuffled_{n}"].entries, STATS, strict=True):
+            assert entry.feature == s.shuffled_best[n - 1] and entry.r == s.r[entry.feature]
+            (row,) = directions(entry.layer, [entry.feature])
+            np.testing.assert_allclose(unit(entry.vector), unit(row), atol=1e-6)
+    for entry in found["random_3"].entries:
+        (row,) = directions(entry.layer, [entry.feature])
+        np.testing.assert_allclose(unit(entry.vector), unit(row), atol=1e-6)
+        assert entry.feature != 2
+    mine = [unit(e.vector) for e in plan.entries]
+    for arm in ("layers_1", "layers_2"):
+        dealt = [unit(e.vector) for e in found[arm].entries]
+        at = [int(np.argmax([a @ b for b in mine])) for a in dealt]
+        assert sorted(at) == [0, 1, 2, 3] and all(k != n for n, k in enumerate(at))
+        np.testing.assert_allclose(dealt, np.array(mine)[at], atol=1e-6)
+    for entry, own in zip(found["flipped"].entries, plan.entries, strict=True):
+        np.testing.assert_allclose(entry.vector, -own.vector, rtol=1e-6)
+
+
+def test_draws_differ_from_each_other_and_depend_on_the_seed_alone():
+    first, again, other = controls(), controls(), controls(seed=1)
+    for arm, control in first.items():
+        vectors = [e.vector for e in control.entries]
+        assert all(map(np.array_equal, vectors, (e.vector for e in again[arm].entries)))
+    for kind in ("random", "direction", "layers"):
+        changed = [
+            any(
+                not np.array_equal(a.vector, b.vector)
+                for a, b in zip(first[arm].entries, other[arm].entries, strict=True)
+            )
+            for arm in first
+            if arm.startswith(kind)
+        ]
+        assert any(changed), kind
+    more = controls(draws=DRAWS | {"direction": 9, "random": 9})
+    np.testing.assert_array_equal(
+        more["direction_3"].entries[1].vector, first["direction_3"].entries[1].vector
+    )
+    vectors = {first[f"direction_{n}"].entries[0].vector.tobytes() for n in (1, 2, 3)}
+    assert len(vectors) == 3
+
+
+def test_directions_are_uniform_on_the_sphere():
+    """Each sign of each coordinate of 400 draws is as likely as the other."""
+    drawn = controls(draws=NONE | {"direction": 400})
+    signs = np.array([c.entries[0].vector > 0 for c in drawn.values()])
+    ups = signs.sum(axis=0)
+    assert chisquare(np.stack([ups, 400 - ups]), axis=0).pvalue.min() > 0.001
+
+
+def test_an_sae_is_asked_once_per_layer_and_only_if_needed():
+    asked = []
+
+    def ask(layer, features):
+        asked.append(layer)
+        return directions(layer, features)
+
+    controls(ask=ask)
+    assert asked == list(LAYERS)
+    asked.clear()
+    controls(draws=NONE | {"direction": 1, "layers": 1, "flipped": 1}, ask=ask)
+    assert asked == []
+
+
+def test_one_layer_has_no_other_to_deal_to():
+    found = controls(plan_of(layers=(2,)), DRAWS | {"shuffled": 9})
+    assert not any(arm.startswith("layers") for arm in found)
+    assert sum(arm.startswith("shuffled") for arm in found) == 3  # as many as there are shuffles
