@@ -9,7 +9,7 @@ from dataclasses import fields
 import numpy as np
 import pandas as pd
 import pytest
-from fabricated_run import HOSTILE, fabricate_run
+from tests.report.fabricated_run import HOSTILE, fabricate_run
 
 from corrsteer.config import resolved_yaml
 from corrsteer.methods.search import NOTE, Found

@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fabricated_run import HOSTILE, fabricate_run, set_status
+from tests.report.fabricated_run import HOSTILE, fabricate_run, set_status
 
 from corrsteer.report.pages import cut, visible
 from corrsteer.report.run_page import write_run_report

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fabricated_run import HOSTILE, Page, fabricate_run, set_status
+from tests.report.fabricated_run import HOSTILE, Page, fabricate_run, set_status
 
 from corrsteer.errors import DataError
 from corrsteer.report import pages

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fabricated_run import Page, fabricate_run, set_status
+from tests.report.fabricated_run import Page, fabricate_run, set_status
 
 from corrsteer.errors import DataError
 from corrsteer.report import sweep_page as sweep_report

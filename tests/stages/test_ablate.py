@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from fabricated_run import fabricate_run
+from tests.report.fabricated_run import fabricate_run
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from fabricated_run import fabricate_run, set_status
+from tests.report.fabricated_run import fabricate_run, set_status
 
 from corrsteer.errors import ConfigError
 from corrsteer.report.examples import flipped_answers

@@ -1,0 +1,80 @@
+"""Arms: the ways of answering the questions that are compared with each other.
+
+An arm is what is done to the model, what stands before every prompt, and how the answer is decoded.
+Baseline, steered and every control are arms; ``KINDS`` is the one place that says how a kind of arm
+is called and drawn. Costs nothing: plain values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from corrsteer.steering.protocol import Intervention
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of arm is shown. ``label``: in a table, with a number where there are several;
+    ``plural``: in a sentence. ``colour``: a CSS variable of the pages (report/templates/style.css).
+    ``drawn``: whether there are several draws, whose range is a band."""
+
+    label: str
+    plural: str
+    colour: str = "random"
+    drawn: bool = False
+
+
+KINDS: Mapping[str, Kind] = {
+    "baseline": Kind("Baseline", "the unsteered model", "baseline"),
+    "steered": Kind("Steered", "steering", "steered"),
+    "constrained": Kind("Constrained", "constrained decoding", "constrained"),
+    "instruction": Kind("Instruction", "an instruction"),
+    "flipped": Kind("Sign flipped", "sign flipped"),
+    "layers": Kind("Other layers", "other layers"),
+    "shuffled": Kind("Shuffled outcomes", "shuffled outcomes", "shuffled", drawn=True),
+    "direction": Kind("Random direction", "random directions", "direction", drawn=True),
+    "random": Kind("Random feature", "random features", "random", drawn=True),
+}
+"""Kinds of arms, in the order they are shown. All but the first two are controls."""
+
+CONTROLS = (
+    "random", "direction", "shuffled", "layers", "flipped", "instruction", "constrained",
+)  # fmt: skip
+"""The kinds of controls in the order of a sentence: the closest to the plan first."""
+
+BASELINE, STEERED = "baseline", "steered"
+"""Names of the two arms that every comparison has."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """``intervention`` None: the model as it is. ``prefix``: text put before every prompt, with an
+    empty line between. ``decoding`` None: that of the run. ``kind``: one of ``KINDS``."""
+
+    name: str
+    kind: str
+    intervention: Intervention | None = None
+    prefix: str = ""
+    decoding: str | None = None
+
+    def __post_init__(self) -> None:
+        assert self.kind in KINDS, self.kind
+
+    def key(self) -> dict[str, Any]:
+        """What stands for the intervention in a cache key; prompts and decoding have keys of their
+        own (:func:`corrsteer.stages.answers.answers_key`)."""
+        return {"plan": None} if self.intervention is None else self.intervention.key()
+
+    @property
+    def changes_nothing(self) -> bool:
+        return self.intervention is None
+
+
+def baseline() -> Arm:
+    return Arm(BASELINE, "baseline")
+
+
+def steered(intervention: Intervention | None) -> Arm:
+    return Arm(STEERED, "steered", intervention)
