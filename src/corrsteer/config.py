@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra.utils
 from hydra.core.config_store import ConfigStore
@@ -39,6 +39,8 @@ from corrsteer.errors import ConfigError
 DECODINGS = ("auto", "free", "constrained", "loglikelihood")
 POOLINGS = ("max", "mean")
 TOKEN_SOURCES = ("generated", "last_prompt", "prompt", "all")
+
+T = TypeVar("T")
 
 SETTING_ERRORS = (HydraException, OmegaConfBaseException, OSError, ValueError)
 """What Hydra raises outside jobs. OSError: a run folder that cannot be made. ValueError: two
@@ -69,11 +71,14 @@ class Root:
     task: Any = MISSING
     selector: Any = MISSING
     strategy: Any = MISSING
+    operator: Any = MISSING
+    gate: Any = MISSING
     search: Any = MISSING
     backend: Any = MISSING
     tracker: Any = MISSING
     layers: Any = MISSING
     coef: float = MISSING
+    positions: str = MISSING
     seed: int = MISSING
     limit: int | None = MISSING
     decoding: str = MISSING
@@ -163,19 +168,60 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError("classes is empty: type classes=FILE, or classes=null for none")
 
 
-def instantiate(node: DictConfig) -> Any:
+def instantiate(node: DictConfig, seam: type[T]) -> T:
     """Build the component that a node's ``_target_`` names. It gets plain lists and dicts.
 
-    Raises ConfigError for a key its constructor does not have or a ``_target_`` that does not
-    exist; what the constructor itself raises comes out as it is.
+    Raises ConfigError for a key its constructor does not have, a ``_target_`` that does not exist, or
+    a component that lacks part of ``seam`` (a protocol, or a class it must be one of); what the
+    constructor itself raises comes out as it is.
     """
     _check_target(node)
     try:
-        return hydra.utils.instantiate(node, _convert_="all")
+        component = hydra.utils.instantiate(node, _convert_="all")
     except InstantiationException as error:
         if error.__cause__ is None:
             raise
         raise error.__cause__ from None
+    if wrong := mismatch(component, seam):
+        raise ConfigError(f"{node._get_full_key(None)}={node.get('_target_')}: {wrong}")
+    return component  # type: ignore[no-any-return]  # checked by mismatch
+
+
+def mismatch(component: object, seam: type) -> str:
+    """What a component lacks of a seam, in words; empty if nothing."""
+    if not getattr(seam, "_is_protocol", False):
+        return "" if isinstance(component, seam) else f"it must be a {seam.__name__}"
+    what = f"a {seam.__name__} must have"
+    for name, member in _members(seam).items():
+        if not hasattr(component, name):
+            return f"{what} {name}{'()' if inspect.isfunction(member) else ''}"
+        if inspect.isfunction(member):
+            wanted = inspect.signature(member)
+            own = inspect.signature(getattr(component, name))
+            rest = list(wanted.parameters.values())[1:]
+            kinds = (inspect.Parameter.KEYWORD_ONLY,)
+            named = {p.name: None for p in rest if p.kind in kinds}
+            try:
+                own.bind(*[None for p in rest if p.kind not in kinds], **named)
+            except TypeError:
+                shown = ", ".join(map(str, rest))
+                return f"{what} {name}({shown}), and it has {name}{own}"
+    if "Protocol" not in seam.__name__ and not is_dataclass(component):
+        return "it must be a frozen dataclass, whose fields are its settings"
+    return ""
+
+
+def _members(seam: type) -> dict[str, Any]:
+    """The members of a protocol, those of the protocols that it extends among them."""
+    members: dict[str, Any] = {}
+    for base in reversed(seam.__mro__):
+        if getattr(base, "_is_protocol", False) and base.__name__ != "Protocol":
+            members |= {
+                name: value
+                for name, value in vars(base).items()
+                if (not name.startswith("_") or name == "__call__") and not name.startswith("_abc")
+            }
+    return members
 
 
 def canonical(value: Any) -> Any:

@@ -8,7 +8,7 @@ stream, ``P`` shuffled outcomes, ``R`` bootstrap resamples.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,11 +23,6 @@ R_BINS = 10_000
 def r_bin(r: np.ndarray) -> np.ndarray:
     """The bin of each correlation >= 0; rounding does not part equal ones (1e-10)."""
     return np.floor(r * R_BINS + 1e-6).astype(np.int64)
-
-
-def arm_kind(arm: str) -> str:
-    """What an arm is a draw of: ``random_3`` -> ``random``."""
-    return arm.rstrip("0123456789").rstrip("_")
 
 
 LETTERS = "ABCDEFGHIJ"
@@ -220,33 +215,3 @@ class RankedFeature:
     def is_noise(self) -> bool:
         """A shuffled outcome would have produced a feature at least this good."""
         return self.r <= self.ceiling
-
-
-@dataclass(frozen=True)
-class PlanEntry:
-    """What is added after block ``layer``.
-
-    ``vector`` [M] float32 is ``coefficient * decoder direction`` in units of the raw residual
-    stream. The user's dial multiplies it and is kept apart, in :class:`Plan`.
-    """
-
-    layer: int
-    feature: int
-    r: float
-    coefficient: float
-    vector: np.ndarray
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Features and vectors for some layers, and the dial (``coef``) they are scaled by."""
-
-    entries: tuple[PlanEntry, ...]
-    coef: float = 1.0
-
-    def vectors(self) -> dict[int, np.ndarray]:
-        """Layer -> what is really added there, [M] float32."""
-        return {e.layer: np.float32(self.coef) * e.vector for e in self.entries}
-
-    def turned_to(self, coef: float) -> Plan:
-        return replace(self, coef=coef)

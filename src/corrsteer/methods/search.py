@@ -1,9 +1,8 @@
-"""What a run steers with: the plan as it was chosen, or the best point of a search.
+"""A search for the dial, the layers and the pooling: many candidates on the validation split, over one
+pass of its prompts (:mod:`corrsteer.methods.study`).
 
-A search (:class:`Pareto`) tries dials, layers and poolings on the validation split, many
-candidates over one pass of its prompts (:mod:`corrsteer.methods.study`). The test split is not
-touched: what is chosen here is confirmed there, once. Validation numbers of what was chosen on
-validation are optimistic (the winner's curse), the more so the more candidates there were.
+The test split is not touched: what is chosen here is confirmed there, once. Validation numbers of what
+was chosen on validation are optimistic (the winner's curse), the more so the more candidates there were.
 """
 
 from __future__ import annotations
@@ -11,13 +10,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from corrsteer.config import POOLINGS
 from corrsteer.errors import ConfigError
+from corrsteer.methods.protocol import Fitted, Tunable
 from corrsteer.methods.study import (
     TUNED,
     Candidate,
@@ -27,14 +28,15 @@ from corrsteer.methods.study import (
     front,
     run_study,
     standard_error,
+    study_folder,
 )
-from corrsteer.records import RIGHT, Plan, RankedFeature
-from corrsteer.run.build import Job, Observed, observe
-from corrsteer.stages.classify import counts, named, of_classes
+from corrsteer.records import RIGHT
+from corrsteer.report.record import Search
+from corrsteer.stages.answers import answers
+from corrsteer.stages.bench import Bench
 from corrsteer.stats.flips import flip_table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from corrsteer.steering.arms import BASELINE, Arm, baseline
+from corrsteer.steering.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -45,79 +47,11 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Found:
-    """``plan`` with the dial and layers to steer with.
-
-    ``cards``: of all features that were looked at before the choice, where classes were asked for.
-    ``about`` and ``trials``: what a search adds to metrics.json, and its table of trials.
-    """
-
-    seen: Observed
-    ranked: tuple[RankedFeature, ...]
-    chosen: tuple[RankedFeature, ...]
-    plan: Plan
-    cards: Sequence[Mapping[str, Any]] = ()
-    about: Mapping[str, Any] = field(default_factory=dict)
-    trials: pd.DataFrame | None = None
-
-    def turned(self, candidate: Candidate) -> Found:
-        """With a candidate's dial and factors."""
-        plan = candidate.applied(self.plan)
-        layers = {e.layer for e in plan.entries}
-        chosen = tuple(f for f in self.chosen if f.layer in layers)
-        return replace(self, chosen=chosen, plan=plan)
-
-    def explained(self, job: Job, fetch: bool) -> list[dict[str, Any]]:
-        """A card of each feature that was looked at, if only of the chosen ones, with what
-        Neuronpedia says of those. ``fetch``: whether it may be asked."""
-        examples, answers = job.splits["selection"], self.seen.selection
-        cards = self.cards or job.stages.contexts(examples, answers, self.chosen)
-        said = job.stages.descriptions(self.chosen, fetch)
-        return [{**c, "description": said.get((c["layer"], c["feature"]))} for c in cards]
-
-
-def choices(job: Job) -> Found:
-    """The plan of the job's features at dial 1."""
-    seen = observe(job)
-    classes = job.stages.selector.classes
-    if classes is None:
-        return Found(seen, *job.stages.plan(seen.stats))
-    cards: list[dict[str, Any]] = []
-
-    def narrow(ranked: tuple[RankedFeature, ...]) -> tuple[RankedFeature, ...]:
-        cards.extend(job.stages.contexts(job.splits["selection"], seen.selection, ranked))
-        looked = named(ranked, cards)
-        kept = of_classes(looked, classes)
-        bare = sorted({f.layer for f in looked} - {f.layer for f in kept})
-        log.info(
-            "selector.classes=[%s]: of %d ranked features (%s), %d are left; layers without one,"
-            " which are not steered: %s",
-            *(",".join(classes), len(looked), counts(looked), len(kept)),
-            ", ".join(map(str, bare)) or "none",
-        )
-        return kept
-
-    return Found(seen, *job.stages.plan(seen.stats, narrow), cards=cards)
-
-
-@dataclass(frozen=True)
-class NoSearch:
-    """All layers of the plan, at dial ``start``."""
-
-    start: float
-
-    def options(self, job: Job) -> dict[str, Found]:
-        return {job.collect["pooling"]: choices(job)}
-
-    def find(self, job: Job) -> Found:
-        (found,) = self.options(job).values()
-        return found.turned(Candidate(self.start, job.collect["pooling"], {}))
-
-
-@dataclass(frozen=True)
 class Pareto:
-    """The settings of ``conf/search/pareto.yaml``, where their meaning stands."""
+    """The settings of ``conf/search/pareto.yaml``, where their meaning stands. ``method``: whose plan
+    is turned."""
 
+    method: Tunable
     trials: int
     batch: int
     coef: Sequence[float]
@@ -163,19 +97,31 @@ class Pareto:
                 " type search.trials=64"
             )
 
-    def find(self, job: Job) -> Found:
+    @property
+    def variant(self) -> str:
+        return self.method.variant
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.method.needs
+
+    def share(self, bench: Bench) -> Sequence[Fitted]:
+        return list(self._plain(bench).values())
+
+    def fit(self, bench: Bench) -> Fitted:
         """The point of the study's front with the fewest broken answers among those within one
         standard error of its best accuracy."""
-        options = self.options(job)
-        trials, base = self._study(job, options, None)
+        plain = self._plain(bench)
+        plans = _plans(plain)
+        trials, base = self._study(bench, plans, None)
         n, right = len(base), int((base["score"] >= RIGHT).sum())
 
         def norm(trial: Trial) -> float:
-            return _norm(trial.candidate.applied(options[trial.candidate.pooling].plan))
+            return _norm(trial.candidate.applied(plans[trial.candidate.pooling]))
 
         best = front(trials, norm)
         chosen = choose(best, n)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for t in trials:
             fixed = round(t.accuracy * n) - right + t.broken
             rows.append(
@@ -194,57 +140,54 @@ class Pareto:
                     "chosen": t == chosen,
                 }
             )
-        about = {
-            "trials": len(trials),
-            "batch": self.batch,
-            "coef": list(self.coef),
-            "start": self.start,
-            "layers": self.layers,
-            "pooling": list(self.pooling),
-            "n": n,
-            "right": right,
-            "standard_error": standard_error(best[0].accuracy, n),
-            "unsteered": rows[0],
-            "plain": rows[1 : 1 + len(self.pooling)],
-            "front": [rows[t.number] for t in best],
-            "chosen": rows[chosen.number],
-            "note": NOTE,
-        }
+        search = Search(
+            trials=len(trials),
+            batch=self.batch,
+            coef=list(self.coef),
+            start=self.start,
+            layers=self.layers,
+            pooling=list(self.pooling),
+            n=n,
+            right=right,
+            standard_error=standard_error(best[0].accuracy, n),
+            unsteered=rows[0],
+            plain=rows[1 : 1 + len(self.pooling)],
+            front=[rows[t.number] for t in best],
+            chosen=rows[chosen.number],
+            note=NOTE,
+        )
         log.info(
             "search: trial %d is chosen, %.1f %% with %d broken on validation; %s",
             *(chosen.number, 100 * chosen.accuracy, chosen.broken, NOTE),
         )
-        import pandas as pd
+        pooling = chosen.candidate.pooling
+        turned = plain[pooling].with_plan(chosen.candidate.applied(plans[pooling]))
+        return replace(turned, search=search, tables={"trials": pd.DataFrame(rows)})
 
-        found = options[chosen.candidate.pooling].turned(chosen.candidate)
-        more = {"pooling": chosen.candidate.pooling, "search": about}
-        return replace(found, about=more, trials=pd.DataFrame(rows))
-
-    def work(self, job: Job, worker: int) -> None:
+    def work(self, bench: Bench, worker: int) -> None:
         """Answer trials until all are asked for; the job itself chooses."""
-        self._study(job, self.options(job), worker)
+        self._study(bench, _plans(self._plain(bench)), worker)
 
-    def options(self, job: Job) -> dict[str, Found]:
+    def _plain(self, bench: Bench) -> dict[str, Fitted]:
         """By pooling, what a candidate is made of."""
-        jobs = {p: replace(job, collect={**job.collect, "pooling": p}) for p in self.pooling}
-        return {pooling: choices(job) for pooling, job in jobs.items()}
+        return {pooling: self.method.plain(bench, pooling) for pooling in self.pooling}
 
     def _study(
-        self, job: Job, options: Mapping[str, Found], worker: int | None
+        self, bench: Bench, plans: Mapping[str, Plan], worker: int | None
     ) -> tuple[list[Trial], pd.DataFrame]:
         """The trials, and the unsteered answers that they are compared with."""
-        stages, examples = job.stages, job.splits["validation"]
-        base = stages.answers(examples, {"baseline": None}, "validation")["baseline"]
-        plans = {pooling: found.plan for pooling, found in options.items()}
+        base = answers(bench, bench.asking, "validation", [baseline()])[BASELINE]
         layers = sorted({e.layer for plan in plans.values() for e in plan.entries})
         low, high = self.coef
         space = Space((float(low), float(high)), self.layers, tuple(layers), tuple(self.pooling))
 
         def measure(candidates: Mapping[int, Candidate]) -> dict[int, tuple[float, int]]:
-            made = {f"trial_{n}": c.applied(plans[c.pooling]) for n, c in candidates.items()}
-            # What adds nothing is the unsteered model, whose answers are there.
-            arms = {arm: plan if _norm(plan) else None for arm, plan in made.items()}
-            answered = stages.answers(examples, arms, "validation")
+            arms = []
+            for n, candidate in candidates.items():
+                plan = candidate.applied(plans[candidate.pooling])
+                # What adds nothing is the unsteered model, whose answers are there.
+                arms.append(Arm(f"trial_{n}", "steered", None if plan.does_nothing else plan))
+            answered = answers(bench, bench.asking, "validation", arms)
             results = {}
             for n in candidates:
                 now = answered[f"trial_{n}"]
@@ -259,16 +202,20 @@ class Pareto:
             "batch": self.batch,
         }
         trials = run_study(
-            stages.study(examples, base, plans, settings),
+            study_folder(bench, base, plans, settings),
             space,
             measure,
             start=float(self.start),
             trials=self.trials,
             batch=self.batch,
-            seed=stages.seed,
+            seed=bench.seed,
             worker=worker,
         )
         return trials, base
+
+
+def _plans(plain: Mapping[str, Fitted]) -> dict[str, Plan]:
+    return {pooling: fitted.plan for pooling, fitted in plain.items() if fitted.plan is not None}
 
 
 def _norm(plan: Plan) -> float:

@@ -24,8 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import pandas as pd
+
 from corrsteer.errors import ConfigError
-from corrsteer.records import Plan
+from corrsteer.scorers.base import ModelScorer
+from corrsteer.stages.bench import Bench, answers_key, golds_digest
+from corrsteer.steering.arms import steered
+from corrsteer.steering.plan import Plan
+from corrsteer.store.keys import digest, key
 
 if TYPE_CHECKING:
     import optuna
@@ -59,7 +65,9 @@ class Candidate:
             for e in plan.entries
             if (scale := self.scales.get(e.layer, 1.0))
         )
-        return Plan(entries, self.coef) if entries else plan.turned_to(0.0)
+        if not entries:
+            return plan.turned_to(0.0)
+        return plan.with_entries(entries).turned_to(self.coef)
 
 
 @dataclass(frozen=True)
@@ -183,6 +191,34 @@ def run_study(
             timedelta(seconds=round((trials - len(done)) / rate)),
         )
     return _told(study, space, trials)
+
+
+def study_folder(
+    bench: Bench, base: pd.DataFrame, plans: Mapping[str, Plan], settings: Mapping[str, Any]
+) -> Path:
+    """The folder of a search over the layers and dials of ``plans`` (pooling -> plan at dial 1).
+
+    It holds scores, so what gives them is in its key; ``base``: scored answers to the validation split
+    without steering. It is as unfinished as :class:`corrsteer.store.partial.Partial`, which it is
+    named like: one more trial is always possible.
+    """
+    examples, scorer = bench.asking.splits["validation"], bench.asking.task.scorer
+    plain = (str, int, float, bool, list, tuple, type(None))
+    settings = {
+        **settings,
+        "seed": bench.seed,
+        "plans": {
+            name: answers_key(bench, bench.asking, examples, steered(plan))
+            for name, plan in plans.items()
+        },
+        "golds": golds_digest(examples),
+        "kind": type(scorer).__name__,
+        "scorer": {name: v for name, v in vars(scorer).items() if isinstance(v, plain)},
+        "scores": digest(base["score"].to_numpy(np.float64).tobytes()),
+    }
+    if isinstance(scorer, ModelScorer):
+        settings["model"] = scorer.fingerprint()
+    return bench.store.root / "search" / f".{key('search', 1, settings)}.partial"
 
 
 def _open(file: Path) -> optuna.Study:

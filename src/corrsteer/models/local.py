@@ -1,7 +1,7 @@
 """A transformers model in this process, read and steered through nnsight.
 
-``generate`` computes the keys and values of each batch's prompts once and lets every plan go on
-from them: steering starts at the last prompt token, so it never changes what lies before.
+``generate`` computes the keys and values of each batch's prompts once and lets every intervention
+that leaves them alone go on from them: a plan's positions start at the last prompt token.
 ``replay`` is one teacher-forced pass over prompt and answer; causal attention makes it the same
 computation as generating step by step.
 
@@ -15,16 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError, ModelError
-from corrsteer.models.loaded import (
-    Apply,
-    LoadedModel,
-    check_settings,
-    chosen_device,
-)
+from corrsteer.models.loaded import LoadedModel
+from corrsteer.models.protocol import STEERING, Prepared, check_settings, chosen_device
 from corrsteer.models.spec import Model
 
 if TYPE_CHECKING:
@@ -66,6 +62,9 @@ class Local:
             "dtype": self.dtype(model),
             "chat_template": model.chat_template,
         }
+
+    def supports(self) -> frozenset[str]:
+        return STEERING
 
     def dtype(self, model: Model) -> str:
         """The model's dtype; ``auto`` becomes bfloat16 on a GPU that has it, else float32."""
@@ -133,13 +132,12 @@ class LocalModel(LoadedModel):
     def _answers(
         self,
         inputs: dict[str, torch.Tensor],
-        plans: Sequence[dict[int, torch.Tensor]],
-        apply: Apply,
+        interventions: Sequence[Prepared],
         options: dict[str, Any],
     ) -> Iterator[tuple[torch.Tensor, Sequence[int]]]:
         cache = self._prompt_cache(inputs, options["max_new_tokens"])
-        for vectors in plans:
-            yield self._continue(inputs, cache, vectors, apply, options)
+        for how in interventions:
+            yield self._continue(inputs, None if how.changes_prompt else cache, how, options)
 
     def _prompt_cache(self, inputs: dict[str, torch.Tensor], room: int) -> DynamicCache | None:
         """Keys and values of all prompt tokens but the last; None when there is only one."""
@@ -155,8 +153,7 @@ class LocalModel(LoadedModel):
         self,
         inputs: dict[str, torch.Tensor],
         cache: DynamicCache | None,
-        vectors: dict[int, torch.Tensor],
-        apply: Apply,
+        how: Prepared,
         options: dict[str, Any],
     ) -> tuple[torch.Tensor, Sequence[int]]:
         """New tokens [B, steps], and for each step the number of layers that were steered."""
@@ -165,12 +162,16 @@ class LocalModel(LoadedModel):
         options = {**options, "streamer": None}
         if cache is not None:
             options["past_key_values"] = continued(cache)
-        if not vectors:
+        if not how.layers:
             start = inputs["input_ids"].shape[1]
             return self._module.generate(**inputs, **options)[:, start:], []
-        dtype = self._module.dtype
-        at_home = {n: vector.to(self._homes[n], dtype) for n, vector in vectors.items()}
-        return self._steered(inputs, at_home, apply, options)
+        # What is added is brought into the model's type once; other operators see float32.
+        dtype = self._module.dtype if how.additive and how.opens is None else None
+        at_home = {
+            n: {name: part.to(self._homes[n], dtype) for name, part in parts.items()}
+            for n, parts in how.layers.items()
+        }
+        return self._steered(inputs, replace(how, layers=at_home), options)
 
 
 @contextmanager

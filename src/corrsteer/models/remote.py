@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError, ModelError
-from corrsteer.models.loaded import Apply, LoadedModel, check_settings, chosen_device
+from corrsteer.models.loaded import LoadedModel
+from corrsteer.models.protocol import STEERING, Prepared, check_settings, chosen_device
 from corrsteer.models.spec import Model
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ class NDIF:
             "chat_template": model.chat_template,
         }
 
+    def supports(self) -> frozenset[str]:
+        return STEERING
+
     def load(self, model: Model) -> RemoteModel:
         """Config and tokenizer. Raises ModelError when they cannot be had; the server is first
         asked when something is to be computed."""
@@ -80,7 +84,7 @@ class NDIF:
         from nnsight import CONFIG, TransformersModel, register
         from nnsight.modeling import huggingface
 
-        # The strategy's operator is sent along by value: servers do not have this package.
+        # Operators and gates are sent along by value: servers do not have this package.
         register("corrsteer")
 
         # Otherwise the Hub is asked how the name is spelt.
@@ -142,17 +146,16 @@ class RemoteModel(LoadedModel):
     def _answers(
         self,
         inputs: dict[str, torch.Tensor],
-        plans: Sequence[dict[int, torch.Tensor]],
-        apply: Apply,
+        interventions: Sequence[Prepared],
         options: dict[str, Any],
     ) -> Iterator[tuple[torch.Tensor, Sequence[int]]]:
         options = {**_GREEDY, "pad_token_id": self._pad, **options}
         if self._eos:
             options["eos_token_id"] = self._eos
-        for vectors in plans:
+        for how in interventions:
             with self._sent(inputs["input_ids"].shape[0], "answers") as request:
-                if vectors:
-                    answers = self._steered(inputs, vectors, apply, {**options, **request})
+                if how.layers:
+                    answers = self._steered(inputs, how, {**options, **request})
                 else:
                     answers = self._unsteered(inputs, {**options, **request})
             yield answers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from corrsteer import hub
 from corrsteer.errors import ConfigError, ModelError
@@ -78,6 +79,14 @@ class Model:
 
         Importing transformers takes about 2 s. Raises ModelError when there is no config.
         """
+        config = self._config()
+        return config.num_hidden_layers, config.hidden_size
+
+    def architecture(self) -> str:
+        """transformers' name for the kind of text model, such as llama or gemma2."""
+        return str(self._config().model_type)
+
+    def _config(self) -> Any:
         from transformers import AutoConfig
 
         try:
@@ -86,5 +95,4 @@ class Model:
             raise ModelError(
                 f"the config of model {self.path!r} cannot be read: {' '.join(str(error).split())}"
             ) from error
-        text = config.get_text_config()
-        return text.num_hidden_layers, text.hidden_size
+        return config.get_text_config()

@@ -1,217 +1,230 @@
-"""What a job asks, of what: built from its config and checked, and the half of it that no dial
-changes."""
+"""From a config to its components: made and checked once, before any compute.
+
+``build(cfg)`` is the door: nobody reads ``cfg`` after it. Cost: reading the task's rows, the model's
+config and the SAEs' metadata; prompts that were never answered need the tokenizer, and so the model.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
 
 from corrsteer.config import instantiate
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.layers import parse_layers
-from corrsteer.records import Example, LayerStats, Question, SiteFit
+from corrsteer.methods.protocol import Method, Tunable
+from corrsteer.methods.search import Pareto
+from corrsteer.models.protocol import Backend
+from corrsteer.models.spec import Model
+from corrsteer.records import Question
+from corrsteer.run.elsewhere import Elsewhere
+from corrsteer.saes.protocol import SAEProvider
+from corrsteer.saes.provider import same_model
 from corrsteer.scorers.base import ModelScorer
-from corrsteer.stages.bench import Cached
+from corrsteer.selectors.protocol import Selector
+from corrsteer.stages.answers import check_prompts
+from corrsteer.stages.bench import Asking, Bench, Collect
 from corrsteer.stages.classify import read_classes
-from corrsteer.stages.measured import unrelated_stages
 from corrsteer.stages.side_effects import SideEffects
+from corrsteer.steering.arms import Arm
+from corrsteer.steering.controls import Controls
+from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.store.entries import Store
-from corrsteer.tasks.neutral import Neutral, read_neutral
+from corrsteer.tasks.neutral import Unrelated, read_neutral
+from corrsteer.tasks.protocol import Task
 from corrsteer.tasks.splits import split_questions
+from corrsteer.trackers.protocol import Tracker
 
 if TYPE_CHECKING:
-    import pandas as pd
     from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a job asks, of what: built and checked, nothing computed."""
+class Parts:
+    """Everything that a run works with: built and checked, nothing computed."""
 
-    task: Any
+    bench: Bench
+    task: Task
     questions: Sequence[Question]
     dealt: Mapping[str, Sequence[Question]]
-    splits: Mapping[str, Sequence[Example]]
-    stages: Cached
-    layers: tuple[int, ...]
-    collect: Mapping[str, Any]
-    draws: Mapping[str, int]
+    """The task's rows, and how they were dealt to splits."""
+    method: Method
+    operator: Operator
+    controls: Mapping[str, int]
     """Controls that steer, by kind: how many."""
-    letters: bool
-    """Whether the control of constrained decoding is part of it."""
-    instructed: Sequence[Example]
-    """The test split with the control's instruction before its prompts; empty without one."""
-    effects: SideEffects
-    neutral: Neutral
-    """What side effects are measured on."""
-    others: Mapping[str, Other]
+    unsteered: Sequence[Arm]
+    """Controls that do not: constrained decoding, and an instruction in the prompt."""
+    elsewhere: Elsewhere
+    others: Mapping[str, Asking]
     """The tasks of ``transfer``, by name."""
+    ablations: bool
+    fetch: bool
+    """Whether Neuronpedia may be asked for descriptions."""
+    scorer_settings: Mapping[str, Any]
+    """As they were typed, for the record."""
 
 
 @dataclass(frozen=True)
-class Other:
-    """Another task's test questions, and the stages that answer them."""
-
-    task: Any
-    examples: Sequence[Example]
-    stages: Cached
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What the model did without steering: all that the dial of a sweep does not change."""
-
-    sites: list[SiteFit]
-    selection: pd.DataFrame
-    stats: list[LayerStats]
+class _Dealt:
+    task: Task
+    questions: Sequence[Question]
+    dealt: Mapping[str, Sequence[Question]]
+    asking: Asking
 
 
-def prepare(cfg: DictConfig) -> Job:
-    task, model = instantiate(cfg.task), instantiate(cfg.model)
-    questions, dealt, splits, decoding, stop = asked(cfg, task, model)
-    stages = Cached(
+def build(cfg: DictConfig) -> Parts:
+    """Raises ConfigError, DataError or ModelError, in one line, for whatever can be known to be wrong
+    before anything is computed: a component that lacks part of its protocol among it."""
+    spec = instantiate(cfg.model, Model)
+    own = _dealt(cfg, cfg.task, spec)
+    backend, sae = instantiate(cfg.backend, Backend), instantiate(cfg.sae, SAEProvider)
+    operator = instantiate(cfg.operator, Operator)
+    instantiate(cfg.gate, Gate)
+    instantiate(cfg.tracker, Tracker)
+    bench = Bench(
         store=Store(Path(cfg.cache)),
-        backend=instantiate(cfg.backend),
-        model_spec=model,
-        sae=instantiate(cfg.sae),
-        task=task,
-        strategy=instantiate(cfg.strategy),
-        selector=instantiate(cfg.selector),
+        backend=backend,
+        spec=spec,
+        sae=sae,
+        selector=instantiate(cfg.selector, Selector),
+        asking=own.asking,
+        layers=chosen_layers(cfg.layers, spec, sae),
+        collect=Collect(**cfg.collect),
         seed=cfg.seed,
-        decoding=decoding,
-        stop=stop,
         hands=read_classes(cfg.classes),
     )
-    others = {name: other_task(cfg, name, node, stages) for name, node in cfg.transfer.items()}
-    for scorer in (task.scorer, *(other.task.scorer for other in others.values())):
-        if isinstance(scorer, ModelScorer):
-            scorer.prepare()
-    effects = instantiate(cfg.side_effects)
-    few = cfg.limit if cfg.limit is not None else math.inf
-    neutral = read_neutral(
-        cfg.neutral, *(int(min(few, n)) for n in (effects.unrelated, effects.texts))
-    )
-    options = task.lists_options and all(q.options for q in questions)
-    controls = instantiate(cfg.controls)
-    instructed = [
-        replace(e, prompt=f"{controls.instruction}\n\n{e.prompt}")
-        for e in (splits["test"] if controls.instruction else ())
-    ]
-    job = Job(
-        task=task,
-        questions=questions,
-        dealt=dealt,
-        splits=splits,
-        stages=stages,
-        layers=chosen_layers(cfg.layers, stages),
-        collect=dict(cfg.collect),
-        draws=controls.draws,
-        letters=controls.constrained and decoding == "free" and options,
-        instructed=instructed,
-        effects=effects,
-        neutral=neutral,
+    method = _method(cfg)
+    if lacking := sorted(method.needs - backend.supports()):
+        raise ConfigError(
+            f"strategy {type(method).__name__} needs {', '.join(lacking)}, and backend"
+            f" {type(backend).__name__} supports {', '.join(sorted(backend.supports()))}"
+        )
+    others = {name: _other(cfg, name, node, spec) for name, node in cfg.transfer.items()}
+    for asking in (own.asking, *others.values()):
+        if isinstance(asking.task.scorer, ModelScorer):
+            asking.task.scorer.prepare()
+    controls = instantiate(cfg.controls, Controls)
+    options = own.task.lists_options and all(q.options for q in own.questions)
+    unsteered = []
+    if controls.constrained and own.asking.decoding == "free" and options:
+        unsteered.append(Arm("constrained", "constrained", decoding="constrained"))
+    if controls.instruction:
+        unsteered.append(Arm("instruction", "instruction", prefix=controls.instruction))
+    parts = Parts(
+        bench=bench,
+        task=own.task,
+        questions=own.questions,
+        dealt=own.dealt,
+        method=method,
+        operator=operator,
+        controls=controls.draws,
+        unsteered=unsteered,
+        elsewhere=_elsewhere(cfg),
         others=others,
+        ablations=cfg.ablations,
+        fetch=cfg.descriptions,
+        scorer_settings=OmegaConf.to_container(cfg.task.scorer, resolve=True),
     )
-    if hands := stages.hands:
-        saes = {stages.sae.sae_id(n) for n in job.layers}
-        mine = sum(sae in saes for sae, _ in hands)
-        log.info("%s: %d of %d classes are of this run's SAEs", cfg.classes, mine, len(hands))
-    stages.check_prompts({**splits, **({"instructed": instructed} if instructed else {})})
-    for other in others.values():
-        other.stages.check_prompts({"test": other.examples})
-    if neutral.prompts:
-        unrelated_stages(stages, effects.new_tokens).check_prompts({"unrelated": neutral.prompts})
-    return job
+    if bench.hands:
+        saes = {sae.sae_id(n) for n in bench.layers}
+        ours = sum(sae_id in saes for sae_id, _ in bench.hands)
+        log.info("%s: %d of %d classes are of this run's SAEs", cfg.classes, ours, len(bench.hands))
+    check_prompts(bench, own.asking, controls.instruction or "")
+    for asking in others.values():
+        check_prompts(bench, asking)
+    if parts.elsewhere.unrelated is not None:
+        check_prompts(bench, parts.elsewhere.unrelated)
+    return parts
 
 
-def asked(cfg: DictConfig, task: Any, model: Any) -> tuple[Any, ...]:
-    """A task's questions, how they are dealt to splits, their prompts, how they are answered, and
-    the texts that end an answer."""
+def _method(cfg: DictConfig) -> Method:
+    """The strategy, or a search over what it gives."""
+    if not cfg.search:
+        return instantiate(cfg.strategy, Method)
+    instantiate(cfg.strategy, Tunable)  # refused under its own name
+    return instantiate(cfg.search, Method)
+
+
+def _dealt(cfg: DictConfig, node: DictConfig, spec: Model) -> _Dealt:
+    """A task's questions, how they are dealt to splits, their prompts, and how they are answered."""
+    task = instantiate(node, Task)
     questions = task.questions()
     decoding = task.decoding(cfg.decoding, questions)
+    splits = cfg.splits
     dealt = split_questions(
         questions,
-        cfg.splits,
+        splits,
         cfg.seed,
         cfg.limit,
-        official=cfg.splits.official,
+        official=splits.official,
         shots=task.shots,
     )
-    splits, stop = task.ask(dealt, chat=model.chat_template)
-    return questions, dealt, splits, decoding, stop
+    examples, stop = task.ask(dealt, chat=spec.chat_template)
+    return _Dealt(task, questions, dealt, Asking(task, examples, decoding, stop))
 
 
-def other_task(cfg: DictConfig, name: str, node: DictConfig, stages: Cached) -> Other:
-    """A task of ``transfer``. What is wrong with it says which one it is."""
+def _other(cfg: DictConfig, name: str, node: DictConfig, spec: Model) -> Asking:
+    """A task of ``transfer``, its test questions. What is wrong with it says which one it is."""
     try:
-        task = instantiate(node)
-        _, _, splits, decoding, stop = asked(cfg, task, stages.model_spec)
+        asking = _dealt(cfg, node, spec).asking
     except (ConfigError, DataError) as error:
         raise type(error)(f"transfer={name}: {error}") from None
-    return Other(task, splits["test"], replace(stages, task=task, decoding=decoding, stop=stop))
+    return Asking(asking.task, {"test": asking.splits["test"]}, asking.decoding, asking.stop)
 
 
-def observe(job: Job) -> Observed:
-    sites = job.stages.sites(job.splits["selection"], job.layers)
-    selection = baseline(job)
-    stats = job.stages.statistics(job.splits["selection"], selection, job.layers, **job.collect)
-    return Observed(sites, selection, stats)
+def _elsewhere(cfg: DictConfig) -> Elsewhere:
+    settings = instantiate(cfg.side_effects, SideEffects)
+    few = cfg.limit if cfg.limit is not None else math.inf
+    neutral = read_neutral(
+        cfg.neutral, *(int(min(few, n)) for n in (settings.unrelated, settings.texts))
+    )
+    unrelated = None
+    if neutral.prompts:
+        unrelated = Asking(Unrelated(settings.new_tokens), {"unrelated": neutral.prompts})
+    return Elsewhere(settings, unrelated, neutral.texts, neutral.source)
 
 
-def baseline(job: Job) -> pd.DataFrame:
-    arms = job.stages.answers(job.splits["selection"], {"baseline": None}, "selection")
-    return arms["baseline"]
-
-
-def unsteered_controls(job: Job) -> dict[str, pd.DataFrame]:
-    """Answers to the test split with constrained decoding, where there are options to constrain
-    to, and with a plain instruction in the prompt."""
-    found: dict[str, pd.DataFrame] = {}
-    if job.letters:
-        arm = {"constrained": None}
-        found |= job.stages.answers(job.splits["test"], arm, "test", "constrained")
-    if job.instructed:
-        found |= job.stages.answers(job.instructed, {"instruction": None}, "test, instructed")
-    return found
-
-
-def chosen_layers(spec: Any, stages: Cached) -> tuple[int, ...]:
+def chosen_layers(asked: Any, spec: Model, sae: SAEProvider) -> tuple[int, ...]:
     """The layers to steer: all that have an SAE, or those asked for.
 
     Raises ConfigError for a layer the model lacks or that has no SAE, ModelError when the SAEs
     are not made for a residual stream of the model's width.
     """
-    model, available = stages.model_spec, stages.sae.layers()
-    n_layers, width = model.shape()
-    if spec == "all":
+    available = sae.layers()
+    n_layers, width = spec.shape()
+    if asked == "all":
         layers = tuple(n for n in available if n < n_layers)
     else:
-        layers = parse_layers(spec, n_layers)
+        layers = parse_layers(asked, n_layers)
     lacking = [n for n in layers if n not in available]
     if lacking or not layers:
         raise ConfigError(
-            f"sae {stages.sae.name} has no SAE for layer {', '.join(map(str, lacking))}; "
+            f"sae {sae.name} has no SAE for layer {', '.join(map(str, lacking))}; "
             f"layers with one: {', '.join(map(str, available))}"
         )
     for n in layers:
-        stages.sae.validate(n, width)
+        sae.validate(n, width)
     return layers
 
 
-def sae_origin(stages: Cached, layers: Sequence[int]) -> list[str]:
+def sae_origin(bench: Bench) -> list[str]:
     """The models that the SAEs say they were trained on; warns where it is another one."""
-    from corrsteer.saes.provider import same_model
-
-    spec = stages.model_spec
-    names = sorted({name for n in layers if (name := stages.sae.trained_on(n))})
+    spec = bench.spec
+    names = sorted({name for n in bench.layers if (name := bench.sae.trained_on(n))})
     others = [name for name in names if not same_model(name, spec.path)]
     # A folder's name says nothing about the model in it.
     if others and not spec.is_local:
         log.warning("the SAEs were trained on %s and are used on %s", ", ".join(others), spec.path)
     return names
+
+
+def searching(method: Method) -> Pareto | None:
+    return method if isinstance(method, Pareto) else None

@@ -1,170 +1,165 @@
-"""The story of a run: load, generate, collect, select, validate, evaluate, report."""
+"""The story of a run: fit, validate, evaluate, explain, report."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corrsteer.config import instantiate
-from corrsteer.records import RankedFeature
-from corrsteer.run.about import about_job, about_plan
-from corrsteer.run.build import baseline, prepare, unsteered_controls
-from corrsteer.stages.ablate import ablation_plans, ablation_table
+from corrsteer.methods.protocol import Fitted
+from corrsteer.report.record import Record
+from corrsteer.run.build import Parts, build, searching
+from corrsteer.run.elsewhere import other_answers, side_effects, unrelated_answers
+from corrsteer.run.results import (
+    answers_table,
+    classes_table,
+    features_table,
+    record,
+    save_plan,
+    write_cards,
+)
+from corrsteer.stages.ablate import ablation_arms, ablation_table
+from corrsteer.stages.answers import answer_share, answers
+from corrsteer.stages.bench import Share
 from corrsteer.stages.classify import named
-from corrsteer.stages.effects import other_answers, side_effects, transfer, unrelated_answers
-from corrsteer.stages.evaluate import arm_summary, evaluate, verdict, with_side_effects
-from corrsteer.stages.resume import Share
-from corrsteer.steering.planfile import save_plan
+from corrsteer.stages.contexts import contexts, descriptions
+from corrsteer.stages.controls import controls
+from corrsteer.stages.evaluate import evaluate, transfer_summary, with_side_effects
+from corrsteer.stages.side_effects import compared
+from corrsteer.stages.statistics import collect_share
+from corrsteer.steering.arms import BASELINE, Arm, baseline
 from corrsteer.trackers.sending import track
 
 if TYPE_CHECKING:
-    import pandas as pd
     from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
-
-ANSWER_COLUMNS = (
-    "id", "split", "arm", "prompt", "answer", "parsed", "gold", "score", "invalid",
-    "degenerate", "n_tokens",
-    "n_steered",
-)  # fmt: skip
 
 
 def run(cfg: DictConfig, folder: Path) -> float:
     """Runs one job and leaves its results in ``folder``. Returns the steered test accuracy."""
     from corrsteer.report.run_page import write_run_report
 
-    # load: everything that can be wrong is found out before any compute
-    search = instantiate(cfg.search)
-    job = prepare(cfg)
-    stages, splits = job.stages, job.splits
-    instantiate(cfg.tracker)
+    # build: everything that can be wrong is found out before any compute
+    parts = build(cfg)
+    bench, asking = parts.bench, parts.bench.asking
 
-    # generate, collect, select: on the selection split, without steering; search: on validation
-    found = search.find(job)
-    seen, chosen, plan = found.seen, found.chosen, found.plan
+    # fit: on the selection split without steering, and on validation where the method asks it
+    fitted = parts.method.fit(bench)
+    plan = fitted.plan
 
     # validate: where the dial of a sweep is chosen
-    arms = {"baseline": None, "steered": plan}
-    more = ablation_plans(plan) if cfg.ablations else {}
-    validation = stages.answers(splits["validation"], {**arms, **more}, "validation")
+    arms = [baseline(), fitted.arm]
+    more = ablation_arms(plan) if parts.ablations and plan is not None else []
+    validation = answers(bench, asking, "validation", [*arms, *more])
 
     # evaluate: once, on the test split, with controls
-    controls = stages.controls(plan, seen.stats, job.draws)
-    test = stages.answers(splits["test"], {**arms, **controls}, "test") | unsteered_controls(job)
-    results = evaluate(test, splits["test"], chosen, task_metrics=job.task.metrics, seed=cfg.seed)
+    tested = [*arms, *_controls(parts, fitted), *parts.unsteered]
+    test = answers(bench, asking, "test", tested)
+    results = evaluate(
+        test,
+        tested,
+        asking.splits["test"],
+        fitted.chosen,
+        task_metrics=parts.task.metrics,
+        seed=bench.seed,
+    )
 
     # side effects: what else the plan changed, and what it does to other tasks
-    effects, unrelated = side_effects(job, plan, controls, test)
-    moved, others = transfer(job, plan, controls)
+    effects, unrelated = side_effects(bench, parts.elsewhere, tested, test)
+    moved = [baseline(), *compared(tested, parts.elsewhere.settings.draws)]
+    others = other_answers(bench, parts.others, moved)
+    transfer = {
+        name: transfer_summary(
+            frames, moved, parts.others[name].splits["test"], seed=bench.seed
+        )
+        for name, frames in others.items()
+    }
 
     # explain: what the chosen features react to, or all that were looked at
-    cards = found.explained(job, cfg.descriptions)
-    ranked, chosen = named(found.ranked, cards), named(chosen, cards)
+    cards = explained(parts, fitted)
+    ranked, chosen = named(fitted.ranked, cards), named(fitted.chosen, cards)
 
     # report
-    metrics = {
-        **about_job(cfg, job, seen),
-        "coef": plan.coef,
-        **found.about,
-        "validation": {arm: arm_summary(validation[arm]) for arm in arms},
-        **with_side_effects(results, effects),
-        "transfer": moved,
-        "stability": {"resamples": cfg.collect.resamples},
-    }
-    metrics["verdict"] = verdict(metrics)
-    write(folder / "metrics.json", metrics)
-    write(folder / "contexts.json", cards)
+    found: Record = record(
+        parts, fitted, arms, validation, with_side_effects(results, effects), transfer
+    )
+    found.write(folder)
+    write_cards(cards, folder)
     classes_table(cards).to_csv(folder / "classes.csv", index=False)
     features_table(ranked, chosen).to_csv(folder / "features.csv", index=False)
-    frames = [("selection", "baseline", seen.selection)]
-    frames += [("validation", arm, answers) for arm, answers in validation.items()]
-    frames += [("test", arm, answers) for arm, answers in test.items()]
-    frames += [("unrelated", arm, answers) for arm, answers in unrelated.items()]
-    frames += [
-        (f"transfer {name}", arm, answers)
-        for name, theirs in others.items()
-        for arm, answers in theirs.items()
-    ]
-    answers_table(frames).to_parquet(folder / "answers.parquet", index=False)
-    facts = {f.layer: {"noise": f.is_noise, "ceiling": f.ceiling, "class": f.kind} for f in chosen}
-    save_plan(plan, folder / "plan", about_plan(stages, cfg, job.layers, splits), facts)
-    if found.trials is not None:
-        found.trials.to_csv(folder / "trials.csv", index=False)
-    if cfg.ablations:
-        table = ablation_table(plan, validation, seed=cfg.seed)
-        table.to_csv(folder / "ablations.csv", index=False)
+    splits = {"selection": {BASELINE: fitted.observed.selection}, "validation": validation}
+    splits |= {"test": test, "unrelated": unrelated}
+    splits |= {f"transfer {name}": frames for name, frames in others.items()}
+    rows = [(split, arm, frame) for split, by_arm in splits.items() for arm, frame in by_arm.items()]
+    answers_table(rows).to_parquet(folder / "answers.parquet", index=False)
+    if plan is not None:
+        save_plan(parts, plan, chosen, folder / "plan")
+        if parts.ablations:
+            table = ablation_table(plan, validation, seed=bench.seed)
+            table.to_csv(folder / "ablations.csv", index=False)
+    for name, table in fitted.tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
     report = write_run_report(folder)
     track(folder)
-    for sentence in metrics["verdict"]:
+    for sentence in found.verdict:
         log.info(sentence)
     log.info("report: %s", report)
-    return metrics["arms"]["steered"]["accuracy"]
+    return found.arms["steered"].accuracy
+
+
+def _controls(parts: Parts, fitted: Fitted) -> list[Arm]:
+    """Those that steer are plans at the plan's norms; another intervention has none of them."""
+    if fitted.plan is None:
+        return []
+    return controls(parts.bench, fitted.plan, fitted.observed.stats, parts.controls)
+
+
+def explained(parts: Parts, fitted: Fitted) -> Sequence[Mapping[str, Any]]:
+    """A card of each feature that was looked at, if only of the chosen ones, with what
+    Neuronpedia says of those."""
+    cards = fitted.cards or contexts(parts.bench, fitted.observed.selection, fitted.chosen)
+    texts = descriptions(parts.bench, fitted.chosen, parts.fetch)
+    return [{**c, "description": texts.get((c["layer"], c["feature"]))} for c in cards]
+
+
+# -- what other processes do of a sweep: see corrsteer.sweep.pieces ------------------------------
 
 
 def share(cfg: DictConfig, folder: Path) -> float:
     """Computes what the jobs of a sweep have in common, before they start side by side."""
-    search, job = instantiate(cfg.search), prepare(cfg)
-    for found in search.options(job).values():
-        found.explained(job, cfg.descriptions)
-    for split in ("validation", "test"):
-        job.stages.answers(job.splits[split], {"baseline": None}, split)
-    unrelated_answers(job, {"baseline": None})
-    other_answers(job, {"baseline": None})
-    unsteered_controls(job)
+    parts = build(cfg)
+    bench, asking = parts.bench, parts.bench.asking
+    for fitted in parts.method.share(bench):
+        explained(parts, fitted)
+    answers(bench, asking, "validation", [baseline()])
+    answers(bench, asking, "test", [baseline(), *parts.unsteered])
+    unrelated_answers(bench, parts.elsewhere, [baseline()])
+    other_answers(bench, parts.others, [baseline()])
     return math.nan
 
 
 def answer_shard(cfg: DictConfig, folder: Path, index: int) -> float:
     """Answers its share of the selection split; ``collect.shards`` says of how many."""
-    job, part = prepare(cfg), Share(index, cfg.collect.shards)
-    job.stages.answer_share(job.splits["selection"], "selection", part)
+    bench = build(cfg).bench
+    answer_share(bench, bench.asking, "selection", Share(index, bench.collect.shards))
     return math.nan
 
 
 def collect_shard(cfg: DictConfig, folder: Path, index: int) -> float:
     """Statistics of its share of the selection split, for the shared stage to merge."""
-    job, part = prepare(cfg), Share(index, cfg.collect.shards)
-    selection = baseline(job)
-    settings = {name: value for name, value in job.collect.items() if name != "shards"}
-    job.stages.collect_share(job.splits["selection"], selection, job.layers, part, **settings)
+    bench = build(cfg).bench
+    answered = answers(bench, bench.asking, "selection", [baseline()])[BASELINE]
+    collect_share(bench, answered, Share(index, bench.collect.shards))
     return math.nan
 
 
 def search_worker(cfg: DictConfig, folder: Path, index: int) -> float:
     """Works on the study of a search, beside others; ``search.workers`` says how many."""
-    search, job = instantiate(cfg.search), prepare(cfg)
-    search.work(job, index)
+    parts = build(cfg)
+    search = searching(parts.method)
+    assert search is not None, "a worker without a search"
+    search.work(parts.bench, index)
     return math.nan
-
-
-def features_table(ranked: Sequence[RankedFeature], chosen: Sequence[RankedFeature]) -> Any:
-    import pandas as pd
-
-    rows = [{**asdict(f), "noise": f.is_noise, "chosen": f in chosen} for f in ranked]
-    return pd.DataFrame(rows).rename(columns={"kind": "class"})
-
-
-def classes_table(cards: Sequence[Mapping[str, Any]]) -> Any:
-    """In the form that the setting ``classes`` reads."""
-    import pandas as pd
-
-    names = {"class_by": "by", "class_why": "why"}
-    columns = ["sae", "layer", "feature", "class", *names]
-    return pd.DataFrame(cards, columns=columns).rename(columns=names)
-
-
-def answers_table(frames: Sequence[tuple[str, str, pd.DataFrame]]) -> pd.DataFrame:
-    import pandas as pd
-
-    parts = [answers.assign(split=split, arm=arm) for split, arm, answers in frames]
-    return pd.concat(parts, ignore_index=True)[list(ANSWER_COLUMNS)]
-
-
-def write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,6 +30,8 @@ class Correlation:
     eligible over all samples, noise or not.
     """
 
+    score: ClassVar[str] = "r"
+    null: ClassVar[bool] = True
     top_k: int = 20
     min_active_right: int = 2
     ceiling_level: float = 0.95
@@ -54,6 +57,12 @@ class Correlation:
                 f"selector.classes={self.classes}: must be a list of {', '.join(CLASSES)}, or null "
                 "for all; type selector.classes=[semantic]"
             )
+
+    @property
+    def criterion(self) -> str:
+        if self.reject_noise:
+            return "passes its layer's noise ceiling (selector.reject_noise=true)"
+        return "correlates positively with success"
 
     def rank(self, stats: Sequence[LayerStats]) -> tuple[RankedFeature, ...]:
         """Ranked features, layers ascending, ranks 1, 2, ... within a layer; equal r by lower

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from corrsteer.records import RIGHT, Plan
+from corrsteer.records import RIGHT
 from corrsteer.stats.flips import flip_table
 from corrsteer.stats.intervals import paired_bootstrap_ci, proportion_ci
+from corrsteer.steering.arms import Arm
+from corrsteer.steering.plan import Plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +75,7 @@ def steps(plan: Plan) -> list[Step]:
     return found
 
 
-def ablation_plans(plan: Plan) -> dict[str, Plan]:
+def ablation_arms(plan: Plan) -> list[Arm]:
     """The arms that are to be answered besides "baseline" and "steered": each set of layers once.
 
     Vectors and the dial are those of ``plan``.
@@ -82,11 +84,12 @@ def ablation_plans(plan: Plan) -> dict[str, Plan]:
         log.info(
             "ablations: the plan has %d layer(s), so there is nothing to compare", len(plan.entries)
         )
-    return {
-        step.arm: replace(plan, entries=tuple(e for e in plan.entries if e.layer in step.layers))
+    plans = {
+        step.arm: plan.with_entries(tuple(e for e in plan.entries if e.layer in step.layers))
         for step in steps(plan)
         if 0 < step.k < len(plan.entries)
     }
+    return [Arm(name, "steered", some) for name, some in plans.items()]
 
 
 def ablation_table(plan: Plan, answers: Mapping[str, pd.DataFrame], *, seed: int) -> pd.DataFrame:

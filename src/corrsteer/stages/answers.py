@@ -1,30 +1,135 @@
-"""Answers a set of questions under any number of plans, and scores the answers.
+"""Answers of any number of arms to a set of questions, scored, and kept batch by batch.
 
-Cost: one prompt pass per batch, shared by all plans, then one short pass per plan and new token.
-A batch is the unit that is never lost: the caller can keep it, and hand it back to a later call.
+Cost: one prompt pass per batch, shared by all arms with the same prompts and decoding, then one short
+pass per arm and new token. A batch is the unit that is never lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from corrsteer.records import LETTERS, Completion, Example, Plan
+from corrsteer.progress import progress
+from corrsteer.records import LETTERS, Completion, Example
 from corrsteer.scorers.base import ModelScorer
 from corrsteer.scorers.degenerate import degenerate
-from corrsteer.tasks.base import Scorer
+from corrsteer.stages.bench import (
+    ANSWERS,
+    Asking,
+    Bench,
+    Share,
+    answers_key,
+    golds_digest,
+    prefixed,
+)
+from corrsteer.steering.arms import Arm, baseline
+from corrsteer.store.partial import Partial
+from corrsteer.tasks.protocol import Answerable, Scorer
+
+if TYPE_CHECKING:
+    from corrsteer.models.loaded import LoadedModel
+
+FILE = "answers.parquet"
+
+# -- the stage ---------------------------------------------------------------------------------
+
+
+def answers(
+    bench: Bench, asking: Asking, split: str, arms: Iterable[Arm], what: str | None = None
+) -> dict[str, pd.DataFrame]:
+    """Scored answers of every arm to one split, by the arm's name. ``what``: its name in messages."""
+    together: dict[tuple[str, str], list[Arm]] = {}
+    arms = list(arms)
+    for arm in arms:
+        together.setdefault((arm.prefix, arm.decoding or asking.decoding), []).append(arm)
+    frames: dict[str, pd.DataFrame] = {}
+    for (prefix, _), same in together.items():
+        examples = prefixed(asking.splits[split], prefix)
+        label = f"{what or split}, instructed" if prefix else what or split
+        frames |= _alike(bench, asking, examples, same, label)
+    return {arm.name: frames[arm.name] for arm in arms}
+
+
+def _alike(
+    bench: Bench, asking: Asking, examples: Sequence[Example], arms: Sequence[Arm], what: str
+) -> dict[str, pd.DataFrame]:
+    """Arms with the same prompts and decoding. Those that are missing share one prompt pass."""
+    by_name = {arm.name: arm for arm in arms}
+    keys = {arm.name: answers_key(bench, asking, examples, arm) for arm in arms}
+
+    def make(missing: list[str]) -> None:
+        some = [by_name[name] for name in missing]
+        made = _made(bench, asking, examples, some, keys, what)
+        for name in missing:
+
+            def write(folder: Path, name: str = name) -> None:
+                completions = [made[name][i] for i in range(len(examples))]
+                answers_frame(examples, completions).to_parquet(folder / FILE, index=False)
+
+            bench.store.get(ANSWERS, keys[name], write)
+
+    bench.store.fill(ANSWERS, keys, make)
+    return {name: _scored(bench, asking.task, keys[name], examples) for name in by_name}
+
+
+def answer_share(bench: Bench, asking: Asking, split: str, share: Share) -> None:
+    """Answer some batches without steering, and keep them for :func:`answers`."""
+    arm, examples = baseline(), asking.splits[split]
+    key = answers_key(bench, asking, examples, arm)
+    if not bench.store.has(ANSWERS, key):
+        with bench.store.claim(ANSWERS, {None: {**key, "share": str(share)}}):
+            _made(bench, asking, examples, [arm], {arm.name: key}, split, share)
+
+
+def _made(
+    bench: Bench,
+    asking: Asking,
+    examples: Sequence[Example],
+    arms: Sequence[Arm],
+    keys: Mapping[str, Mapping[str, Any]],
+    what: str,
+    share: Share | None = None,
+) -> dict[str, dict[int, Completion]]:
+    """Answers by arm and index of the example, going on from what was kept."""
+    parts = {arm.name: bench.store.partial(ANSWERS, keys[arm.name]) for arm in arms}
+    label = f"answer {what}, {len(arms)} arm{'s' * (len(arms) > 1)}"
+    batches: Sequence[Sequence[int]] = bench.model.batches([e.prompt for e in examples])
+    if share is not None:
+        label, batches = f"{label}, {share}", share.batches(batches)
+    with progress(label, sum(map(len, batches))) as show:
+
+        def keep(new: Mapping[str, Mapping[int, Completion]], done: int) -> None:
+            for arm, column in new.items():
+                keep_answers(parts[arm], column)
+            show(done, known=not new)
+
+        return generate(
+            bench.model,
+            examples,
+            arms,
+            batches=batches,
+            max_new_tokens=asking.task.max_new_tokens,
+            decoding=arms[0].decoding or asking.decoding,
+            stop=asking.stop,
+            known={arm: kept_answers(part) for arm, part in parts.items()},
+            on_batch=keep,
+        )
+
+
+# -- the computation ---------------------------------------------------------------------------
 
 
 def generate(
-    model: Any,
+    model: LoadedModel,
     examples: Sequence[Example],
-    plans: Mapping[str, Plan | None],
+    arms: Sequence[Arm],
     *,
     batches: Sequence[Sequence[int]],
     max_new_tokens: int,
-    strategy: Any,
     decoding: str = "free",
     stop: Sequence[str] = (),
     known: Mapping[str, Mapping[int, Completion]] | None = None,
@@ -32,43 +137,38 @@ def generate(
 ) -> dict[str, dict[int, Completion]]:
     """Answers of every arm, by index of the example, to the examples in ``batches`` (of indices).
 
-    ``decoding``: "free" is greedy text that ends at one of the ``stop`` texts; "constrained" takes
-    the likeliest option letter; "loglikelihood" the option whose text is likeliest per character,
-    and the answer is then its letter and text. ``known``: answers that are there already, by arm
-    and index of the example; they are not generated again. ``on_batch`` hears of every new batch:
-    its answers in the same form, and how many examples are done.
+    Of an arm only its intervention counts here. ``decoding``: "free" is greedy text that ends at one
+    of the ``stop`` texts; "constrained" takes the likeliest option letter; "loglikelihood" the option
+    whose text is likeliest per character, and the answer is then its letter and text. ``known``:
+    answers that are there already, by arm and index of the example; they are not generated again.
+    ``on_batch`` hears of every new batch: its answers in the same form, and how many examples are done.
     """
     prompts = [e.prompt for e in examples]
-    answers = {arm: dict((known or {}).get(arm, {})) for arm in plans}
+    made = {arm.name: dict((known or {}).get(arm.name, {})) for arm in arms}
     done = 0
     # A batch is answered as a whole or not at all: an answer must not depend on where an earlier
     # job stopped.
     for rows in batches:
-        missing = [arm for arm in plans if any(i not in answers[arm] for i in rows)]
+        missing = [arm for arm in arms if any(i not in made[arm.name] for i in rows)]
         new: dict[str, dict[int, Completion]] = {}
         if missing:
-            new = {arm: {} for arm in missing}
+            new = {arm.name: {} for arm in missing}
             for group, allowed in _groups(rows, examples, decoding):
-                asked = [prompts[i] for i in group], [plans[arm] for arm in missing]
+                asked = [prompts[i] for i in group], [arm.intervention for arm in missing]
                 if decoding == "loglikelihood":
-                    options = [examples[i].options for i in group]
-                    completions = model.choose(*asked, options, strategy=strategy)
+                    completions = model.choose(*asked, [examples[i].options for i in group])
                 else:
                     completions = model.generate(
-                        *asked,
-                        max_new_tokens=max_new_tokens,
-                        allowed=allowed,
-                        stop=stop,
-                        strategy=strategy,
+                        *asked, max_new_tokens=max_new_tokens, allowed=allowed, stop=stop
                     )
                 for arm, column in zip(missing, completions, strict=True):
-                    new[arm].update(zip(group, column, strict=True))
-        for arm, column in new.items():
-            answers[arm].update(column)
+                    new[arm.name].update(zip(group, column, strict=True))
+        for name, answered in new.items():
+            made[name].update(answered)
         done += len(rows)
         if on_batch is not None:
             on_batch(new, done)
-    return answers
+    return made
 
 
 def _groups(
@@ -81,6 +181,24 @@ def _groups(
     for n_options in sorted({len(examples[i].options) for i in rows}):
         letters = [f" {letter}" for letter in LETTERS[:n_options]]
         yield [i for i in rows if len(examples[i].options) == n_options], letters
+
+
+def check_prompts(bench: Bench, asking: Asking, prefix: str = "") -> None:
+    """Raises DataError for prompts without room for an answer, of all splits at once, and of the test
+    split with a ``prefix``.
+
+    Prompts that were answered before fitted; then the model need not be loaded.
+    """
+    asked = list(asking.splits.values())
+    if prefix:
+        asked.append(prefixed(asking.splits["test"], prefix))
+    arm = baseline()
+    if not all(bench.store.has(ANSWERS, answers_key(bench, asking, some, arm)) for some in asked):
+        room = asking.task.max_new_tokens if asking.decoding == "free" else 1
+        bench.model.check_prompts([e.prompt for some in asked for e in some], room)
+
+
+# -- form on disk, and scores ------------------------------------------------------------------
 
 
 def answers_frame(examples: Sequence[Example], completions: Sequence[Completion]) -> pd.DataFrame:
@@ -96,15 +214,54 @@ def answers_frame(examples: Sequence[Example], completions: Sequence[Completion]
     )
 
 
-def score(answers: pd.DataFrame, examples: Sequence[Example], scorer: Scorer) -> pd.DataFrame:
+def keep_answers(part: Partial, completions: Mapping[int, Completion]) -> None:
+    rows = [[i, c.text, list(c.tokens), c.steered] for i, c in completions.items()]
+    part.save(f"{min(completions):08d}", json.dumps(rows).encode())
+
+
+def kept_answers(part: Partial) -> dict[int, Completion]:
+    return {
+        i: Completion(text, tuple(tokens), steered)
+        for content in part.load().values()
+        for i, text, tokens, steered in json.loads(content)
+    }
+
+
+def _scored(
+    bench: Bench, task: Answerable, key: Mapping[str, Any], examples: Sequence[Example]
+) -> pd.DataFrame:
+    frame = pd.read_parquet(bench.store.read(ANSWERS, key) / FILE)
+    bench.store.partial(ANSWERS, key).clear()
+    scorer = task.scorer
+    if not isinstance(scorer, ModelScorer):
+        return score(frame, examples, scorer)
+    settings = {
+        "answers": key,
+        "golds": golds_digest(examples),
+        "scorer": {
+            name: value
+            for name, value in vars(scorer).items()
+            if name not in ("model", "revision", "batch_size", "device")
+        },
+        "kind": type(scorer).__name__,
+        "model": scorer.fingerprint(),
+    }
+
+    def write(folder: Path) -> None:
+        score(frame, examples, scorer).to_parquet(folder / "scored.parquet", index=False)
+
+    return pd.read_parquet(bench.store.get("score", settings, write) / "scored.parquet")
+
+
+def score(frame: pd.DataFrame, examples: Sequence[Example], scorer: Scorer) -> pd.DataFrame:
     """Adds prompt, gold, parsed, score, invalid and degenerate to the answers of ``examples``."""
-    assert list(answers["id"]) == [e.id for e in examples]
-    texts = answers["answer"].tolist()
+    assert list(frame["id"]) == [e.id for e in examples]
+    texts = frame["answer"].tolist()
     if isinstance(scorer, ModelScorer):
         scores = scorer.many(examples, texts)
     else:
         scores = [scorer(e, text) for e, text in zip(examples, texts, strict=True)]
-    return answers.assign(
+    return frame.assign(
         prompt=[e.prompt for e in examples],
         gold=[e.gold for e in examples],
         parsed=pd.array([s.parsed for s in scores], dtype="string"),

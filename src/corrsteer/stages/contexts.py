@@ -1,4 +1,4 @@
-"""Shows what features react to, and what their directions do to the next token.
+"""What features react to, what their directions do to the next token, and what is said of them.
 
 Cost: one more replay, over at most ``samples`` of the selection split, an encoding of the features
 asked for, and a product of each direction with the unembedding. Of a feature only its ``top``
@@ -8,12 +8,26 @@ contexts are held.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from corrsteer.records import RankedFeature
-from corrsteer.stages.classify import Shared, shared
+from corrsteer.records import RIGHT, RankedFeature
+from corrsteer.saes import neuronpedia
+from corrsteer.stages.bench import Bench, answers_key, read_json, write_json
+from corrsteer.stages.classify import Shared, classify, overruled, shared
+from corrsteer.steering.arms import baseline
+from corrsteer.store.keys import digest
+
+if TYPE_CHECKING:
+    from corrsteer.models.loaded import LoadedModel
+    from corrsteer.saes.loaded import LoadedSAE
+
+STAGE, FORM, FILE = "explain", 3, "contexts.json"
+SAMPLES = 400
+"""Samples of the selection split that are searched for a feature's contexts."""
 
 PROMOTED = 10  # tokens named that a direction makes likelier, and unlikelier
 WINDOW = 24  # tokens shown before and after the strongest one
@@ -31,9 +45,98 @@ class _Context(NamedTuple):
     peak: int
 
 
+def contexts(
+    bench: Bench, answered: pd.DataFrame, features: Sequence[RankedFeature]
+) -> list[dict[str, Any]]:
+    """A card of each feature: the tokens that activate it most, over part of the selection
+    split, those its direction makes likelier, its class, and its page on Neuronpedia.
+
+    Contexts are kept. Classes are not: they may be given by hand, and the rule is quick.
+    """
+    if not features:
+        return []
+    examples, answered = bench.selection[:SAMPLES], answered.iloc[:SAMPLES]
+    wanted = sorted(features, key=lambda f: (f.layer, f.feature))
+    layers = list(dict.fromkeys(f.layer for f in wanted))
+    settings = {
+        **answers_key(bench, bench.asking, examples, baseline()),
+        "right": digest((answered["score"] >= RIGHT).to_numpy().tobytes()),
+        "features": {str(n): [f.feature for f in wanted if f.layer == n] for n in layers},
+        "saes": [bench.sae_key(n) for n in layers],
+    }
+
+    def write(folder: Path) -> None:
+        cards = []
+        texts: Shared[str] | None = None
+        for saes in bench.in_budget(layers):
+            some, texts = strongest_contexts(
+                bench.model,
+                saes,
+                [f for f in wanted if f.layer in saes],
+                [e.id for e in examples],
+                [e.prompt for e in examples],
+                answered["tokens"].tolist(),
+                (answered["score"] >= RIGHT).tolist(),
+            )
+            cards += some
+        assert texts is not None
+        kept = {"cards": cards, "places": sorted(texts.places), "common": sorted(texts.common)}
+        write_json(folder, kept, FILE)
+
+    kept = read_json(bench.store.get(STAGE, settings, write, FORM), FILE)
+    texts = Shared(frozenset(map(tuple, kept["places"])), frozenset(kept["common"]))
+    cards = {(card["layer"], card["feature"]): card for card in kept["cards"]}
+    return [_card(bench, cards[f.layer, f.feature], texts) for f in features]
+
+
+def _card(bench: Bench, card: Mapping[str, Any], texts: Shared[str]) -> dict[str, Any]:
+    layer, feature = card["layer"], card["feature"]
+    sae = bench.sae.sae_id(layer)
+    rule = classify(card["contexts"], texts)
+    return {
+        "sae": sae,
+        "layer": layer,
+        "feature": feature,
+        **overruled(rule, bench.hands.get((sae, feature))),
+        "neuronpedia": neuronpedia.link(bench.sae.neuronpedia(layer), feature),
+        "description": None,
+        "promotes": card["promotes"],
+        "suppresses": card["suppresses"],
+        "contexts": card["contexts"],
+    }
+
+
+def descriptions(
+    bench: Bench, features: Sequence[RankedFeature], fetch: bool
+) -> dict[tuple[int, int], str | None]:
+    """(layer, feature) -> what Neuronpedia says of it, as far as that is kept or, with
+    ``fetch``, can be had. What was said once, even that there is nothing, is not asked again.
+    """
+    known: dict[tuple[int, int], str | None] = {}
+    for f in features:
+        sae = bench.sae.neuronpedia(f.layer)
+        if sae is None or neuronpedia.link(sae, f.feature) is None:
+            continue
+        settings = {"neuronpedia": sae, "feature": f.feature}
+        if not bench.store.has("describe", settings):
+            answer = neuronpedia.describe(sae, [f.feature]) if fetch else {}
+            fetch = bool(answer)  # after a failure no more is asked
+            if not answer:
+                continue
+
+            def write(folder: Path, text: str | None = answer[f.feature]) -> None:
+                write_json(folder, text, "description.json")
+
+            bench.store.get("describe", settings, write)
+        known[f.layer, f.feature] = read_json(
+            bench.store.read("describe", settings), "description.json"
+        )
+    return known
+
+
 def strongest_contexts(
-    model: Any,
-    saes: Mapping[int, Any],
+    model: LoadedModel,
+    saes: Mapping[int, LoadedSAE],
     features: Sequence[RankedFeature],
     ids: Sequence[str],
     prompts: Sequence[str],
@@ -112,7 +215,7 @@ def _context(row: int, tokens: np.ndarray, active: np.ndarray) -> _Context:
     return _Context(float(f"{active[peak]:.4g}"), row, *shown, peak - start)
 
 
-def _in_words(model: Any, texts: Shared[int]) -> Shared[str]:
+def _in_words(model: LoadedModel, texts: Shared[int]) -> Shared[str]:
     ids = sorted({*texts.common, *(token for pair in texts.places for token in pair)})
     words = dict(zip(ids, model.token_texts(ids), strict=True))
     return Shared(

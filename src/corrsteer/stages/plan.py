@@ -1,41 +1,34 @@
-"""Statistics in, a plan out."""
+"""Chosen features in, a plan out: each vector is the coefficient times the decoder direction.
+
+Cost: one SAE is loaded per layer, for its decoder rows; nothing where the plan was made before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from corrsteer.errors import DataError
-from corrsteer.records import LayerStats, Plan, PlanEntry, RankedFeature
+from corrsteer.records import RankedFeature
+from corrsteer.stages.bench import Bench
 from corrsteer.steering.controls import Directions
+from corrsteer.steering.plan import Plan, PlanEntry, load_plan
 
-Narrow = Callable[[tuple[RankedFeature, ...]], tuple[RankedFeature, ...]]
+STAGE = "select"
 
 
-def select(
-    stats: Sequence[LayerStats], selector: Any, strategy: Any, narrow: Narrow | None = None
-) -> tuple[tuple[RankedFeature, ...], tuple[RankedFeature, ...]]:
-    """The ranked features of every layer, and the ones to steer with.
+def make_plan(bench: Bench, chosen: Sequence[RankedFeature]) -> Plan:
+    """The plan of these features at dial 1, by the default operator."""
+    settings = {
+        "features": [[f.layer, f.feature, f.coefficient, f.r] for f in chosen],
+        "saes": [bench.sae_key(f.layer) for f in chosen],
+    }
 
-    ``narrow``: which of the ranked features may be chosen, with their ranks among those. Raises
-    DataError when no layer has a feature that correlates positively with the outcome.
-    """
-    ranked = selector.rank(stats)
-    chosen = strategy.choose(ranked)
-    if not chosen:
-        why = "correlates positively with success"
-        if getattr(selector, "reject_noise", False):
-            why = "passes its layer's noise ceiling (selector.reject_noise=true)"
-        raise DataError(
-            f"no feature {why} on any chosen layer; "
-            "steer more layers (layers=all) or give more samples (limit=null)"
-        )
-    if narrow is not None:
-        ranked = narrow(ranked)
-        chosen = strategy.choose(ranked)
-    return ranked, chosen
+    def write(folder: Path) -> None:
+        steering_plan(chosen, bench.directions).save(folder)
+
+    return load_plan(bench.store.get(STAGE, settings, write))
 
 
 def steering_plan(chosen: Sequence[RankedFeature], directions: Directions) -> Plan:

@@ -18,20 +18,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from corrsteer.errors import ConfigError
-from corrsteer.records import Divergence, Plan, arm_kind
-from corrsteer.stats.intervals import mean_ci, proportion_ci
+from corrsteer.report.record import Changed, OffTarget, Reading, Readings
+from corrsteer.stats.intervals import proportion_ci
 from corrsteer.stats.repetition import repeated_ngrams
-
-if TYPE_CHECKING:
-    import pandas as pd
+from corrsteer.steering.arms import BASELINE, STEERED, Arm
 
 NGRAM = 4
-_ROWS = 256  # positions encoded at once
 
 
 @dataclass(frozen=True)
@@ -54,51 +51,33 @@ class SideEffects:
                 )
 
 
-def compared(plan: Plan, controls: Mapping[str, Plan], draws: int) -> dict[str, Plan]:
-    """The arms whose side effects are measured: the plan and the first random features."""
-    random = [arm for arm in controls if arm_kind(arm) == "random"][:draws]
-    return {"steered": plan, **{arm: controls[arm] for arm in random}}
+def compared(arms: Sequence[Arm], draws: int) -> list[Arm]:
+    """The arms whose side effects are measured: the steered one and the first random features."""
+    return [
+        *(arm for arm in arms if arm.name == STEERED),
+        *[arm for arm in arms if arm.kind == "random"][:draws],
+    ]
 
 
-def off_target(answers: Mapping[str, pd.DataFrame], source: str) -> dict[str, Any]:
-    """Answers to unrelated prompts that are not, to the letter, the unsteered model's.
+def off_target(answered: Mapping[str, pd.DataFrame], source: str, text: Readings) -> OffTarget:
+    """Answers to unrelated prompts that are not the same string as the unsteered model's.
 
-    ``answers``: arm -> answers, "baseline" among them, paired by id.
+    ``answered``: arm -> answers, the baseline's among them, paired by id.
     """
-    base = answers["baseline"].set_index("id")["answer"]
+    base = answered[BASELINE].set_index("id")["answer"]
     arms = {}
-    for arm, frame in answers.items():
-        if arm == "baseline":
+    for name, frame in answered.items():
+        if name == BASELINE:
             continue
         after = frame.set_index("id")["answer"]
-        assert after.index.equals(base.index), arm
+        assert after.index.equals(base.index), name
         changed = int((after != base).sum())
-        low, high = proportion_ci(changed, len(base))
-        arms[arm] = {"changed": changed, "rate": changed / len(base), "ci": [low, high]}
-    return {"n": len(base), "source": source, "arms": arms}
+        interval = proportion_ci(changed, len(base))
+        arms[name] = Changed(changed=changed, rate=changed / len(base), ci=interval)
+    return OffTarget(n=len(base), source=source, arms=arms, text=text)
 
 
-def neutral(found: Mapping[str, Sequence[Divergence]], source: str, seed: int) -> dict[str, Any]:
-    """KL divergence in nats per position, with a bootstrap interval over texts, and the share of
-    positions whose likeliest next token is another one. ``found``: arm -> one per text."""
-    arms = {}
-    for arm, parts in found.items():
-        positions = np.array([d.positions for d in parts], dtype=np.float64)
-        kl = np.array([d.kl for d in parts])
-        mean = float(kl.sum() / positions.sum())
-        # The interval of a ratio of sums, linearised: texts differ in length.
-        low, high = mean_ci((kl - mean * positions) / positions.mean(), seed)
-        arms[arm] = {
-            "kl": mean,
-            "kl_ci": [max(0.0, mean + low), mean + high],
-            "top1_changed": float(sum(d.top1_changed for d in parts) / positions.sum()),
-        }
-    first = next(iter(found.values()))
-    total = sum(d.positions for d in first)
-    return {"n_texts": len(first), "n_positions": total, "source": source, "arms": arms}
-
-
-def text_summary(answers: pd.DataFrame, logs: Sequence[float]) -> dict[str, Any]:
+def text_summary(answered: pd.DataFrame, logs: Sequence[float]) -> Reading:
     """How one arm's answers read. ``logs``: log probability of each answer under the unsteered
     model, in nats.
 
@@ -106,54 +85,14 @@ def text_summary(answers: pd.DataFrame, logs: Sequence[float]) -> dict[str, Any]
     ``repetition_n`` answers that are long enough. ``perplexity``: exp of the mean over tokens of
     minus the log probability.
     """
-    shares = [repeated_ngrams(list(tokens), NGRAM) for tokens in answers["tokens"]]
+    shares = [repeated_ngrams(list(tokens), NGRAM) for tokens in answered["tokens"]]
     long = [share for share in shares if share is not None]
-    n_tokens = int(answers["n_tokens"].sum())
-    return {
-        "n": len(answers),
-        "n_tokens": n_tokens,
-        "repetition": float(np.mean(long)) if long else None,
-        "repetition_n": len(long),
-        "perplexity": float(np.exp(-np.sum(logs) / n_tokens)) if n_tokens else None,
-        "degenerate": int(answers["degenerate"].notna().sum()),
-    }
-
-
-def activity(
-    model: Any,
-    saes: Mapping[int, Any],
-    prompts: Sequence[str],
-    answers: Sequence[Sequence[int]],
-    plan: Plan,
-    strategy: Any,
-) -> list[dict[str, Any]]:
-    """Active features per generation position and layer, without the plan and with it.
-
-    ``answers``: token ids that the unsteered model wrote; they are read twice. One dict per layer:
-    ``l0_before``, ``l0_after``, and how many of the active features are ``new`` or ``lost``, all
-    means over ``n_positions``. The residual stream of a steered layer is read after the addition,
-    as the next block reads it.
-    """
-    counts = {n: np.zeros(4) for n in saes}
-    positions = 0
-    for rows in model.batches(prompts):
-        asked = [prompts[i] for i in rows], [answers[i] for i in rows], list(saes), "generated"
-        before = model.replay(*asked)
-        after = model.replay(*asked, plan=plan, strategy=strategy)
-        positions += len(before.sample)
-        for n, sae in saes.items():
-            both = zip(before.layers[n].split(_ROWS), after.layers[n].split(_ROWS), strict=True)
-            for x, steered in both:
-                was, now = sae.encode(x) > 0, sae.encode(steered) > 0
-                sums = was.sum(), now.sum(), (now & ~was).sum(), (was & ~now).sum()
-                counts[n] += [float(s) for s in sums]
-    names = ("l0_before", "l0_after", "new", "lost")
-    return [
-        {
-            "layer": n,
-            "n_positions": positions,
-            "steered": n in plan.vectors(),
-            **dict(zip(names, (counts[n] / max(positions, 1)).tolist(), strict=True)),
-        }
-        for n in saes
-    ]
+    n_tokens = int(answered["n_tokens"].sum())
+    return Reading(
+        n=len(answered),
+        n_tokens=n_tokens,
+        repetition=float(np.mean(long)) if long else None,
+        repetition_n=len(long),
+        perplexity=float(np.exp(-np.sum(logs) / n_tokens)) if n_tokens else None,
+        degenerate=int(answered["degenerate"].notna().sum()),
+    )

@@ -10,12 +10,29 @@ Cost: one pass over a handful of prompts, and encoding them up to seven times pe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from corrsteer.errors import ModelError
 from corrsteer.records import SiteFit
+from corrsteer.stages.bench import Bench, prompts_digest, read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from corrsteer.models.loaded import LoadedModel
+    from corrsteer.saes.loaded import LoadedSAE
+
+log = logging.getLogger(__name__)
+
+STAGE, FILE = "site", "site.json"
+PROBE_SAMPLES = 64
+"""Samples of the selection split that the check may read."""
 
 POSITIONS = 400
 """Prompts are taken until they have this many positions together."""
@@ -32,7 +49,46 @@ SCALE_MARGIN = 0.1
 little more."""
 
 
-def probe(model: Any, prompts: Sequence[str]) -> list[str]:
+def sites(bench: Bench) -> list[SiteFit]:
+    """How well each SAE fits its site, measured on prompts; empty with ``sae.check=off``.
+
+    Raises ModelError for an SAE that fits somewhere else better, or warns if that was asked.
+    """
+    if bench.sae.check == "off":
+        return []
+    examples = bench.selection[:PROBE_SAMPLES]
+    shared = {**bench.model_key, "prompts": prompts_digest(examples)}
+    keys = {n: {**shared, "layer": n, "sae": bench.sae_key(n)} for n in bench.layers}
+    made: dict[int, SiteFit] = {}
+
+    def make(missing: list[int]) -> None:
+        taken = probe(bench.model, [e.prompt for e in examples])
+        for saes in bench.in_budget(missing):
+            for n, fit in site_fits(bench.model, saes, taken).items():
+                made[n] = fit
+
+                def write(folder: Path, fit: SiteFit = fit) -> None:
+                    write_json(folder, asdict(fit), FILE)
+
+                bench.store.get(STAGE, keys[n], write)
+
+    bench.store.fill(STAGE, keys, make, together=True)
+    fits = [
+        SiteFit(**read_json(bench.store.read(STAGE, keys[n]), FILE)) for n in bench.layers
+    ]
+    for fit in fits:
+        if fit.layer in made:
+            log.info(sentence(fit))
+    wrong = [text for fit in fits if (text := problem(fit, bench.sae.sae_id(fit.layer)))]
+    if wrong and bench.sae.check == "strict":
+        more = f" ({len(wrong) - 1} more SAEs of this run are wrong too)" if wrong[1:] else ""
+        raise ModelError(wrong[0] + more)
+    for text in wrong:
+        log.warning(text)
+    return fits
+
+
+def probe(model: LoadedModel, prompts: Sequence[str]) -> list[str]:
     """The first prompts that have ``POSITIONS`` tokens together, at least two."""
     taken: list[str] = []
     tokens = 0
@@ -44,36 +100,36 @@ def probe(model: Any, prompts: Sequence[str]) -> list[str]:
     return taken
 
 
-def site_fits(model: Any, saes: Mapping[int, Any], prompts: Sequence[str]) -> dict[int, SiteFit]:
+def site_fits(
+    model: LoadedModel, saes: Mapping[int, LoadedSAE], prompts: Sequence[str]
+) -> dict[int, SiteFit]:
     """How well each layer's SAE fits its own site and the others, over the prompts' positions.
 
     The neighbour before block 0 is what that block reads; the last block has none after it.
     BOS, other special tokens and padding never count.
     """
     near = {n + d for n in saes for d in (-1, 0, 1)} & set(range(-1, model.n_layers))
-    found: dict[int, list[Any]] = {n: [] for n in near}
+    residuals: dict[int, list[torch.Tensor]] = {n: [] for n in near}
     for rows in model.batches(prompts):
-        residuals = model.replay(
-            [prompts[i] for i in rows], [()] * len(rows), sorted(near), "prompt"
-        )
+        read = model.replay([prompts[i] for i in rows], [()] * len(rows), sorted(near), "prompt")
         for n in near:
-            found[n].append(residuals.layers[n])
+            residuals[n].append(read.layers[n])
     import torch
 
-    sites = {n: torch.cat(parts) for n, parts in found.items()}
-    return {layer: _fit(layer, sae, sites) for layer, sae in saes.items()}
+    whole = {n: torch.cat(parts) for n, parts in residuals.items()}
+    return {layer: _fit(layer, sae, whole) for layer, sae in saes.items()}
 
 
-def _fit(layer: int, sae: Any, sites: Mapping[int, Any]) -> SiteFit:
-    own = sites[layer]
+def _fit(layer: int, sae: LoadedSAE, residuals: Mapping[int, torch.Tensor]) -> SiteFit:
+    own = residuals[layer]
     norm = float(own.float().norm(dim=1).mean())
     scales = [*SCALES, 1 / norm, own.shape[1] ** 0.5 / norm]
     candidates = [(layer, 1.0)]
-    candidates += [(n, 1.0) for n in (layer - 1, layer + 1) if n in sites]
+    candidates += [(n, 1.0) for n in (layer - 1, layer + 1) if n in residuals]
     candidates += [(layer, s) for s in scales if not 0.5 < s < 2]
     errors, l0 = {}, {}
     for site, scale in candidates:
-        errors[site, scale], l0[site, scale] = _errors(sae, sites[site], scale)
+        errors[site, scale], l0[site, scale] = _errors(sae, residuals[site], scale)
     declared = errors[layer, 1.0]
     explained = {key: 1 - float(error.mean()) for key, error in errors.items()}
 
@@ -99,7 +155,7 @@ def _fit(layer: int, sae: Any, sites: Mapping[int, Any]) -> SiteFit:
     )
 
 
-def _errors(sae: Any, x: Any, scale: float) -> tuple[np.ndarray, float]:
+def _errors(sae: LoadedSAE, x: torch.Tensor, scale: float) -> tuple[np.ndarray, float]:
     """(squared error of each position in units of the site's variance, [n]; mean L0)."""
     x = x.float()
     x_hat, active = sae.reconstruct(x * scale)

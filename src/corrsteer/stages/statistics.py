@@ -1,22 +1,223 @@
-"""Correlates every feature of every layer with the outcome, in one pass over the answers.
+"""Statistics of every feature of every layer against the outcomes, in one pass over the answers.
 
 Each batch of prompt + answer is replayed through the model, the residuals at the token source
 are encoded and pooled per sample, and the pooled activations update streaming statistics, so
 memory does not grow with the number of samples. The same pass correlates against shuffled
 outcomes, which gives each layer's noise ceiling, and in bootstrap resamples, which gives the
-stability of the choice.
+stability of the choice. One entry per layer: layer subsets share them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+import io
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import reduce
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from corrsteer.errors import DegenerateOutcomesError
-from corrsteer.records import RIGHT
+from corrsteer.progress import progress
+from corrsteer.records import RIGHT, LayerStats
+from corrsteer.stages.bench import Bench, Collect, Share, answers_key
 from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
+from corrsteer.steering.arms import baseline
+from corrsteer.store.keys import digest
+from corrsteer.store.partial import Partial
+
+if TYPE_CHECKING:
+    from corrsteer.models.loaded import LoadedModel
+    from corrsteer.saes.loaded import LoadedSAE
+
+log = logging.getLogger(__name__)
+
+STAGE, FORM = "collect", 3
+FILE = "stats.npz"
+SLOTS = ("a", "b")  # a layer's last two savings
+# Half-made statistics are saved at a batch when this many times the last saving's duration has
+# gone by: saving takes under 5 % of the time, and with small SAEs happens at every batch.
+KEEP_EVERY = 20.0
+
+Seen = tuple[int, ...]  # indices of samples, in the order they were added
+
+# -- key ---------------------------------------------------------------------------------------
+
+
+def statistics_keys(
+    bench: Bench, outcomes: np.ndarray, layers: Sequence[int], collect: Collect
+) -> dict[int, dict[str, Any]]:
+    shared = {
+        **answers_key(bench, bench.asking, bench.selection, baseline()),
+        "outcomes": digest(outcomes.tobytes()),
+        "token_source": collect.token_source,
+        "pooling": collect.pooling,
+        "shuffles": collect.shuffles,
+        "resamples": collect.resamples,
+        "seed": bench.seed,
+    }
+    return {n: {**shared, "layer": n, "sae": bench.sae_key(n)} for n in layers}
+
+
+# -- the stage ---------------------------------------------------------------------------------
+
+
+def statistics(
+    bench: Bench,
+    answered: pd.DataFrame,
+    layers: Sequence[int] | None = None,
+    collect: Collect | None = None,
+) -> list[LayerStats]:
+    """Feature statistics per layer, of the answers to the selection split.
+
+    ``layers`` and ``collect``: others than the bench's. ``collect.shards``: into how many shares the
+    samples are divided, whose statistics are merged at the end. Rounding aside (1e-12), the result
+    is the same.
+    """
+    collect = collect or bench.collect
+    layers = bench.layers if layers is None else layers
+    outcomes = _outcomes(answered)
+    keys = statistics_keys(bench, outcomes, layers, collect)
+    shares = [Share(index, collect.shards) for index in range(collect.shards)]
+    parts = [_parts(bench, keys, share) for share in shares]
+
+    def make(missing: list[int]) -> None:
+        batches = bench.model.batches([e.prompt for e in bench.selection])
+        rows = [sum(map(len, share.batches(batches))) for share in shares]
+        kept = {n: [{seen for seen, *_ in savings(part[n])} for part in parts] for n in missing}
+        # Shares that other jobs have finished need no SAE.
+        whole = [
+            n
+            for n, seen_by_share in kept.items()
+            if all(total in map(len, seen) for total, seen in zip(rows, seen_by_share, strict=True))
+        ]
+        groups = [[n for n in missing if n not in whole]]
+        for k in range(len(shares)):
+            groups = [g for group in groups for g in alike({n: kept[n][k] for n in group})]
+        for n in whole:
+            done = (kept_moments({n: part[n]})[0][1][n] for part in parts)
+            put(n, reduce(FeatureMoments.merge, done))
+        for saes in chain.from_iterable(map(bench.in_budget, groups)):
+            made: dict[int, FeatureMoments] = {}
+            for part, share in zip(parts, shares, strict=True):
+                new = _collected(bench, part, saes, answered, outcomes, collect, share)
+                made = {n: made[n].merge(new[n]) if made else new[n] for n in saes}
+            for n in saes:
+                put(n, made[n])
+
+    def put(n: int, moments: FeatureMoments) -> None:
+        stats = moments.finish(n)
+
+        def write(folder: Path) -> None:
+            np.savez(folder / FILE, **asdict(stats))
+
+        bench.store.get(STAGE, keys[n], write, FORM)
+
+    bench.store.fill(STAGE, keys, make, FORM, together=True)
+    entries = [bench.store.read(STAGE, keys[n], FORM) for n in layers]
+    for part in chain.from_iterable(p.values() for p in parts):
+        part.clear()
+    return [read_stats(entry) for entry in entries]
+
+
+def collect_share(bench: Bench, answered: pd.DataFrame, share: Share) -> None:
+    """Statistics of some batches of the selection split, kept for :func:`statistics`."""
+    outcomes = _outcomes(answered)
+    keys = statistics_keys(bench, outcomes, bench.layers, bench.collect)
+    missing = [n for n in bench.layers if not bench.store.has(STAGE, keys[n], FORM)]
+    if not missing:
+        return
+    parts = _parts(bench, {n: keys[n] for n in missing}, share)
+    claims = {n: {**keys[n], "share": str(share)} for n in missing}
+    with bench.store.claim(STAGE, claims, together=True):
+        kept = {n: {seen for seen, *_ in savings(parts[n])} for n in missing}
+        for saes in chain.from_iterable(map(bench.in_budget, alike(kept))):
+            _collected(bench, parts, saes, answered, outcomes, bench.collect, share)
+
+
+def _outcomes(answered: pd.DataFrame) -> np.ndarray:
+    outcomes = answered["score"].to_numpy(np.float64)
+    check_outcomes(outcomes)
+    return outcomes
+
+
+def _parts(
+    bench: Bench, keys: Mapping[int, Mapping[str, Any]], share: Share
+) -> dict[int, Partial]:
+    more = {"share": str(share)} if share.of > 1 else {}
+    return {n: bench.store.partial(STAGE, {**key, **more}, FORM) for n, key in keys.items()}
+
+
+def _collected(
+    bench: Bench,
+    parts: Mapping[int, Partial],
+    saes: Mapping[int, LoadedSAE],
+    answered: pd.DataFrame,
+    outcomes: np.ndarray,
+    settings: Collect,
+    share: Share,
+) -> dict[int, FeatureMoments]:
+    """One group's accumulators, going on from what ``parts`` holds and keeping it up to date.
+
+    A kill costs the batch at work and those since the last saving: up to ``KEEP_EVERY`` times
+    what a saving takes (6 layers of 1,024 features: 70 ms, so under 2 seconds; 26 of 16,384:
+    3 to 6 s for 880 MB). All layers of a saving count or none, and sums go on in the order
+    of an undisturbed run, so the result has the same bits.
+    """
+    start, slots = kept_moments({n: parts[n] for n in saes})
+    prompts = [e.prompt for e in bench.selection]
+    batches = share.batches(bench.model.batches(prompts))
+    total = sum(map(len, batches))
+    if start[0]:
+        log.info("collect: %d of %d samples were kept", len(start[0]), total)
+    latest: tuple[list[int], dict[int, FeatureMoments]] | None = None
+    saved, took = time.monotonic(), 0.0
+    names = f"layer {min(saes)}" if len(saes) == 1 else f"{len(saes)} layers"
+    names += f", {share}" if share.of > 1 else ""
+    try:
+        with progress(f"collect {names}", total) as show:
+            show(len(start[0]), known=True)
+
+            def keep(seen: list[int], moments: dict[int, FeatureMoments]) -> None:
+                nonlocal latest, saved, took
+                latest = (seen, moments)
+                now = time.monotonic()
+                last = share.of > 1 and len(seen) == total
+                if last or now - saved >= KEEP_EVERY * took:
+                    slots.update(keep_moments(parts, slots, *latest))
+                    saved = time.monotonic()
+                    took = saved - now
+                show(len(seen))
+
+            return collect(
+                bench.model,
+                saes,
+                prompts,
+                answered["tokens"].tolist(),
+                outcomes,
+                batches=batches,
+                token_source=settings.token_source,
+                pooling=settings.pooling,
+                n_shuffles=settings.shuffles,
+                n_resamples=settings.resamples,
+                seed=bench.seed,
+                start=start,
+                on_batch=keep,
+            )
+    except BaseException:
+        # A server that went away, an interrupt: everything up to the last batch is good,
+        # unless part of the next one has been added already.
+        if latest is not None and all(m.n == len(latest[0]) for m in latest[1].values()):
+            keep_moments(parts, slots, *latest)
+        raise
+
+
+# -- the computation ---------------------------------------------------------------------------
 
 
 def check_outcomes(outcomes: np.ndarray) -> None:
@@ -31,8 +232,8 @@ def check_outcomes(outcomes: np.ndarray) -> None:
 
 
 def collect(
-    model: Any,
-    saes: Mapping[int, Any],
+    model: LoadedModel,
+    saes: Mapping[int, LoadedSAE],
     prompts: Sequence[str],
     answers: Sequence[Sequence[int]],
     outcomes: np.ndarray,
@@ -77,3 +278,74 @@ def collect(
         if on_batch is not None:
             on_batch(seen, moments)
     return {layer: moments[layer] for layer in saes}
+
+
+# -- form on disk ------------------------------------------------------------------------------
+
+
+def read_stats(folder: Path) -> LayerStats:
+    with np.load(folder / FILE, allow_pickle=False) as arrays:
+        values = {f.name: arrays[f.name] for f in fields(LayerStats)}
+    scalars = {name: int(values[name]) for name in ("layer", "n", "n_right")}
+    return LayerStats(**{**values, **scalars})
+
+
+def keep_moments(
+    parts: Mapping[int, Partial],
+    slots: Mapping[int, str],
+    seen: Sequence[int],
+    moments: Mapping[int, FeatureMoments],
+) -> dict[int, str]:
+    """Save the samples seen and the accumulators of all layers; return the slots written to.
+
+    ``slots``: where each layer's last saving is. It stays until the next one, so that a kill
+    between two layers leaves a saving that all of them have.
+    """
+    written = {}
+    for layer, one in moments.items():
+        content = io.BytesIO()
+        arrays: dict[str, Any] = {"seen": np.array(seen), **one.to_arrays()}
+        np.savez(content, **arrays)
+        written[layer] = SLOTS[slots[layer] == SLOTS[0]]
+        parts[layer].save(written[layer], content.getvalue())
+    return written
+
+
+def savings(part: Partial) -> Iterator[tuple[Seen, str, Mapping[str, np.ndarray]]]:
+    """(samples seen, slot, accumulator) of a layer's savings; arrays are read when asked for."""
+    for slot, content in part.load().items():
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            yield tuple(arrays["seen"].tolist()), slot, arrays
+
+
+def alike(kept: Mapping[int, set[Seen]]) -> list[list[int]]:
+    """The layers in groups that can go on together: all have a saving in common, or none has any.
+
+    Usually one group. There are more when a job was killed while it stored the results, or
+    when earlier jobs had other layers.
+    """
+    groups: list[tuple[set[Seen], list[int]]] = []
+    for layer, seen in kept.items():
+        for n, (common, layers) in enumerate(groups):
+            if common & seen or common == seen:
+                groups[n] = (common & seen, [*layers, layer])
+                break
+        else:
+            groups.append((seen, [layer]))
+    return [layers for _, layers in groups]
+
+
+def kept_moments(
+    parts: Mapping[int, Partial],
+) -> tuple[tuple[Seen, dict[int, FeatureMoments]], dict[int, str]]:
+    """(samples seen, accumulators) of the furthest saving that all layers have, and its slots."""
+    nothing: tuple[Any, dict[int, str]] = ((), {}), dict.fromkeys(parts, SLOTS[0])
+    common = set.intersection(*({seen for seen, *_ in savings(p)} for p in parts.values()))
+    furthest = max(common, key=len, default=())
+    moments, slots = {}, {}
+    for layer, part in parts.items():
+        for seen, slot, arrays in savings(part):
+            if seen == furthest:
+                moments[layer], slots[layer] = FeatureMoments.from_arrays(arrays), slot
+    # A layer is missing where another job went on meanwhile and overwrote what this one found.
+    return ((furthest, moments), slots) if len(moments) == len(parts) else nothing

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from corrsteer.errors import ConfigError
-from corrsteer.records import LayerStats, Plan, PlanEntry
+from corrsteer.records import LayerStats
+from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.steering.random_features import random_features
 
 Directions = Callable[[int, Sequence[int]], np.ndarray]

@@ -1,49 +1,39 @@
-"""Add a vector to the residual stream: the steering operator of CorrSteer S and A.
+"""Operators: what happens to the residual stream at one layer.
 
-Cost: one addition per steered layer and position. What is added lives here; where it is
-added is the backend's business. Torch is not imported: ``apply`` only uses methods of the
-tensors it is given.
+Cost of ``Add``: one addition per steered layer and position. Where it is done is the backend's
+business. Torch is not imported: ``apply`` only uses methods of the tensors it is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from corrsteer.errors import ConfigError
-from corrsteer.records import RankedFeature
+import numpy as np
+
+from corrsteer.steering.protocol import Parts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from corrsteer.steering.plan import PlanEntry
 
-def add(x: Tensor, vector: Tensor) -> Tensor:
-    """``x`` [..., M] plus ``vector`` [M] (or broadcastable), in the type and on the device of
-    ``x``; neither is changed."""
+
+def add(x: Tensor, parts: Parts, dial: float) -> Tensor:
+    """``x`` [..., M] plus dial times ``parts["vector"]`` [M], in the type and on the device of
+    ``x``, which is not changed."""
+    vector = parts["vector"] if dial == 1 else parts["vector"] * dial
     return x + vector.to(x)
 
 
 @dataclass(frozen=True)
 class Add:
-    """``variant`` A: the best feature of every layer. S: the one best feature of all layers."""
+    """Add the entry's vector: the steering of CorrSteer (section 3)."""
 
-    variant: str = "A"
-
-    def __post_init__(self) -> None:
-        if self.variant not in ("A", "S"):
-            raise ConfigError(
-                f"strategy.variant={self.variant}: unknown; type strategy.variant=A (the best "
-                "feature of every layer) or strategy.variant=S (the one best feature of all)"
-            )
-
-    def choose(self, ranked: Sequence[RankedFeature]) -> tuple[RankedFeature, ...]:
-        """The features to steer with, layers ascending; none if nothing was ranked. S takes
-        the lower layer of two with equal r."""
-        best = sorted((f for f in ranked if f.rank == 1), key=lambda f: f.layer)
-        if self.variant == "S":
-            best = sorted(best, key=lambda f: -f.r)[:1]
-        return tuple(best)
-
+    additive: ClassVar[bool] = True
     # A plain function, so that it can be sent to a server as source.
     apply = staticmethod(add)
+
+    def parts(self, entry: PlanEntry) -> Mapping[str, np.ndarray]:
+        return {"vector": entry.vector}

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from corrsteer.errors import DataError
-from corrsteer.records import LayerStats, PlanEntry, RankedFeature
+from corrsteer.records import LayerStats, RankedFeature
+from corrsteer.steering.plan import PlanEntry
 
 
 def random_features(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import TYPE_CHECKING
 
 from corrsteer import hub
 from corrsteer.errors import ConfigError, DataError
-from corrsteer.records import Example, Question, Score
+from corrsteer.records import Example, Question
+from corrsteer.report.record import Asked, Data
+from corrsteer.store.keys import digest
 from corrsteer.tasks.prompts import Prompter, Template, unescaped
+from corrsteer.tasks.protocol import Scorer
 from corrsteer.tasks.reading import BUNDLED, data_files
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Scorer = Callable[[Example, str], Score]
 
 ROOM_TO_REASON = 64
 
@@ -111,6 +113,50 @@ class Task(ABC):
     def metrics(self, examples: Sequence[Example], answers: pd.DataFrame) -> Mapping[str, float]:
         """What this benchmark reports besides accuracy, of one arm's scored answers."""
         return {}
+
+    def about_data(self, questions: Sequence[Question]) -> Data:
+        """Where the rows are from, how many of what there are, and their content."""
+        source = self.hub if self.data == "hub" else None
+        return Data(
+            source=self.data,
+            repo=source.repo if source else None,
+            revision=source.revision if source else None,
+            licence=source.licence if source else None,
+            subset=self.subset if isinstance(self.subset, str | None) else list(self.subset),
+            rows=len(questions),
+            parts=dict(Counter(q.part or "all" for q in questions)),
+            categories=dict(Counter(q.meta.get("category", "") for q in questions)),
+            fingerprint=digest(
+                [
+                    [q.id, q.part, sorted(q.fields.items()), q.options, q.gold, q.aliases]
+                    + [q.answer, q.solution, sorted(q.notes.items())]
+                    for q in questions
+                ]
+            ),
+        )
+
+    def about_prompts(
+        self,
+        dealt: Mapping[str, Sequence[Question]],
+        *,
+        chat: bool,
+        decoding: str,
+        stop: Sequence[str],
+    ) -> Asked:
+        """``dealt``: the questions by split, as :meth:`ask` gets them."""
+        official = any(q.part == "shots" for q in dealt["shots"])
+        template = self.chat_prompt if chat and self.chat_prompt else self.prompt
+        return Asked(
+            template=unescaped(template),
+            chat_template=chat,
+            few_shot=self.few_shot,
+            shots=("official" if official else "selection") if self.shots else None,
+            cot=self.cot,
+            decoding=decoding,
+            max_new_tokens=self.max_new_tokens,
+            stop=list(stop),
+            max_chars=self.max_chars,
+        )
 
     def questions(self) -> list[Question]:
         """The rows of the subset. Raises DataError when there are none, or an id comes twice."""

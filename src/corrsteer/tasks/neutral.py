@@ -13,7 +13,7 @@ from pathlib import Path
 
 from corrsteer.errors import DataError
 from corrsteer.records import Example, Score
-from corrsteer.tasks.base import Scorer
+from corrsteer.tasks.protocol import Scorer
 from corrsteer.tasks.reading import BUNDLED, read_jsonl
 
 NEUTRAL = BUNDLED.parent / "neutral"

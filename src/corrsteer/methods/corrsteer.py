@@ -1,0 +1,103 @@
+"""CorrSteer: steer with the features whose activation correlates with success (arXiv 2508.12535).
+
+Cost: what observing costs; choosing is a sort, and the plan loads one SAE per layer once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from corrsteer.errors import ConfigError, DataError
+from corrsteer.methods.protocol import Fitted, observe
+from corrsteer.records import RankedFeature
+from corrsteer.stages.bench import Bench
+from corrsteer.stages.classify import counts, named, of_classes
+from corrsteer.stages.contexts import contexts
+from corrsteer.stages.plan import make_plan
+from corrsteer.steering.arms import steered
+from corrsteer.steering.gates import Always
+from corrsteer.steering.operators import Add
+from corrsteer.steering.plan import GENERATION, Plan
+from corrsteer.steering.protocol import Gate, Operator
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CorrSteer:
+    """``variant`` A: the best feature of every layer. S: the one best feature of all layers.
+
+    ``coef``: the dial. ``operator``, ``positions``, ``gate``: how the plan acts.
+    """
+
+    variant: str = "A"
+    coef: float = 1.0
+    operator: Operator = Add()
+    positions: str = GENERATION
+    gate: Gate = Always()
+
+    def __post_init__(self) -> None:
+        if self.variant not in ("A", "S"):
+            raise ConfigError(
+                f"strategy.variant={self.variant}: unknown; type strategy.variant=A (the best "
+                "feature of every layer) or strategy.variant=S (the one best feature of all)"
+            )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return Plan((), positions=self.positions).needs
+
+    def choose(self, ranked: Sequence[RankedFeature]) -> tuple[RankedFeature, ...]:
+        """The features to steer with, layers ascending; none if nothing was ranked. S takes
+        the lower layer of two with equal r."""
+        best = sorted((f for f in ranked if f.rank == 1), key=lambda f: f.layer)
+        if self.variant == "S":
+            best = sorted(best, key=lambda f: -f.r)[:1]
+        return tuple(best)
+
+    def share(self, bench: Bench) -> Sequence[Fitted]:
+        return [self.plain(bench, bench.collect.pooling)]
+
+    def fit(self, bench: Bench) -> Fitted:
+        plain = self.plain(bench, bench.collect.pooling)
+        assert plain.plan is not None
+        return plain.with_plan(plain.plan.turned_to(self.coef))
+
+    def plain(self, bench: Bench, pooling: str) -> Fitted:
+        observed = observe(bench, replace(bench.collect, pooling=pooling))
+        ranked = bench.selector.rank(observed.stats)
+        chosen = self.choose(ranked)
+        if not chosen:
+            raise DataError(
+                f"no feature {bench.selector.criterion} on any chosen layer; "
+                "steer more layers (layers=all) or give more samples (limit=null)"
+            )
+        cards: list[Mapping[str, Any]] = []
+        if bench.selector.classes is not None:
+            cards = list(contexts(bench, observed.selection, ranked))
+            ranked = _of_classes(named(ranked, cards), bench.selector.classes)
+            chosen = self.choose(ranked)
+        plan = replace(
+            make_plan(bench, chosen),
+            operator=self.operator,
+            positions=self.positions,
+            gate=self.gate,
+        )
+        return Fitted(steered(plan), observed, ranked, chosen, cards)
+
+
+def _of_classes(
+    ranked: tuple[RankedFeature, ...], classes: Sequence[str]
+) -> tuple[RankedFeature, ...]:
+    kept = of_classes(ranked, classes)
+    bare = sorted({f.layer for f in ranked} - {f.layer for f in kept})
+    log.info(
+        "selector.classes=[%s]: of %d ranked features (%s), %d are left; layers without one,"
+        " which are not steered: %s",
+        *(",".join(classes), len(ranked), counts(ranked), len(kept)),
+        ", ".join(map(str, bare)) or "none",
+    )
+    return kept

@@ -1,0 +1,100 @@
+"""What a method is: a selection and a validation split in, an intervention out.
+
+The method decides (which features, how strong, on what evidence); what is done to the model is the
+intervention's. The test split is none of its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import pandas as pd
+
+from corrsteer.records import LayerStats, RankedFeature, SiteFit
+from corrsteer.report.record import Search
+from corrsteer.stages.answers import answers
+from corrsteer.stages.bench import Bench, Collect
+from corrsteer.stages.sites import sites
+from corrsteer.stages.statistics import statistics
+from corrsteer.steering.arms import BASELINE, Arm, baseline
+from corrsteer.steering.plan import Plan
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the model did without steering: all that no method changes."""
+
+    sites: list[SiteFit]
+    selection: pd.DataFrame
+    """Scored answers to the selection split."""
+    stats: list[LayerStats]
+    collect: Collect
+    """How the statistics were collected."""
+
+
+def observe(bench: Bench, collect: Collect | None = None) -> Observed:
+    """``collect``: other settings than the bench's."""
+    collect = collect or bench.collect
+    fits = sites(bench)
+    selection = answers(bench, bench.asking, "selection", [baseline()])[BASELINE]
+    return Observed(fits, selection, statistics(bench, selection, collect=collect), collect)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a method found. ``arm``: the steered one, whose controls and price are measured next.
+
+    ``cards``: of all features that were looked at before the choice, where classes were asked for.
+    ``tables``: by file name without its end, what the run folder holds besides.
+    """
+
+    arm: Arm
+    observed: Observed
+    ranked: tuple[RankedFeature, ...] = ()
+    chosen: tuple[RankedFeature, ...] = ()
+    cards: Sequence[Mapping[str, Any]] = ()
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    search: Search | None = None
+
+    @property
+    def plan(self) -> Plan | None:
+        """The intervention, where it is a plan."""
+        return self.arm.intervention if isinstance(self.arm.intervention, Plan) else None
+
+    def with_plan(self, plan: Plan) -> Fitted:
+        """Another plan of the same features, or of some of them."""
+        layers = {e.layer for e in plan.entries}
+        return replace(
+            self,
+            arm=replace(self.arm, intervention=plan),
+            chosen=tuple(f for f in self.chosen if f.layer in layers),
+        )
+
+
+class Method(Protocol):
+    """A frozen dataclass. Its class name is what it is called in tables."""
+
+    @property
+    def variant(self) -> str:
+        """What of the method, such as A; empty where it has no variants."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What its intervention needs of a backend
+        (:attr:`corrsteer.steering.protocol.Intervention.needs`): checked before any compute."""
+
+    def share(self, bench: Bench) -> Sequence[Fitted]:
+        """Compute and store what fits of this bench have in common, whatever the dial: the jobs of
+        a sweep wait for it. Returns what there is to explain."""
+
+    def fit(self, bench: Bench) -> Fitted:
+        """Raises DataError where there is nothing to steer with."""
+
+
+class Tunable(Method, Protocol):
+    """A method whose result is a plan that can be turned: what a search works on."""
+
+    def plain(self, bench: Bench, pooling: str) -> Fitted:
+        """The plan at dial 1, with features pooled so."""

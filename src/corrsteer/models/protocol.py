@@ -1,0 +1,99 @@
+"""What a backend is, and what goes into and comes out of a model.
+
+A *backend* says where a model runs and makes a :class:`~corrsteer.models.loaded.LoadedModel` of it.
+Costs nothing to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from corrsteer.errors import ConfigError
+from corrsteer.models.spec import Model
+from corrsteer.steering.operators import add
+from corrsteer.steering.protocol import Apply, Open, Parts
+
+if TYPE_CHECKING:
+    import torch
+
+    from corrsteer.models.loaded import LoadedModel
+
+SOURCES = ("generated", "last_prompt", "prompt", "all")
+
+
+class Backend(Protocol):
+    """Where a model runs. A frozen dataclass, so that a model is loaded once for equal ones."""
+
+    def key(self, model: Model) -> dict[str, Any]:
+        """What identifies the model's computation in a cache key."""
+
+    def supports(self) -> frozenset[str]:
+        """What interventions may need (:attr:`corrsteer.steering.protocol.Intervention.needs`)."""
+
+    def load(self, model: Model) -> LoadedModel:
+        """Raises ModelError when it cannot be loaded."""
+
+
+STEERING = frozenset({"vectors", "positions=generation"})
+"""What every backend supports: plans, at generation positions."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An intervention as a pass of the model needs it. Without layers it is none."""
+
+    layers: Mapping[int, Parts]
+    """Layer -> what ``apply`` and ``opens`` read there, in layer order."""
+    apply: Apply = add
+    opens: Open | None = None
+    dial: float = 1.0
+    additive: bool = True
+    idle: bool = True
+    """Whether it is known to change nothing."""
+    changes_prompt: bool = False
+    """Whether it acts on prompt tokens before the last one."""
+
+    def up_to(self, highest: int) -> Prepared:
+        """Without the layers above ``highest``."""
+        return replace(self, layers={n: p for n, p in self.layers.items() if n <= highest})
+
+
+UNSTEERED = Prepared({})
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Residual streams of one batch at the positions of a token source.
+
+    All tensors share their first axis: the N positions, ordered by sample, then position.
+    """
+
+    layers: dict[int, torch.Tensor]
+    """Layer -> [N, M] float32, the output of that block."""
+    sample: torch.Tensor
+    """[N] long, row of the batch."""
+    token: torch.Tensor
+    """[N] long, id of the token at the position."""
+    position: torch.Tensor
+    """[N] long, index in the sample's own tokens (BOS is 0 where there is one, no padding)."""
+
+
+def check_settings(device: str, batch_size: int) -> None:
+    """Raise ConfigError for what every backend has."""
+    if device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(
+            f"backend.device={device!r} is unknown: use auto, cpu, cuda, cuda:N or mps."
+        )
+    if batch_size < 1:
+        raise ConfigError(f"backend.batch_size={batch_size}: it must be at least 1.")
+
+
+def chosen_device(device: str) -> str:
+    """The device that a setting names; ``auto`` is a GPU where there is one."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,153 @@
+"""What a run leaves: its record, its tables, its plan."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from corrsteer.methods.protocol import Fitted
+from corrsteer.records import RankedFeature
+from corrsteer.report.record import (
+    Record,
+    Results,
+    ScorerUsed,
+    Selection,
+    Stability,
+    Transfer,
+)
+from corrsteer.report.verdict import verdict
+from corrsteer.run.build import Parts, sae_origin
+from corrsteer.scorers.base import ModelScorer
+from corrsteer.stages.evaluate import arm_summary
+from corrsteer.stats.moments import pearson
+from corrsteer.steering.arms import Arm
+from corrsteer.steering.plan import Plan
+from corrsteer.store.keys import digest
+
+PACKAGES = ("torch", "transformers", "nnsight", "sae-lens", "numpy", "corrsteer")
+ANSWER_COLUMNS = (
+    "id", "split", "arm", "prompt", "answer", "parsed", "gold", "score", "invalid",
+    "degenerate", "n_tokens",
+    "n_steered",
+)  # fmt: skip
+
+
+def record(
+    parts: Parts,
+    fitted: Fitted,
+    arms: Sequence[Arm],
+    validation: Mapping[str, pd.DataFrame],
+    results: Results,
+    transfer: Mapping[str, Transfer],
+) -> Record:
+    """Everything that a run found, with its verdict. ``arms``: those of the validation split whose
+    accuracy is part of it."""
+    bench, selection = parts.bench, fitted.observed.selection
+    n_tokens, score = (selection[name].to_numpy(float) for name in ("n_tokens", "score"))
+    without_verdict = Record(
+        **dict(results),
+        task=parts.task.name,
+        model=bench.spec.name,
+        sae=bench.sae.name,
+        method=type(fitted_method(parts)).__name__,
+        variant=parts.method.variant,
+        operator=type(parts.operator).__name__,
+        selector=type(bench.selector).__name__,
+        score=bench.selector.score,
+        layers=list(bench.layers),
+        seed=bench.seed,
+        token_source=bench.collect.token_source,
+        pooling=fitted.observed.collect.pooling,
+        data=parts.task.about_data(parts.questions),
+        asked=parts.task.about_prompts(
+            parts.dealt,
+            chat=bench.spec.chat_template,
+            decoding=bench.asking.decoding,
+            stop=bench.asking.stop,
+        ),
+        scorer=_scorer(parts),
+        n={name: len(examples) for name, examples in bench.asking.splits.items()},
+        sae_trained_on=sae_origin(bench),
+        sites=fitted.observed.sites,
+        selection=Selection(
+            **dict(arm_summary(selection, "baseline")), length_r=pearson(n_tokens, score)
+        ),
+        coef=fitted.plan.coef if fitted.plan is not None else 1.0,
+        validation={arm.name: arm_summary(validation[arm.name], arm.kind) for arm in arms},
+        transfer=dict(transfer),
+        stability=Stability(resamples=bench.collect.resamples),
+        search=fitted.search,
+    )
+    return without_verdict.model_copy(update={"verdict": verdict(without_verdict)})
+
+
+def fitted_method(parts: Parts) -> Any:
+    """The method that chose: under a search, the one whose plan is turned."""
+    return getattr(parts.method, "method", parts.method)
+
+
+def _scorer(parts: Parts) -> ScorerUsed:
+    scorer = parts.task.scorer
+    return ScorerUsed(
+        name=type(scorer).__name__,
+        version=getattr(scorer, "version", None),
+        settings=dict(parts.scorer_settings),
+        model=scorer.fingerprint() if isinstance(scorer, ModelScorer) else None,
+    )
+
+
+def save_plan(
+    parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder: Path
+) -> None:
+    """The plan with what somebody else needs to use and check it."""
+    bench = parts.bench
+    facts = {f.layer: {"noise": f.is_noise, "ceiling": f.ceiling, "class": f.kind} for f in chosen}
+    entries = tuple(replace(e, about=facts.get(e.layer, {})) for e in plan.entries)
+    about = {
+        "model": {
+            "name": bench.spec.name,
+            "architecture": bench.spec.architecture(),
+            "revision": bench.spec.revision,
+            "fingerprint": bench.model_key["model"],
+        },
+        "saes": {str(n): bench.sae.sae_id(n) for n in bench.layers},
+        "task": {"name": parts.task.name, "data": parts.task.data},
+        "splits": {
+            name: {"n": len(examples), "ids": digest([e.id for e in examples])}
+            for name, examples in bench.asking.splits.items()
+        },
+        "seed": bench.seed,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    replace(plan, entries=entries, about=about).save(folder)
+
+
+def features_table(
+    ranked: Sequence[RankedFeature], chosen: Sequence[RankedFeature]
+) -> pd.DataFrame:
+    rows = [{**asdict(f), "noise": f.is_noise, "chosen": f in chosen} for f in ranked]
+    return pd.DataFrame(rows).rename(columns={"kind": "class"})
+
+
+def classes_table(cards: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """In the form that the setting ``classes`` reads."""
+    names = {"class_by": "by", "class_why": "why"}
+    columns = ["sae", "layer", "feature", "class", *names]
+    return pd.DataFrame(cards, columns=columns).rename(columns=names)
+
+
+def answers_table(frames: Sequence[tuple[str, str, pd.DataFrame]]) -> pd.DataFrame:
+    """``frames``: split, arm and scored answers."""
+    tables = [answered.assign(split=split, arm=arm) for split, arm, answered in frames]
+    return pd.concat(tables, ignore_index=True)[list(ANSWER_COLUMNS)]
+
+
+def write_cards(cards: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    text = json.dumps(cards, indent=2, allow_nan=False) + "\n"
+    (folder / "contexts.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,33 @@
+"""What a selector is: statistics of features in, ranked features out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from corrsteer.records import LayerStats, RankedFeature
+
+
+class Selector(Protocol):
+    """A frozen dataclass. What is not a setting of it may be a class attribute."""
+
+    @property
+    def score(self) -> str:
+        """What features are ranked by, as a column is called, such as r."""
+
+    @property
+    def criterion(self) -> str:
+        """What a feature does to be ranked, after "no feature": correlates with success."""
+
+    @property
+    def null(self) -> bool:
+        """Whether the score is also known under shuffled outcomes: whether there is a ceiling."""
+
+    @property
+    def classes(self) -> Sequence[str] | None:
+        """Steer only with features of these classes (:mod:`corrsteer.stages.classify`); None: of
+        all. Who knows the classes applies it, after the ranking."""
+
+    def rank(self, stats: Sequence[LayerStats]) -> tuple[RankedFeature, ...]:
+        """Ranked features, layers ascending, ranks 1, 2, ... within a layer; a layer without an
+        eligible feature contributes none. Pure."""

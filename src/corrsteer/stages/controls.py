@@ -1,0 +1,52 @@
+"""The controls of a plan that steer, behind the store; what they are: :mod:`corrsteer.steering.controls`.
+
+Cost: one SAE is loaded per layer, for its decoder rows; nothing where they were made before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from corrsteer.records import LayerStats
+from corrsteer.stages.bench import Bench, read_json, write_json
+from corrsteer.steering.arms import Arm
+from corrsteer.steering.controls import control_plans
+from corrsteer.steering.plan import Plan, load_plan
+from corrsteer.store.keys import digest
+
+STAGE, FILE = "controls", "arms.json"
+
+
+def controls(
+    bench: Bench, plan: Plan, stats: Sequence[LayerStats], draws: Mapping[str, int]
+) -> list[Arm]:
+    """An arm per control, at the plan's norms, dial, operator, positions and gate.
+
+    ``draws``: how many of each kind (:data:`corrsteer.steering.controls.KINDS`).
+    """
+    dial, plan = plan.coef, plan.turned_to(1.0)  # a sweep over the dial has the same ones
+    steered = [s for s in stats if s.layer in plan.vectors()]
+    settings = {
+        "plan": [[e.layer, e.feature, digest(e.vector.tobytes())] for e in plan.entries],
+        "live": [digest((s.freq > 0).tobytes()) for s in steered],
+        "r": [digest(s.r.tobytes()) for s in steered],
+        "shuffled": [s.shuffled_best[: draws["shuffled"]].tolist() for s in steered],
+        "saes": [bench.sae_key(s.layer) for s in steered],
+        "draws": dict(draws),
+        "seed": bench.seed,
+    }
+
+    def write(folder: Path) -> None:
+        plans = control_plans(plan, steered, bench.directions, draws, bench.seed)
+        for name, control in plans.items():
+            control.save(folder / name)
+        write_json(folder, list(plans), FILE)
+
+    entry = bench.store.get(STAGE, settings, write)
+    arms = []
+    for name in read_json(entry, FILE):
+        # Only vectors are kept: how they act is the plan's.
+        same = plan.with_entries(load_plan(entry / name).entries)
+        arms.append(Arm(name, name.split("_")[0], same.turned_to(dial)))
+    return arms

@@ -1,0 +1,107 @@
+"""A plan on a plain transformers model, by forward hooks: no nnsight, no SAE, no config.
+
+Cost: one small Python call per steered layer and forward pass, beside what the operator does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from corrsteer.errors import ConfigError, ModelError
+from corrsteer.steering.protocol import Apply, Open, Parts
+
+if TYPE_CHECKING:
+    import torch
+
+    from corrsteer.steering.plan import Plan
+
+
+def blocks(module: torch.nn.Module, name: str) -> list[torch.nn.Module]:
+    """The blocks of a causal language model: the decoder's only list of ``num_hidden_layers``
+    modules. The decoder, so that an image encoder with as many blocks is not taken for it.
+
+    Raises ModelError, naming the model ``name``, for an architecture that has no such list.
+    """
+    import torch
+
+    model: Any = module
+    n_layers = model.config.get_text_config().num_hidden_layers
+    lists = [
+        part
+        for part in model.get_decoder().modules()
+        if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers
+    ]
+    if len(lists) != 1:
+        raise ModelError(
+            f"{name} ({type(module).__name__}): expected one list of {n_layers} blocks, found"
+            f" {len(lists)}; this architecture is not supported."
+        )
+    return list(lists[0])
+
+
+def changed(x: torch.Tensor, parts: Parts, dial: float, apply: Apply, opens: Open | None) -> Any:
+    """``x`` [..., M] after an operator, where a gate is open; the gate reads ``x`` as it was."""
+    new = apply(x, parts, dial)
+    if opens is None:
+        return new
+    return new.where(opens(x, parts, dial)[..., None], x)
+
+
+@contextmanager
+def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
+    """Steer ``model`` while the block runs: the last position of every forward pass, which is the
+    last prompt token and then every generated token. Greedy decoding, sampling and beams, batches
+    padded on the left; not assisted decoding, whose passes hold several new tokens.
+
+    Raises ModelError for a plan made for another architecture or width, ConfigError for a plan with
+    other positions, ValueError for a batch padded on the right.
+    """
+    import torch
+
+    if plan.positions != "generation":
+        raise ConfigError(
+            f"the plan acts at positions={plan.positions}; hooks steer positions=generation only"
+        )
+    made_for = (plan.about.get("model") or {}).get("architecture")
+    config = model.config.get_text_config()  # type: ignore[operator,union-attr]
+    if made_for not in (None, config.model_type):
+        raise ModelError(f"the plan was made for a {made_for}, this model is a {config.model_type}")
+    layers = blocks(model, "the model")
+    hooks = []
+    try:
+        hooks.append(model.register_forward_pre_hook(_refuse_right_padding, with_kwargs=True))
+        for layer, arrays in plan.parts().items():
+            vector = arrays.get("vector")
+            if layer >= len(layers) or (vector is not None and len(vector) != config.hidden_size):
+                raise ModelError(
+                    f"the plan has a vector of width {'?' if vector is None else len(vector)} at"
+                    f" layer {layer}; this model has {len(layers)} layers of width"
+                    f" {config.hidden_size}"
+                )
+            home = next(layers[layer].parameters()).device
+            parts = {name: torch.tensor(part, device=home) for name, part in arrays.items()}
+            hook = _hook(parts, plan.dial, plan.operator.apply, plan.gate.open)
+            hooks.append(layers[layer].register_forward_hook(hook))
+        yield model
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+def _hook(parts: Parts, dial: float, apply: Apply, opens: Open | None) -> Any:
+    def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        hidden[:, -1] = changed(hidden[:, -1], parts, dial, apply, opens)
+
+    return hook
+
+
+def _refuse_right_padding(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    mask = kwargs.get("attention_mask")
+    if mask is not None and mask.ndim == 2 and not bool(mask[:, -1].all()):
+        raise ValueError(
+            "the batch is padded on the right, so its last position is padding: make it with"
+            " padding_side='left'"
+        )

@@ -1,0 +1,246 @@
+"""A plan: which vectors are added where, by how much. The artefact that a user keeps, shares and
+deploys, and an intervention by itself.
+
+On disk it is a folder. ``plan.json`` says which features of which SAEs at which layers, with the dial
+(``coef``), the operator, the positions, the gate, and what the plan was made for (``about``: model,
+architecture, SAEs, splits, versions). ``vectors.safetensors`` holds one float32 vector per layer at
+dial 1; ``norm`` is its length: the coefficient times the length of the feature's decoder row. Scaling,
+or leaving a layer out, needs no retraining and no SAE. Torch is only imported by :meth:`Plan.steer`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from corrsteer.errors import ConfigError, DataError
+from corrsteer.steering.gates import Always
+from corrsteer.steering.operators import Add
+from corrsteer.steering.protocol import Gate, Operator
+from corrsteer.store.keys import component, digest
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 2
+FILE, VECTORS = "plan.json", "vectors.safetensors"
+GENERATION = "generation"
+"""The last prompt token and every generated token but the last: those whose logits choose a token."""
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class PlanEntry:
+    """What happens after block ``layer``.
+
+    ``vector`` [M] float32 is ``coefficient * decoder direction`` in units of the raw residual stream.
+    The user's dial multiplies it and is kept apart, in :class:`Plan`. ``feature`` is -1 where the
+    vector is none's, ``r`` the score that it was chosen by. ``about``: what else is said of it.
+    """
+
+    layer: int
+    feature: int
+    r: float
+    coefficient: float
+    vector: np.ndarray
+    about: Mapping[str, Any] = field(default=NOTHING, compare=False)
+
+    @property
+    def norm(self) -> float:
+        return float(np.linalg.norm(self.vector))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Vectors for some layers, the dial (``coef``) they are scaled by, and how they act.
+
+    ``about``: what a plan says of its making, kept as it is when it is read and written again.
+    """
+
+    entries: tuple[PlanEntry, ...]
+    coef: float = 1.0
+    operator: Operator = Add()
+    positions: str = GENERATION
+    gate: Gate = Always()
+    about: Mapping[str, Any] = field(default=NOTHING, compare=False)
+
+    def vectors(self) -> dict[int, np.ndarray]:
+        """Layer -> vector at the plan's dial, [M] float32."""
+        return {e.layer: np.float32(self.coef) * e.vector for e in self.entries}
+
+    def turned_to(self, coef: float) -> Plan:
+        return replace(self, coef=coef)
+
+    def with_entries(self, entries: tuple[PlanEntry, ...]) -> Plan:
+        return replace(self, entries=entries)
+
+    def parts(self) -> dict[int, dict[str, np.ndarray]]:
+        """Layer -> what operator and gate read there, in layer order, and at dial 1 but for an
+        additive operator, whose dial is folded into its vector."""
+        found: dict[int, dict[str, np.ndarray]] = {}
+        for e in sorted(self.entries, key=lambda e: e.layer):
+            if self.operator.additive:
+                e = replace(e, vector=np.float32(self.coef) * e.vector)
+            found[e.layer] = {**self.operator.parts(e), **self.gate.parts(e)}
+        return found
+
+    @property
+    def dial(self) -> float:
+        """What operator and gate are told beside :meth:`parts`."""
+        return 1.0 if self.operator.additive else self.coef
+
+    @property
+    def does_nothing(self) -> bool:
+        return not self.entries or (
+            self.operator.additive and not any(v.any() for v in self.vectors().values())
+        )
+
+    # -- as an intervention -------------------------------------------------------------------
+
+    @property
+    def changes_prompt(self) -> bool:
+        return self.positions != GENERATION
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"vectors", f"positions={self.positions}"})
+
+    def key(self) -> dict[str, Any]:
+        vectors = {layer: digest(v.tobytes()) for layer, v in self.vectors().items()}
+        settings: dict[str, Any] = {
+            "plan": {str(layer): vectors[layer] for layer in sorted(vectors)},
+            "operator": component(self.operator),
+        }
+        gated = self.gate.open is not None
+        if gated:
+            settings["gate"] = component(self.gate)
+        if self.positions != GENERATION:
+            settings["positions"] = self.positions
+        if gated or not self.operator.additive:
+            # An additive operator without a gate reads the scaled vectors and nothing else.
+            settings["dial"] = self.dial
+            settings["parts"] = {
+                str(layer): {name: digest(part.tobytes()) for name, part in sorted(parts.items())}
+                for layer, parts in self.parts().items()
+            }
+        return settings
+
+    def steer(self, model: torch.nn.Module) -> AbstractContextManager[torch.nn.Module]:
+        """Steer a plain transformers model by forward hooks while the block runs.
+
+            with plan.steer(model):
+                model.generate(**inputs)
+
+        The same tokens as the program's own runs: see :func:`corrsteer.steering.hooks.steered`.
+        """
+        from corrsteer.steering.hooks import steered
+
+        return steered(model, self)
+
+    # -- on disk --------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write ``plan.json`` and ``vectors.safetensors`` into ``folder``."""
+        from safetensors.numpy import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({f"layer_{e.layer}": e.vector for e in self.entries}, folder / VECTORS)
+        entries = [
+            {
+                "layer": e.layer,
+                "feature": e.feature,
+                "r": e.r,
+                "coefficient": e.coefficient,
+                # SAEs differ in where they keep their scale: a coefficient says little without it.
+                "norm": e.norm,
+                **e.about,
+            }
+            for e in self.entries
+        ]
+        content = {
+            "format": FORMAT,
+            "coef": self.coef,
+            "operator": _spec(self.operator),
+            "positions": self.positions,
+            "gate": _spec(self.gate),
+            "entries": entries,
+            **self.about,
+        }
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        (folder / FILE).write_text(text, encoding="utf-8")
+
+
+_ENTRY = ("layer", "feature", "r", "coefficient", "norm")
+_OWN = ("format", "coef", "operator", "positions", "gate", "entries")
+
+
+def load_plan(path: str | Path) -> Plan:
+    """Read a plan of format 1 or 2: the folder of a plan, or of the run that made it.
+
+    Raises DataError when it does not hold a whole one. Operators and gates are imported by name, as
+    a config's components are: read plans of people you trust, or look at ``plan.json`` first.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    folder = Path(path)
+    if not (folder / FILE).exists() and (folder / "plan" / FILE).exists():
+        folder = folder / "plan"
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        vectors = load_file(folder / VECTORS)
+        if content["format"] not in (1, FORMAT):
+            raise DataError(
+                f"{folder} holds a plan of format {content['format']}, this program reads formats 1"
+                f" to {FORMAT}; make the plan again"
+            )
+        entries = tuple(
+            PlanEntry(
+                layer=e["layer"],
+                feature=e["feature"],
+                r=e["r"],
+                coefficient=e["coefficient"],
+                vector=vectors[f"layer_{e['layer']}"],
+                about={name: value for name, value in e.items() if name not in _ENTRY},
+            )
+            for e in content["entries"]
+        )
+        how: dict[str, Any] = {}
+        if content["format"] == FORMAT:
+            how["operator"] = _component(content["operator"], folder)
+            how["gate"] = _component(content["gate"], folder)
+            how["positions"] = content["positions"]
+        about = {name: value for name, value in content.items() if name not in _OWN}
+        return Plan(entries, content["coef"], **how, about=about)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise DataError(
+            f"{folder} is not a plan ({type(error).__name__}: {error}); give the plan/ folder "
+            "of a finished run"
+        ) from error
+
+
+def _spec(part: Operator | Gate) -> dict[str, Any]:
+    """A component as a config names it: ``_target_`` and its fields."""
+    kind = type(part)
+    fields = asdict(part)  # type: ignore[call-overload]  # a frozen dataclass (protocol.Operator)
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **fields}
+
+
+def _component(spec: Mapping[str, Any], folder: Path) -> Any:
+    module, _, name = str(spec["_target_"]).rpartition(".")
+    fields = {key: value for key, value in spec.items() if key != "_target_"}
+    try:
+        return getattr(importlib.import_module(module), name)(**fields)
+    except (ImportError, AttributeError, TypeError, ConfigError) as error:
+        raise DataError(
+            f"{folder / FILE} needs {spec['_target_']}, which cannot be made ({error}); install or"
+            " import the package that has it"
+        ) from error
