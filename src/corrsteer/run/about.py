@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from corrsteer.records import Question
 from corrsteer.run.build import Job, Observed, sae_origin
 from corrsteer.scorers.base import ModelScorer
-from corrsteer.stages.bench import Cached, digest
+from corrsteer.stages.bench import Cached
 from corrsteer.stages.evaluate import arm_summary
 from corrsteer.stats.moments import pearson
+from corrsteer.store.keys import digest
 from corrsteer.tasks.prompts import unescaped
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ neither torch nor sae_lens.
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import logging
 import time
@@ -54,7 +53,9 @@ from corrsteer.stages.statistics import check_outcomes, collect
 from corrsteer.stats.moments import FeatureMoments
 from corrsteer.steering.controls import control_plans
 from corrsteer.steering.planfile import load_plan, save_plan
-from corrsteer.store.entries import Partial, Store, key
+from corrsteer.store.entries import Store
+from corrsteer.store.keys import digest, key
+from corrsteer.store.partial import Partial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -647,12 +648,6 @@ class Cached:
             kept = (entry / "description.json").read_text(encoding="utf-8")
             found[f.layer, f.feature] = json.loads(kept)
         return found
-
-
-def digest(value: Any) -> str:
-    """32 hex digits of bytes, or of a JSON-ready value."""
-    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return hashlib.sha256(raw).hexdigest()[:32]
 
 
 def _save_stats(stats: LayerStats, folder: Path) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from corrsteer.progress import progress
 from corrsteer.records import Divergence, Example, Plan
-from corrsteer.stages.bench import Cached, digest
+from corrsteer.stages.bench import Cached
 from corrsteer.stages.side_effects import activity
+from corrsteer.store.keys import digest
 from corrsteer.tasks.neutral import Unrelated
 
 if TYPE_CHECKING:

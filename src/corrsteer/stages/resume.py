@@ -17,7 +17,7 @@ import numpy as np
 
 from corrsteer.records import Completion
 from corrsteer.stats.moments import FeatureMoments
-from corrsteer.store.entries import Partial
+from corrsteer.store.partial import Partial
 
 SLOTS = ("a", "b")  # a layer's last two savings
 
