@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 from pathlib import Path
 
 import pytest
@@ -165,17 +164,6 @@ def test_components_get_plain_values():
         OmegaConf.create({"_target_": "corrsteer.records.Example", **settings})
     )
     assert (type(built.options), type(built.meta)) == (list, dict)
-
-
-def test_the_canonical_form():
-    @dataclasses.dataclass(frozen=True)
-    class Part:
-        b: float
-        a: tuple[int, ...]
-
-    form = config.canonical({"z": Part(1.0, (3, 4)), "a": OmegaConf.create({"c": [0.5, None]})})
-    assert json.dumps(form) == '{"a": {"c": [0.5, null]}, "z": {"a": [3, 4], "b": 1}}'
-    assert config.canonical(True) is True
 
 
 def test_a_resolved_config_reads_back_without_interpolations():

@@ -12,8 +12,8 @@ import importlib
 import inspect
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import MISSING, Container, DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -222,34 +222,6 @@ def _members(seam: type) -> dict[str, Any]:
                 if (not name.startswith("_") or name == "__call__") and not name.startswith("_abc")
             }
     return members
-
-
-def canonical(value: Any) -> Any:
-    """The JSON-ready form that cache keys hash: equal settings give equal forms.
-
-    Keys are sorted, tuples become lists, records become objects, and a whole float becomes an
-    int, so that ``coef=1`` and ``coef=1.0`` are one setting. TypeError for anything that has no
-    such form; a Path is refused on purpose: where a thing lies must not change its key.
-    """
-    if isinstance(value, Container):
-        return canonical(OmegaConf.to_container(value, resolve=True, throw_on_missing=True))
-    if is_dataclass(value) and not isinstance(value, type):
-        return canonical({f.name: getattr(value, f.name) for f in fields(value)})
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise TypeError(f"{value} cannot be in a cache key")
-        return int(value) if value.is_integer() else float(value)
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"keys must be strings: {list(value)}")
-        return {key: canonical(value[key]) for key in sorted(value)}
-    if isinstance(value, list | tuple):
-        return [canonical(item) for item in value]
-    raise TypeError(f"a {type(value).__name__} cannot be in a cache key: {value!r}")
 
 
 def resolved_yaml(cfg: DictConfig) -> str:

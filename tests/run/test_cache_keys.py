@@ -47,7 +47,8 @@ from corrsteer.selectors.correlation import Correlation
 from corrsteer.stages import bench as cached
 from corrsteer.stages.bench import Cached
 from corrsteer.steering.operators import Add
-from corrsteer.store import entries as store
+from corrsteer.store import keys
+from corrsteer.store.entries import Store
 from tests.test_config import CONF, OPTIONS, composed, option
 
 COMMIT, NEXT = "a" * 40, "b" * 40
@@ -472,7 +473,7 @@ def dice(*parts) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(raw[:8], "big"))
 
 
-class Full(store.Store):
+class Full(Store):
     """Has every entry. ``earlier``: the entries of a run before, which stay what they are."""
 
     keys: dict[str, str]
@@ -484,7 +485,7 @@ class Full(store.Store):
         return True
 
     def get(self, stage, settings, make, schema=1):
-        key = store.key(stage, schema, settings)
+        key = keys.key(stage, schema, settings)
         label = f"{stage} {settings['layer']}" if "layer" in settings else stage
         label = {"generate": self.label, "score": f"score {self.label}"}.get(stage, label)
         if stage in ("divergence", "likelihood"):
@@ -929,7 +930,7 @@ def test_other_correlations_are_another_plan(tmp_path):
     """Scores of 0.6 for 1 change no mean over right answers, so neither features nor vectors,
     but every r; and a plan says the r of its features."""
     stages = Watched(
-        store=store.Store(tmp_path),
+        store=Store(tmp_path),
         backend=Local(device="cpu"),
         model_spec=Model("m", config.bundled("model")),
         sae=Folder(config.bundled("saes")),

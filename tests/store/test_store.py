@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corrsteer.errors import ConfigError
-from corrsteer.store.entries import Store, key
+from corrsteer.store.entries import Store
+from corrsteer.store.keys import key
 
 SETTINGS = {"model": "abc", "layers": [1, 2], "coef": 1.0, "plan": None}
 
@@ -111,7 +112,7 @@ def test_settings_without_a_stable_form_are_refused(value):
 
 def test_a_key_is_the_same_in_every_process():
     code = (
-        "from corrsteer.store.entries import key\n"
+        "from corrsteer.store.keys import key\n"
         "unordered = {letter: ord(letter) for letter in set('vwxyz')}\n"
         "print(key('collect', 1, {'b': unordered, 'a': (1, 2.0, 0.1)}))"
     )

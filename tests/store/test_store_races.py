@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from corrsteer.errors import ConfigError
-from corrsteer.store import entries as module
+from corrsteer.store import entries, verify
 from corrsteer.store.entries import Store
 from corrsteer.store.listing import describe, main
 
 KEY = {"x": 1}
 START = """
 import hashlib, os, pathlib, sys, time
-from corrsteer.store import entries as module
+from corrsteer.store import entries, verify
 from corrsteer.store.entries import Store
 
 root, go = map(pathlib.Path, sys.argv[1:3])
@@ -97,7 +97,7 @@ def test_eight_jobs_make_one_entry(store):
 
 
 FILL = """
-module.POLL = 0.01
+entries.POLL = 0.01
 store, together = Store(root), sys.argv[3] == "together"
 
 def compute(names):
@@ -129,7 +129,7 @@ def test_eight_jobs_do_the_work_of_one(store, how):
 
 
 def test_a_job_makes_what_is_free_while_another_is_at_work(store, monkeypatch):
-    monkeypatch.setattr(module, "POLL", 0.01)
+    monkeypatch.setattr(entries, "POLL", 0.01)
     go = store.root.parent / "go"
     slow = job(
         """
@@ -170,7 +170,7 @@ with Store(root).claim("collect", {None: {"x": 1}}):
     victim.communicate()
     start = time.monotonic()
     store.get("collect", KEY, make)
-    assert time.monotonic() - start < module.POLL
+    assert time.monotonic() - start < entries.POLL
     assert not list((store.root / "collect").glob(".*"))
 
 
@@ -206,7 +206,7 @@ def test_eight_jobs_repair_the_same_entries(store):
 def test_a_slow_repairer_leaves_alone_what_another_repaired(store):
     """It found the entry harmed, and then slept while another job put it right."""
     code = """
-judge, first = module._flaw, [True]
+judge, first = verify.flaw, [True]
 
 def slow(entry):
     flaw = judge(entry)
@@ -214,7 +214,7 @@ def slow(entry):
         wait(flaw)
     return flaw
 
-module._flaw = slow
+verify.flaw = slow
 print((Store(root).get("collect", {"x": 1}, make) / "a.txt").read_text())
 """
     entry = store.get("collect", KEY, make)
@@ -292,7 +292,7 @@ def age(path: Path, days: float) -> None:
 
 
 def test_a_writer_that_is_silent_for_days_counts_as_alive(store, monkeypatch):
-    monkeypatch.setattr(module, "BEAT", 0.01)
+    monkeypatch.setattr(entries, "BEAT", 0.01)
 
     def slow(folder: Path) -> None:
         age(folder, 3)
@@ -342,7 +342,7 @@ def test_a_disk_that_is_full_when_the_manifest_comes_is_one_error(store, monkeyp
     def sync(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, "_sync", sync)
+    monkeypatch.setattr(verify, "sync", sync)
     with pytest.raises(ConfigError, match="No space left"):
         store.get("collect", KEY, make)
     assert list((store.root / "collect").iterdir()) == []
@@ -411,13 +411,13 @@ Store(root).get("collect", {"x": 1}, make)
 def measured(monkeypatch) -> list[Path]:
     """The files whose content was read for a checksum."""
     seen: list[Path] = []
-    measure = module._measure
-    monkeypatch.setattr(module, "_measure", lambda file: seen.append(file) or measure(file))
+    measure = verify.measure
+    monkeypatch.setattr(verify, "measure", lambda file: seen.append(file) or measure(file))
     return seen
 
 
 def test_an_entry_is_read_once_for_its_checksum(store, measured, monkeypatch):
-    monkeypatch.setattr(module, "CLOCK", 0.0)
+    monkeypatch.setattr(verify, "CLOCK", 0.0)
     entry = store.get("collect", KEY, make)
     measured.clear()
     assert store.has("collect", KEY)
@@ -427,7 +427,7 @@ def test_an_entry_is_read_once_for_its_checksum(store, measured, monkeypatch):
 
 
 def test_an_entry_younger_than_the_clocks_grain_is_read_each_time(store, measured, monkeypatch):
-    monkeypatch.setattr(module, "CLOCK", 60.0)
+    monkeypatch.setattr(verify, "CLOCK", 60.0)
     store.get("collect", KEY, make)
     measured.clear()
     assert store.has("collect", KEY)
@@ -437,7 +437,7 @@ def test_an_entry_younger_than_the_clocks_grain_is_read_each_time(store, measure
 
 @pytest.mark.parametrize("same_mtime", [False, True])
 def test_tampering_after_the_check_is_found(store, monkeypatch, same_mtime):
-    monkeypatch.setattr(module, "CLOCK", 0.0)
+    monkeypatch.setattr(verify, "CLOCK", 0.0)
     entry = store.get("collect", KEY, make)
     assert store.has("collect", KEY)
     file = entry / "a.txt"

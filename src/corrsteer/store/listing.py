@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corrsteer.store.entries import LEFTOVER, MANIFEST, weigh
+from corrsteer.store.entries import LEFTOVER
+from corrsteer.store.files import weigh
+from corrsteer.store.verify import MANIFEST
 
 _ENTRY, _UNFINISHED, _TEMPORARY, _ASIDE = "entry", "unfinished", "temporary", "damaged"
 _KINDS = {
