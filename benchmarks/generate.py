@@ -21,9 +21,9 @@ import torch
 import corrsteer
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
-from corrsteer.records import Plan, PlanEntry
 from corrsteer.saes.folder import Folder
 from corrsteer.stages.statistics import collect
+from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.tasks.bbq import BBQ
 
 BUNDLED = Path(corrsteer.__file__).parent / "bundled"

@@ -13,7 +13,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -168,11 +168,11 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError("classes is empty: type classes=FILE, or classes=null for none")
 
 
-def instantiate(node: DictConfig, seam: type[T]) -> T:
+def instantiate(node: DictConfig, seam: type[T] = object) -> T:  # type: ignore[assignment]
     """Build the component that a node's ``_target_`` names. It gets plain lists and dicts.
 
-    Raises ConfigError for a key its constructor does not have, a ``_target_`` that does not exist, or
-    a component that lacks part of ``seam`` (a protocol, or a class it must be one of); what the
+    Raises ConfigError for a key its constructor does not have, a ``_target_`` that does not exist,
+    or a component that lacks part of ``seam`` (a protocol, or a class it must be one of); what the
     constructor itself raises comes out as it is.
     """
     _check_target(node)
@@ -184,7 +184,7 @@ def instantiate(node: DictConfig, seam: type[T]) -> T:
         raise error.__cause__ from None
     if wrong := mismatch(component, seam):
         raise ConfigError(f"{node._get_full_key(None)}={node.get('_target_')}: {wrong}")
-    return component  # type: ignore[no-any-return]  # checked by mismatch
+    return component
 
 
 def mismatch(component: object, seam: type) -> str:

@@ -1,7 +1,7 @@
 """One small run of everything, and what it leaves as values that can be compared.
 
-``python -m tests.golden.run`` writes ``run.json`` anew. Do that only for a change of results that is
-meant, and say in the commit what changed.
+``python -m tests.golden.run`` writes ``run.json`` anew. Do that only for a change of results that
+is meant, and say in the commit what changed.
 """
 
 from __future__ import annotations

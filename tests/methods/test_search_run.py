@@ -9,17 +9,18 @@ from dataclasses import fields
 import numpy as np
 import pandas as pd
 import pytest
-from tests.report.fabricated_run import HOSTILE, fabricate_run
+from corrsteer.steering.planfile import load_plan
 
 from corrsteer.config import resolved_yaml
 from corrsteer.methods.search import NOTE, Found
 from corrsteer.methods.study import Candidate
-from corrsteer.records import Plan, PlanEntry, RankedFeature
+from corrsteer.records import RankedFeature
 from corrsteer.report.run_page import write_run_report
 from corrsteer.run import pipeline
 from corrsteer.stages.bench import Cached
-from corrsteer.steering.planfile import load_plan
+from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.store.runfolder import RunFolder
+from tests.report.fabricated_run import HOSTILE, fabricate_run
 from tests.test_config import composed, refusal
 
 SMALL = [

@@ -17,7 +17,7 @@ from optuna.storages._cached_storage import _CachedStorage
 
 from corrsteer.errors import ConfigError
 from corrsteer.methods.study import Candidate, Space, Trial, choose, front, run_study
-from corrsteer.records import Plan, PlanEntry
+from corrsteer.steering.plan import Plan, PlanEntry
 
 N = 500
 SPACE = Space((0.0, 3.0), "scale", (1, 3, 5), ("max",))

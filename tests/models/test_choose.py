@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from corrsteer.errors import ConfigError, DataError, ModelError
-from corrsteer.records import Plan, PlanEntry
-from corrsteer.steering.operators import Add
+from corrsteer.steering.plan import Plan, PlanEntry
 from tests.models.test_local import copy_with, load, plan_of
 
 PROMPTS = ["Is it A or B?\nAnswer:", "x", "A rather longer question than that one?\nAnswer:"]
@@ -58,7 +57,7 @@ def by_hooks(model, prompt: str, option: str, plan: Plan | None) -> float:
 
 @pytest.mark.parametrize("plan", [None, plan_of()], ids=["unsteered", "steered"])
 def test_the_likeliest_option_is_the_one_that_plain_hooks_find(model, plan):
-    (answers,) = model.choose(PROMPTS, [plan], OPTIONS, strategy=Add())
+    (answers,) = model.choose(PROMPTS, [plan], OPTIONS)
     for prompt, options, answer in zip(PROMPTS, OPTIONS, answers, strict=True):
         scores = [by_hooks(model, prompt, option, plan) for option in options]
         best = scores.index(max(scores))
@@ -159,9 +158,9 @@ def test_an_answer_ends_before_the_first_stop_text(model):
 
 def test_steered_positions_are_those_up_to_the_stop_text(llama):
     plan = plan_of()
-    (whole,) = llama.generate(PROMPTS, [plan], max_new_tokens=12, strategy=Add())
+    (whole,) = llama.generate(PROMPTS, [plan], max_new_tokens=12)
     stop = whole[0].text[4:6]
-    (cut,) = llama.generate(PROMPTS, [plan], max_new_tokens=12, strategy=Add(), stop=[stop])
+    (cut,) = llama.generate(PROMPTS, [plan], max_new_tokens=12, stop=[stop])
     assert cut[0].steered == len(cut[0].tokens) < len(whole[0].tokens)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import torch
 from corrsteer.errors import ConfigError, DataError, ModelError
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
-from corrsteer.records import Plan, PlanEntry
+from corrsteer.steering.plan import Plan, PlanEntry
 from tests.conftest import FAMILIES, byte_tokenizer
+from tests.operators import Clamp, Minus, Side
 
 PROMPTS = [
     "A long question about the weather there, and then some more?\nAnswer:",
@@ -144,17 +146,89 @@ def test_text_is_decoded_without_special_tokens(llama):
         assert answer.text == llama._tokenizer.decode(plain)
 
 
-def test_a_strategy_decides_how_the_vector_is_used(llama):
-    class Minus:
-        def apply(self, x, vector):
-            assert x.shape == (5, 32)
-            assert vector.shape == (32,)
-            return x - vector
-
-    (minus,) = llama.generate(PROMPTS, [plan_of()], max_new_tokens=5, strategy=Minus())
+def test_an_operator_decides_how_the_vector_is_used(llama):
+    (minus,) = llama.generate(PROMPTS, [replace(plan_of(), operator=Minus())], max_new_tokens=5)
     (negative,) = llama.generate(PROMPTS, [plan_of(coef=-1.0)], max_new_tokens=5)
     (plus,) = llama.generate(PROMPTS, [plan_of()], max_new_tokens=5)
     assert minus == negative != plus
+
+
+@torch.no_grad()
+def by_hooks(model, prompt, plan, new_tokens, change):
+    """Greedy tokens, the whole sequence anew at every step; ``change(x, layer)`` of the stream from
+    the last prompt token on."""
+    ids = model._tokenizer(prompt)["input_ids"]
+    start = len(ids) - 1
+    blocks = [b._module for b in model._blocks]
+
+    def hook(layer):
+        def act(module, args, output):
+            hidden = output[0] if isinstance(output, tuple) else output
+            hidden[:, start:] = change(hidden[:, start:], layer)
+
+        return act
+
+    handles = [blocks[e.layer].register_forward_hook(hook(e.layer)) for e in plan.entries]
+    for _ in range(new_tokens):
+        ids.append(int(model._module(torch.tensor([ids])).logits[0, -1].argmax()))
+    for handle in handles:
+        handle.remove()
+    return ids[start + 1 :]
+
+
+def test_a_clamp_and_a_gate_are_what_their_equations_say(model):
+    plain = plan_of(coef=1.5)
+    clamped = replace(plain, operator=Clamp(2.0))
+    gated = replace(plain, gate=Side(3))
+    found = model.generate(PROMPTS, [clamped, gated, plain, None], max_new_tokens=4)
+    vectors = {e.layer: torch.tensor(e.vector) for e in plain.entries}
+    normals = {e.layer: torch.tensor(Side(3).parts(e)["normal"]) for e in plain.entries}
+
+    def clamp(x, layer):
+        unit = vectors[layer] / vectors[layer].norm()
+        return x - (x @ unit)[..., None] * unit + 3.0 * unit  # level 2, dial 1.5
+
+    def gate(x, layer):
+        is_open = (x @ normals[layer] > 0)[..., None]
+        return torch.where(is_open, x + 1.5 * vectors[layer], x)
+
+    for answers, change in zip(found, (clamp, gate), strict=False):
+        for prompt, answer in zip(PROMPTS, answers, strict=True):
+            assert list(answer.tokens) == by_hooks(model, prompt, plain, 4, change)
+    tokens = [[a.tokens for a in answers] for answers in found]
+    assert all(tokens[i] != tokens[j] for i in range(4) for j in range(i))
+
+
+def test_an_intervention_that_changes_the_prompt_gets_no_shared_cache(llama, monkeypatch):
+    caches = []
+    go_on = type(llama)._continue
+
+    def watch(self, inputs, cache, how, options):
+        caches.append(cache)
+        return go_on(self, inputs, cache, how, options)
+
+    monkeypatch.setattr(type(llama), "_continue", watch)
+    prepare = type(llama)._prepare
+    monkeypatch.setattr(
+        type(llama), "_prepare", lambda *a: replace(prepare(*a), changes_prompt=a[1] is not None)
+    )
+    alone = llama.generate(PROMPTS, [None, plan_of()], max_new_tokens=4)
+    assert [cache is None for cache in caches] == [False, True]
+    monkeypatch.undo()
+    assert alone == llama.generate(PROMPTS, [None, plan_of()], max_new_tokens=4)
+
+
+def test_what_a_backend_cannot_do_is_refused_in_one_line(llama):
+    class Adapter:
+        changes_prompt, needs = True, frozenset({"weights"})
+
+        def key(self):
+            return {}
+
+    with pytest.raises(ConfigError, match="cannot do a Adapter that needs weights"):
+        llama.generate(PROMPTS, [Adapter()], max_new_tokens=1)
+    with pytest.raises(ConfigError, match="needs positions=all"):
+        llama.generate(PROMPTS, [replace(plan_of(), positions="all")], max_new_tokens=1)
 
 
 def test_a_plan_that_misses_a_position_is_an_error(llama, monkeypatch):
@@ -357,7 +431,7 @@ def test_blocks_that_return_a_tuple_are_read_and_steered_alike(tiny_llama, llama
     plans = [None, plan_of()]
     steered = tupled.generate(PROMPTS, plans, max_new_tokens=6)
     replayed = PROMPTS, [[50, 51]] * len(PROMPTS), [0, 2], "all"
-    found = [tupled.replay(*replayed, plan=plan) for plan in plans]
+    found = [tupled.replay(*replayed, intervention=plan) for plan in plans]
     moved = tupled.divergence(PROMPTS, plans)
     directions = np.random.default_rng(0).normal(size=(2, 32)).astype(np.float32)
     promoted = tupled.promoted(directions, 3)
@@ -366,7 +440,7 @@ def test_blocks_that_return_a_tuple_are_read_and_steered_alike(tiny_llama, llama
     monkeypatch.undo()
     assert steered == llama.generate(PROMPTS, plans, max_new_tokens=6)
     for plan, one in zip(plans, found, strict=True):
-        plain = llama.replay(*replayed, plan=plan)
+        plain = llama.replay(*replayed, intervention=plan)
         assert all(torch.equal(one.layers[n], plain.layers[n]) for n in (0, 2))
     assert moved == llama.divergence(PROMPTS, plans)
     assert promoted == llama.promoted(directions, 3)
@@ -380,7 +454,7 @@ def test_replay_runs_no_block_above_the_highest_layer(llama):
         for n, block in enumerate(blocks)
     ]
     llama.replay(PROMPTS[:1], [[50]], [1], "all")
-    llama.replay(PROMPTS[:1], [[50]], [1], "all", plan=plan_of([0, 2]))
+    llama.replay(PROMPTS[:1], [[50]], [1], "all", intervention=plan_of([0, 2]))
     for handle in handles:
         handle.remove()
     assert ran == [0, 1, 0, 1]

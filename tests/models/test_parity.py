@@ -10,7 +10,7 @@ import torch
 
 from corrsteer.models.local import Local, LocalModel
 from corrsteer.models.spec import Model
-from corrsteer.records import Plan, PlanEntry
+from corrsteer.steering.plan import Plan, PlanEntry
 from tests.conftest import FAMILIES
 
 PROMPTS = [
@@ -192,8 +192,8 @@ def test_steered_replay_reads_what_steered_generation_had(family, layers):
     ours = family.ours
     (answers,) = ours.generate(PROMPTS, [plan], max_new_tokens=NEW)
     tokens = [a.tokens for a in answers]
-    found = ours.replay(PROMPTS, tokens, [0, 2], "generated", plan=plan)
-    everywhere = ours.replay(PROMPTS, tokens, [0, 2], "all", plan=plan)
+    found = ours.replay(PROMPTS, tokens, [0, 2], "generated", intervention=plan)
+    everywhere = ours.replay(PROMPTS, tokens, [0, 2], "all", intervention=plan)
     unsteered = ours.replay(PROMPTS, tokens, [0, 2], "all")
     tolerance = {"atol": family.close, "rtol": family.close}
     for row, prompt in enumerate(PROMPTS):

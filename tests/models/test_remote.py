@@ -14,7 +14,6 @@ from corrsteer.errors import ConfigError, ModelError
 from corrsteer.models.local import Local
 from corrsteer.models.remote import NDIF, Server
 from corrsteer.models.spec import Model
-from corrsteer.steering.operators import Add
 from tests.models.test_parity import PROMPTS, plan_of
 
 PLANS = [None, plan_of([0, 1, 2]), plan_of([1], seed=1)]
@@ -42,7 +41,7 @@ def pair(request, tiny_model, monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*was never reached.*")
 def test_the_same_plans_give_the_same_answers_and_residuals(pair):
     remote, local = pair
-    settings = {"max_new_tokens": 6, "strategy": Add()}
+    settings = {"max_new_tokens": 6}
     answers = local.generate(PROMPTS, PLANS, **settings)
     assert remote.generate(PROMPTS, PLANS, **settings) == answers
     assert answers[0] != answers[1] != answers[2]
@@ -70,8 +69,8 @@ def test_constrained_answers_are_the_same(pair):
 def test_the_likeliest_options_are_the_same(pair):
     remote, local = pair
     options = [("yes", "no, not at all"), ("B", "the other", "three")] * 4
-    answers = local.choose(PROMPTS, PLANS, options[: len(PROMPTS)], strategy=Add())
-    assert remote.choose(PROMPTS, PLANS, options[: len(PROMPTS)], strategy=Add()) == answers
+    answers = local.choose(PROMPTS, PLANS, options[: len(PROMPTS)])
+    assert remote.choose(PROMPTS, PLANS, options[: len(PROMPTS)]) == answers
     assert answers[0] != answers[1]
 
 
@@ -81,8 +80,8 @@ def test_steered_residuals_are_the_same(pair):
     (answers,) = local.generate(PROMPTS, [plan], max_new_tokens=6)
     tokens = [a.tokens for a in answers]
     asked = PROMPTS, tokens, [-1, 0, 1], "all"
-    mine = remote.replay(*asked, plan=plan, strategy=Add())
-    theirs = local.replay(*asked, plan=plan, strategy=Add())
+    mine = remote.replay(*asked, intervention=plan)
+    theirs = local.replay(*asked, intervention=plan)
     unsteered = local.replay(*asked)
     for n in (-1, 0, 1):
         torch.testing.assert_close(mine.layers[n], theirs.layers[n], atol=1e-5, rtol=1e-5)
@@ -99,7 +98,7 @@ def test_divergences_and_likelihoods_are_the_same(pair, monkeypatch):
         return came[-1]
 
     monkeypatch.setattr(remote, "_diverged", spy)
-    found = remote.divergence(PROMPTS, PLANS, strategy=Add())
+    found = remote.divergence(PROMPTS, PLANS)
     for mine, theirs in zip(found, local.divergence(PROMPTS, PLANS), strict=True):
         assert [d.kl for d in mine] == pytest.approx([d.kl for d in theirs], abs=1e-4)
         assert [(d.top1_changed, d.positions) for d in mine] == [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from corrsteer.errors import ConfigError, DataError, ModelError
-from corrsteer.records import Divergence, Plan
+from corrsteer.records import Divergence
+from corrsteer.steering.plan import Plan
 from tests.models.test_local import PROMPTS, copy_with, load, plan_of
+from tests.operators import Minus
 
 TEXTS = [*PROMPTS, "The cat saw the other cat there, and then it went away."]
 
@@ -20,12 +24,6 @@ def model(request, tiny_model):
 @pytest.fixture(scope="module")
 def llama(tiny_llama):
     return load(tiny_llama)
-
-
-class Minus:
-    @staticmethod
-    def apply(x, vector):
-        return x - vector
 
 
 # -- replay under a plan -------------------------------------------------------------------
@@ -49,7 +47,7 @@ def test_special_tokens_are_steered_where_they_are_generation_positions(llama):
     llama._module(torch.tensor([ids]))
     for handle in handles:
         handle.remove()
-    found = llama.replay(["d"], [ids[2:]], [0, 1], "all", plan=plan)
+    found = llama.replay(["d"], [ids[2:]], [0, 1], "all", intervention=plan)
     assert found.position.tolist() == [1, 3, 4]
     for layer in (0, 1):
         torch.testing.assert_close(found.layers[layer], seen[layer][[1, 3, 4]])
@@ -58,10 +56,10 @@ def test_special_tokens_are_steered_where_they_are_generation_positions(llama):
 def test_where_is_steered_does_not_depend_on_what_is_read(model):
     plan = plan_of()
     answers = [a.tokens for a in model.generate(PROMPTS, [plan], max_new_tokens=4)[0]]
-    everything = model.replay(PROMPTS, answers, [1, 2], "all", plan=plan)
+    everything = model.replay(PROMPTS, answers, [1, 2], "all", intervention=plan)
     places = list(zip(everything.sample.tolist(), everything.position.tolist(), strict=True))
     for source in ("generated", "last_prompt", "prompt"):
-        some = model.replay(PROMPTS, answers, [1, 2], source, plan=plan)
+        some = model.replay(PROMPTS, answers, [1, 2], source, intervention=plan)
         read = zip(some.sample.tolist(), some.position.tolist(), strict=True)
         mine = [places.index(place) for place in read]
         for layer in (1, 2):
@@ -70,11 +68,11 @@ def test_where_is_steered_does_not_depend_on_what_is_read(model):
 
 def test_a_plans_layers_above_the_highest_read_are_left_out(llama):
     asked = PROMPTS, [[50, 51]] * 5, [-1, 1], "all"
-    whole = llama.replay(*asked, plan=plan_of((0, 1, 2)))
-    below = llama.replay(*asked, plan=Plan(plan_of((0, 1, 2)).entries[:2]))
+    whole = llama.replay(*asked, intervention=plan_of((0, 1, 2)))
+    below = llama.replay(*asked, intervention=Plan(plan_of((0, 1, 2)).entries[:2]))
     for layer in (-1, 1):
         assert torch.equal(whole.layers[layer], below.layers[layer])
-    first = llama.replay(PROMPTS, [[50]] * 5, [-1], "all", plan=plan_of((0,)))
+    first = llama.replay(PROMPTS, [[50]] * 5, [-1], "all", intervention=plan_of((0,)))
     assert torch.equal(first.layers[-1], llama.replay(PROMPTS, [[50]] * 5, [-1], "all").layers[-1])
 
 
@@ -83,9 +81,9 @@ def test_steered_replay_in_a_batch_equals_replay_alone(model):
     close = 1e-3 if linear else 1e-5  # linear attention sums in chunks
     plan = plan_of(coef=2.0)
     answers = [a.tokens for a in model.generate(PROMPTS, [plan], max_new_tokens=5)[0]]
-    together = model.replay(PROMPTS, answers, range(3), "all", plan=plan)
+    together = model.replay(PROMPTS, answers, range(3), "all", intervention=plan)
     for i, prompt in enumerate(PROMPTS):
-        alone = model.replay([prompt], [answers[i]], range(3), "all", plan=plan)
+        alone = model.replay([prompt], [answers[i]], range(3), "all", intervention=plan)
         mine = together.sample == i
         for layer in range(3):
             torch.testing.assert_close(
@@ -95,9 +93,9 @@ def test_steered_replay_in_a_batch_equals_replay_alone(model):
 
 def test_replay_uses_the_strategy(llama):
     asked = PROMPTS, [[50, 51]] * 5, [2], "generated"
-    minus = llama.replay(*asked, plan=plan_of(), strategy=Minus())
-    negative = llama.replay(*asked, plan=plan_of(coef=-1.0))
-    plus = llama.replay(*asked, plan=plan_of())
+    minus = llama.replay(*asked, intervention=replace(plan_of(), operator=Minus()))
+    negative = llama.replay(*asked, intervention=plan_of(coef=-1.0))
+    plus = llama.replay(*asked, intervention=plan_of())
     assert torch.equal(minus.layers[2], negative.layers[2])
     assert not torch.allclose(minus.layers[2], plus.layers[2], atol=0.1)
 
@@ -140,7 +138,7 @@ def test_the_logits_of_a_batch_stay_below_their_limit(llama, monkeypatch):
     positions = 4 * llama.n_tokens(PROMPTS[3])  # two texts of 26 tokens, twice
     limit = positions * llama._vocabulary * 4
     monkeypatch.setattr("corrsteer.models.loaded.LOGITS_BYTES", limit)
-    monkeypatch.setattr("corrsteer.models.loaded._CHUNK", 7)
+    monkeypatch.setattr("corrsteer.models.tracing._CHUNK", 7)
     handle = llama._module.register_forward_hook(
         lambda m, a, output: shapes.append(output.logits.shape)
     )
@@ -164,7 +162,7 @@ def test_twice_the_texts_are_no_more_rows_than_a_batch(tiny_llama):
 
 
 def test_divergence_uses_the_strategy(llama):
-    (minus,) = llama.divergence(TEXTS, [plan_of()], strategy=Minus())
+    (minus,) = llama.divergence(TEXTS, [replace(plan_of(), operator=Minus())])
     negative, plus = llama.divergence(TEXTS, [plan_of(coef=-1.0), plan_of()])
     assert minus == negative != plus
 
@@ -203,7 +201,7 @@ def test_a_plan_that_does_not_fire_is_an_error(llama, monkeypatch):
 
         monkeypatch.setattr(llama, name, forgetful)
     with pytest.raises(ModelError, match="the plan fired at 0 of 2"):
-        llama.replay(PROMPTS, [[50, 51]] * 5, [1], "all", plan=plan_of())
+        llama.replay(PROMPTS, [[50, 51]] * 5, [1], "all", intervention=plan_of())
     with pytest.raises(ModelError, match="the plan fired at 0 of"):
         llama.divergence(TEXTS, [plan_of()])
 
@@ -211,6 +209,6 @@ def test_a_plan_that_does_not_fire_is_an_error(llama, monkeypatch):
 def test_plans_for_another_model_are_refused(llama):
     for plan, kind in ((plan_of([3]), ConfigError), (plan_of([0], width=16), ModelError)):
         with pytest.raises(kind):
-            llama.replay(PROMPTS, [[50]] * 5, [0], "all", plan=plan)
+            llama.replay(PROMPTS, [[50]] * 5, [0], "all", intervention=plan)
         with pytest.raises(kind):
             llama.divergence(TEXTS, [plan])

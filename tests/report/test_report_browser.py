@@ -20,11 +20,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tests.report.fabricated_run import HOSTILE, fabricate_run, set_status
 
 from corrsteer.report.pages import cut, visible
 from corrsteer.report.run_page import write_run_report
 from corrsteer.report.sweep_page import write_sweep_report
+from tests.report.fabricated_run import HOSTILE, fabricate_run, set_status
 
 Open = Callable[..., Any]
 DRAWN = "performance.getEntriesByName('all figures drawn').length > 0"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.report.fabricated_run import HOSTILE, Page, fabricate_run, set_status
 
 from corrsteer.errors import DataError
 from corrsteer.report import pages
 from corrsteer.report import run_page as report
 from corrsteer.report.examples import LIMITS, examples
+from tests.report.fabricated_run import HOSTILE, Page, fabricate_run, set_status
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.report.fabricated_run import Page, fabricate_run, set_status
 
 from corrsteer.errors import DataError
 from corrsteer.report import sweep_page as sweep_report
 from corrsteer.report.sweep_table import best_by_validation, sweep_table
 from corrsteer.stats.intervals import holm
+from tests.report.fabricated_run import Page, fabricate_run, set_status
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from corrsteer import config
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
-from corrsteer.records import Plan, PlanEntry
+from corrsteer.steering.plan import Plan, PlanEntry
 
 ROOT = Path(__file__).parents[2]
 LAYERS, WIDTH = 5, 64

@@ -8,16 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from tests.report.fabricated_run import fabricate_run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corrsteer.config import resolved_yaml
-from corrsteer.records import Plan, PlanEntry
 from corrsteer.report.run_page import write_run_report
 from corrsteer.run.pipeline import run
 from corrsteer.stages.ablate import COLUMNS, KINDS, ablation_plans, ablation_table, steps
+from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.store.runfolder import RunFolder
+from tests.report.fabricated_run import fabricate_run
 from tests.test_config import composed
 
 

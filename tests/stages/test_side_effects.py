@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from corrsteer.errors import ConfigError
-from corrsteer.records import Divergence, Plan, PlanEntry
+from corrsteer.records import Divergence
 from corrsteer.stages.side_effects import (
     SideEffects,
     activity,
@@ -20,6 +20,7 @@ from corrsteer.stages.side_effects import (
     off_target,
     text_summary,
 )
+from corrsteer.steering.plan import Plan, PlanEntry
 
 STANDARD = {"unrelated": 10, "new_tokens": 4, "texts": 3, "answers": 5, "draws": 2}
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from corrsteer.records import LayerStats, Plan, PlanEntry
+from corrsteer.records import LayerStats
 from corrsteer.steering.controls import KINDS, control_plans
+from corrsteer.steering.plan import Plan, PlanEntry
 
 WIDTH, FEATURES, LAYERS = 6, 12, (1, 2, 5, 7)
 DRAWS = {"random": 5, "direction": 3, "shuffled": 2, "layers": 2, "flipped": 1}

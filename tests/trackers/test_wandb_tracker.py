@@ -17,7 +17,6 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from tests.report.fabricated_run import fabricate_run, set_status
 
 from corrsteer.errors import ConfigError
 from corrsteer.report.examples import flipped_answers
@@ -25,6 +24,7 @@ from corrsteer.report.sweep_page import write_sweep_report
 from corrsteer.trackers import sending as tracking
 from corrsteer.trackers.sending import main, track
 from corrsteer.trackers.wandb import MAX_ROWS, Wandb, _environment
+from tests.report.fabricated_run import fabricate_run, set_status
 
 BLOCK = 32768
 COEFS = (0.5, 1.0, 2.0)

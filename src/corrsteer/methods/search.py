@@ -1,8 +1,9 @@
-"""A search for the dial, the layers and the pooling: many candidates on the validation split, over one
-pass of its prompts (:mod:`corrsteer.methods.study`).
+"""A search for the dial, the layers and the pooling: many candidates on the validation split, over
+one pass of its prompts (:mod:`corrsteer.methods.study`).
 
-The test split is not touched: what is chosen here is confirmed there, once. Validation numbers of what
-was chosen on validation are optimistic (the winner's curse), the more so the more candidates there were.
+The test split is not touched: what is chosen here is confirmed there, once. Validation numbers of
+what was chosen on validation are optimistic (the winner's curse), the more so the more candidates
+there were.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Pareto:
-    """The settings of ``conf/search/pareto.yaml``, where their meaning stands. ``method``: whose plan
-    is turned."""
+    """The settings of ``conf/search/pareto.yaml``, where their meaning stands. ``method``: whose
+    plan is turned."""
 
     method: Tunable
     trials: int

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 import pandas as pd
 
 from corrsteer.errors import ConfigError
@@ -198,9 +197,9 @@ def study_folder(
 ) -> Path:
     """The folder of a search over the layers and dials of ``plans`` (pooling -> plan at dial 1).
 
-    It holds scores, so what gives them is in its key; ``base``: scored answers to the validation split
-    without steering. It is as unfinished as :class:`corrsteer.store.partial.Partial`, which it is
-    named like: one more trial is always possible.
+    It holds scores, so what gives them is in its key; ``base``: scored answers to the validation
+    split without steering. It is as unfinished as :class:`corrsteer.store.partial.Partial`, which
+    it is named like: one more trial is always possible.
     """
     examples, scorer = bench.asking.splits["validation"], bench.asking.task.scorer
     plain = (str, int, float, bool, list, tuple, type(None))

@@ -1,5 +1,5 @@
-"""What a loaded model is asked, wherever it runs: its answers, its choices, its residuals, and how far
-an intervention moves its predictions.
+"""What a loaded model is asked, wherever it runs: its answers, its choices, its residuals, and how
+far an intervention moves its predictions.
 
 Everything that must not differ between backends is here or in :mod:`corrsteer.models.tracing`.
 torch is imported by the methods that need it.
@@ -93,8 +93,8 @@ class LoadedModel(Tracing):
         An option's likelihood is the sum of the log probabilities of its tokens after the prompt,
         divided by its number of characters, so that long options are not at a disadvantage. The
         first of equally likely options is taken. Steering is at the positions that predict the
-        option, as if the model had written it. Cost: per intervention one pass over prompt and option
-        for every option. Raises what :meth:`generate` raises.
+        option, as if the model had written it. Cost: per intervention one pass over prompt and
+        option for every option. Raises what :meth:`generate` raises.
         """
         import torch
 
@@ -214,9 +214,7 @@ class LoadedModel(Tracing):
         counted = self._positions(inputs, rows, source) & ~self._specials(inputs)
         steered = self._positions(inputs, rows, "generated")
         with torch.no_grad(), self._sent(len(rows), "residuals") as options:
-            found, fired = self._residuals(
-                inputs, counted, sorted(layers), steered, how, options
-            )
+            found, fired = self._residuals(inputs, counted, sorted(layers), steered, how, options)
         if fired != len(how.layers):
             raise not_fired(0, len(answers[0]), 0)
         here = self.device
@@ -305,4 +303,3 @@ class LoadedModel(Tracing):
             up, down = self._lens(inputs, residuals.to(self._entry), top, options)
         texts = ([self.token_texts(ids) for ids in found.tolist()] for found in (up, down))
         return list(zip(*texts, strict=True))
-

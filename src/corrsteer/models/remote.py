@@ -23,6 +23,7 @@ from corrsteer.errors import ConfigError, ModelError
 from corrsteer.models.loaded import LoadedModel
 from corrsteer.models.protocol import STEERING, Prepared, check_settings, chosen_device
 from corrsteer.models.spec import Model
+from corrsteer.steering.protocol import Intervention
 
 if TYPE_CHECKING:
     import torch
@@ -132,6 +133,15 @@ class RemoteModel(LoadedModel):
         self._device = device
         self._server = server
         self._told: set[str] = set()
+
+    def _prepare(self, intervention: Intervention | None) -> Prepared:
+        from nnsight import register
+
+        how = super()._prepare(intervention)
+        for function in (how.apply, how.opens):
+            if function is not None:  # the server does not have its package either
+                register(function.__module__)
+        return how
 
     @property
     def device(self) -> torch.device:

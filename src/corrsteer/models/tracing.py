@@ -1,8 +1,9 @@
 """The traced passes of a model: what happens inside nnsight, for every backend.
 
 A backend says how one batch is answered under several interventions (``_answers``) and how a traced
-pass gets to where the weights are (``_sent``). The traced lines name nothing of ours but plain values
-and plain functions: they may be sent to a server. torch is imported by the methods that need it.
+pass gets to where the weights are (``_sent``). The traced lines name nothing of ours but plain
+values and plain functions: they may be sent to a server. torch is imported by the methods that need
+it.
 """
 
 from __future__ import annotations
@@ -293,9 +294,9 @@ class Tracing(Text, ABC):
                 each[row, column] = (p.exp() * (p - q)).sum(-1, dtype=torch.float64)
                 other[row, column] = (p.argmax(-1) != q.argmax(-1)).long()
             kl = nnsight.save(each.sum(1))
-            changed = nnsight.save(other.sum(1))
+            others = nnsight.save(other.sum(1))
             fired = nnsight.save(layers)
-        return kl, changed, fired
+        return kl, others, fired
 
     def _lens(
         self,
@@ -325,10 +326,8 @@ class Tracing(Text, ABC):
         return up, down
 
 
-
 def not_fired(steered: int, positions: int, prompt: int) -> ModelError:
     return ModelError(
         f"the plan fired at {steered} of {positions} positions of prompt {prompt}: nnsight and"
         " transformers do not fit together; install the versions of constraints.txt."
     )
-

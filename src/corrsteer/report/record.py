@@ -1,9 +1,9 @@
 """The typed record of a run: what ``metrics.json`` holds.
 
-Stages build the parts, the run puts them together, reports and trackers read attributes. A new number
-is a field here, the line that computes it and the line that shows it. Shares, accuracies and gains
-are shares of 1. None: not measured, or undefined where the docstring says so. Importing it costs
-0.1 s (pydantic).
+Stages build the parts, the run puts them together, reports and trackers read attributes. A new
+number is a field here, the line that computes it and the line that shows it. Shares, accuracies and
+gains are shares of 1. None: not measured, or undefined where the docstring says so. Importing it
+costs 0.1 s (pydantic).
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class Control(Part):
 
 
 class Noise(Part):
-    """Of the chosen ``features``: how many are at or below their layer's noise ceiling, and how many
-    win their layer in fewer than half of the resamples."""
+    """Of the chosen ``features``: how many are at or below their layer's noise ceiling, and how
+    many win their layer in fewer than half of the resamples."""
 
     features: int
     below_ceiling: int
@@ -324,5 +324,3 @@ def read_record(folder: Path) -> Record:
             f"{folder / FILE} is no record of this version ({where}: {first['msg']}); type the "
             "run's command again"
         ) from None
-
-

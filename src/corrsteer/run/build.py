@@ -1,7 +1,8 @@
 """From a config to its components: made and checked once, before any compute.
 
-``build(cfg)`` is the door: nobody reads ``cfg`` after it. Cost: reading the task's rows, the model's
-config and the SAEs' metadata; prompts that were never answered need the tokenizer, and so the model.
+``build(cfg)`` is the door: nobody reads ``cfg`` after it. Cost: reading the task's rows, the
+model's config and the SAEs' metadata; prompts that were never answered need the tokenizer, and so
+the model.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ class _Dealt:
 
 
 def build(cfg: DictConfig) -> Parts:
-    """Raises ConfigError, DataError or ModelError, in one line, for whatever can be known to be wrong
-    before anything is computed: a component that lacks part of its protocol among it."""
+    """Raises ConfigError, DataError or ModelError, in one line, for whatever can be known to be
+    wrong before anything is computed: a component that lacks part of its protocol among it."""
     spec = instantiate(cfg.model, Model)
     own = _dealt(cfg, cfg.task, spec)
     backend, sae = instantiate(cfg.backend, Backend), instantiate(cfg.sae, SAEProvider)
@@ -154,7 +155,8 @@ def _method(cfg: DictConfig) -> Method:
 
 
 def _dealt(cfg: DictConfig, node: DictConfig, spec: Model) -> _Dealt:
-    """A task's questions, how they are dealt to splits, their prompts, and how they are answered."""
+    """A task's questions, how they are dealt to splits, their prompts, and how they are
+    answered."""
     task = instantiate(node, Task)
     questions = task.questions()
     decoding = task.decoding(cfg.decoding, questions)

@@ -69,7 +69,9 @@ def side_effects(
         layers = active_features(bench, examples, again[BASELINE], measured[0])
         n = layers[0].n_positions
         activity = record.Activity(n=len(examples), n_positions=n, layers=layers)
-    return record.SideEffects(off_target=off, neutral=neutral, text=text, activity=activity), unrelated
+    return record.SideEffects(
+        off_target=off, neutral=neutral, text=text, activity=activity
+    ), unrelated
 
 
 def readings(

@@ -72,9 +72,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
     moved = [baseline(), *compared(tested, parts.elsewhere.settings.draws)]
     others = other_answers(bench, parts.others, moved)
     transfer = {
-        name: transfer_summary(
-            frames, moved, parts.others[name].splits["test"], seed=bench.seed
-        )
+        name: transfer_summary(frames, moved, parts.others[name].splits["test"], seed=bench.seed)
         for name, frames in others.items()
     }
 
@@ -93,7 +91,9 @@ def run(cfg: DictConfig, folder: Path) -> float:
     splits = {"selection": {BASELINE: fitted.observed.selection}, "validation": validation}
     splits |= {"test": test, "unrelated": unrelated}
     splits |= {f"transfer {name}": frames for name, frames in others.items()}
-    rows = [(split, arm, frame) for split, by_arm in splits.items() for arm, frame in by_arm.items()]
+    rows = [
+        (split, arm, frame) for split, by_arm in splits.items() for arm, frame in by_arm.items()
+    ]
     answers_table(rows).to_parquet(folder / "answers.parquet", index=False)
     if plan is not None:
         save_plan(parts, plan, chosen, folder / "plan")

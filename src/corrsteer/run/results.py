@@ -102,9 +102,7 @@ def _scorer(parts: Parts) -> ScorerUsed:
     )
 
 
-def save_plan(
-    parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder: Path
-) -> None:
+def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder: Path) -> None:
     """The plan with what somebody else needs to use and check it."""
     bench = parts.bench
     facts = {f.layer: {"noise": f.is_noise, "ceiling": f.ceiling, "class": f.kind} for f in chosen}

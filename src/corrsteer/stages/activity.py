@@ -77,8 +77,8 @@ def activity(
     """Active features per generation position and layer, without the intervention and with it.
 
     ``answers``: token ids that the unsteered model wrote; they are read twice. ``new`` or ``lost``:
-    how many of the active features are; all are means over ``n_positions``. The residual stream of a
-    layer in ``steered`` is read after the intervention acted, as the next block reads it.
+    how many of the active features are; all are means over ``n_positions``. The residual stream of
+    a layer in ``steered`` is read after the intervention acted, as the next block reads it.
     """
     counts = {n: np.zeros(4) for n in saes}
     positions = 0

@@ -1,7 +1,7 @@
 """Answers of any number of arms to a set of questions, scored, and kept batch by batch.
 
-Cost: one prompt pass per batch, shared by all arms with the same prompts and decoding, then one short
-pass per arm and new token. A batch is the unit that is never lost.
+Cost: one prompt pass per batch, shared by all arms with the same prompts and decoding, then one
+short pass per arm and new token. A batch is the unit that is never lost.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ FILE = "answers.parquet"
 def answers(
     bench: Bench, asking: Asking, split: str, arms: Iterable[Arm], what: str | None = None
 ) -> dict[str, pd.DataFrame]:
-    """Scored answers of every arm to one split, by the arm's name. ``what``: its name in messages."""
+    """Scored answers of every arm to one split, by the arm's name. ``what``: its name in
+    messages."""
     together: dict[tuple[str, str], list[Arm]] = {}
     arms = list(arms)
     for arm in arms:
@@ -137,11 +138,12 @@ def generate(
 ) -> dict[str, dict[int, Completion]]:
     """Answers of every arm, by index of the example, to the examples in ``batches`` (of indices).
 
-    Of an arm only its intervention counts here. ``decoding``: "free" is greedy text that ends at one
-    of the ``stop`` texts; "constrained" takes the likeliest option letter; "loglikelihood" the option
-    whose text is likeliest per character, and the answer is then its letter and text. ``known``:
-    answers that are there already, by arm and index of the example; they are not generated again.
-    ``on_batch`` hears of every new batch: its answers in the same form, and how many examples are done.
+    Of an arm only its intervention counts here. ``decoding``: "free" is greedy text that ends at
+    one of the ``stop`` texts; "constrained" takes the likeliest option letter; "loglikelihood" the
+    option whose text is likeliest per character, and the answer is then its letter and text.
+    ``known``: answers that are there already, by arm and index of the example; they are not
+    generated again. ``on_batch`` hears of every new batch: its answers in the same form, and how
+    many examples are done.
     """
     prompts = [e.prompt for e in examples]
     made = {arm.name: dict((known or {}).get(arm.name, {})) for arm in arms}
@@ -184,8 +186,8 @@ def _groups(
 
 
 def check_prompts(bench: Bench, asking: Asking, prefix: str = "") -> None:
-    """Raises DataError for prompts without room for an answer, of all splits at once, and of the test
-    split with a ``prefix``.
+    """Raises DataError for prompts without room for an answer, of all splits at once, and of the
+    test split with a ``prefix``.
 
     Prompts that were answered before fitted; then the model need not be loaded.
     """

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from corrsteer.saes.loaded import LoadedSAE
 
 
+# Backends, models and providers of SAEs are frozen dataclasses (run.build checks it): hashable.
+
+
 @lru_cache(maxsize=1)
 def load_model(backend: Backend, model: Model) -> LoadedModel:
     """One model per process: the jobs of a sweep share it."""
@@ -103,14 +106,14 @@ class Bench:
 
     @property
     def model(self) -> LoadedModel:
-        return load_model(self.backend, self.spec)
+        return load_model(self.backend, self.spec)  # type: ignore[arg-type]
 
     @property
     def model_key(self) -> Mapping[str, Any]:
-        return model_key(self.backend, self.spec)
+        return model_key(self.backend, self.spec)  # type: ignore[arg-type]
 
     def sae_key(self, layer: int) -> str:
-        return sae_key(self.sae, layer)
+        return sae_key(self.sae, layer)  # type: ignore[arg-type]
 
     @property
     def selection(self) -> Sequence[Example]:

@@ -1,4 +1,5 @@
-"""The controls of a plan that steer, behind the store; what they are: :mod:`corrsteer.steering.controls`.
+"""The controls of a plan that steer, behind the store; what they are:
+:mod:`corrsteer.steering.controls`.
 
 Cost: one SAE is loaded per layer, for its decoder rows; nothing where they were made before.
 """

@@ -73,9 +73,7 @@ def sites(bench: Bench) -> list[SiteFit]:
                 bench.store.get(STAGE, keys[n], write)
 
     bench.store.fill(STAGE, keys, make, together=True)
-    fits = [
-        SiteFit(**read_json(bench.store.read(STAGE, keys[n]), FILE)) for n in bench.layers
-    ]
+    fits = [SiteFit(**read_json(bench.store.read(STAGE, keys[n]), FILE)) for n in bench.layers]
     for fit in fits:
         if fit.layer in made:
             log.info(sentence(fit))

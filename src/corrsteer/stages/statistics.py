@@ -75,9 +75,9 @@ def statistics(
 ) -> list[LayerStats]:
     """Feature statistics per layer, of the answers to the selection split.
 
-    ``layers`` and ``collect``: others than the bench's. ``collect.shards``: into how many shares the
-    samples are divided, whose statistics are merged at the end. Rounding aside (1e-12), the result
-    is the same.
+    ``layers`` and ``collect``: others than the bench's. ``collect.shards``: into how many shares
+    the samples are divided, whose statistics are merged at the end. Rounding aside (1e-12), the
+    result is the same.
     """
     collect = collect or bench.collect
     layers = bench.layers if layers is None else layers
@@ -146,9 +146,7 @@ def _outcomes(answered: pd.DataFrame) -> np.ndarray:
     return outcomes
 
 
-def _parts(
-    bench: Bench, keys: Mapping[int, Mapping[str, Any]], share: Share
-) -> dict[int, Partial]:
+def _parts(bench: Bench, keys: Mapping[int, Mapping[str, Any]], share: Share) -> dict[int, Partial]:
     more = {"share": str(share)} if share.of > 1 else {}
     return {n: bench.store.partial(STAGE, {**key, **more}, FORM) for n, key in keys.items()}
 

@@ -65,7 +65,7 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
             f"the plan acts at positions={plan.positions}; hooks steer positions=generation only"
         )
     made_for = (plan.about.get("model") or {}).get("architecture")
-    config = model.config.get_text_config()  # type: ignore[operator,union-attr]
+    config = model.config.get_text_config()
     if made_for not in (None, config.model_type):
         raise ModelError(f"the plan was made for a {made_for}, this model is a {config.model_type}")
     layers = blocks(model, "the model")

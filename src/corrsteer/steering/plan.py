@@ -1,11 +1,12 @@
 """A plan: which vectors are added where, by how much. The artefact that a user keeps, shares and
 deploys, and an intervention by itself.
 
-On disk it is a folder. ``plan.json`` says which features of which SAEs at which layers, with the dial
-(``coef``), the operator, the positions, the gate, and what the plan was made for (``about``: model,
-architecture, SAEs, splits, versions). ``vectors.safetensors`` holds one float32 vector per layer at
-dial 1; ``norm`` is its length: the coefficient times the length of the feature's decoder row. Scaling,
-or leaving a layer out, needs no retraining and no SAE. Torch is only imported by :meth:`Plan.steer`.
+On disk it is a folder. ``plan.json`` says which features of which SAEs at which layers, with the
+dial (``coef``), the operator, the positions, the gate, and what the plan was made for (``about``:
+model, architecture, SAEs, splits, versions). ``vectors.safetensors`` holds one float32 vector per
+layer at dial 1; ``norm`` is its length: the coefficient times the length of the feature's decoder
+row. Scaling, or leaving a layer out, needs no retraining and no SAE. Torch is only imported by
+:meth:`Plan.steer`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,17 +33,18 @@ if TYPE_CHECKING:
 FORMAT = 2
 FILE, VECTORS = "plan.json", "vectors.safetensors"
 GENERATION = "generation"
-"""The last prompt token and every generated token but the last: those whose logits choose a token."""
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""The last prompt token and every generated token but the last: those whose logits choose a
+token."""
 
 
 @dataclass(frozen=True)
 class PlanEntry:
     """What happens after block ``layer``.
 
-    ``vector`` [M] float32 is ``coefficient * decoder direction`` in units of the raw residual stream.
-    The user's dial multiplies it and is kept apart, in :class:`Plan`. ``feature`` is -1 where the
-    vector is none's, ``r`` the score that it was chosen by. ``about``: what else is said of it.
+    ``vector`` [M] float32 is ``coefficient * decoder direction`` in units of the raw residual
+    stream. The user's dial multiplies it and is kept apart, in :class:`Plan`. ``feature`` is -1
+    where the vector is none's, ``r`` the score that it was chosen by. ``about``: what else is said
+    of it.
     """
 
     layer: int
@@ -51,7 +52,7 @@ class PlanEntry:
     r: float
     coefficient: float
     vector: np.ndarray
-    about: Mapping[str, Any] = field(default=NOTHING, compare=False)
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def norm(self) -> float:
@@ -70,7 +71,7 @@ class Plan:
     operator: Operator = Add()
     positions: str = GENERATION
     gate: Gate = Always()
-    about: Mapping[str, Any] = field(default=NOTHING, compare=False)
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def vectors(self) -> dict[int, np.ndarray]:
         """Layer -> vector at the plan's dial, [M] float32."""

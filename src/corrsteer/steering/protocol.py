@@ -1,9 +1,9 @@
 """What can be done to a model while it answers: the seams of steering.
 
-An *intervention* is all of it. A plan (:mod:`corrsteer.steering.plan`) is one: at each of its layers
-an *operator* changes the residual stream, at the plan's positions, where its *gate* is open. What is
-done lives here as plain functions on tensors; where they are applied is the backend's business
-(:mod:`corrsteer.models`). Torch is not imported.
+An *intervention* is all of it. A plan (:mod:`corrsteer.steering.plan`) is one: at each of its
+layers an *operator* changes the residual stream, at the plan's positions, where its *gate* is open.
+What is done lives here as plain functions on tensors; where they are applied is the backend's
+business (:mod:`corrsteer.models`). Torch is not imported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""``python -m corrsteer.store.listing``, or ``make cache``: what the stage cache holds, and from where.
+"""``python -m corrsteer.store.listing``, or ``make cache``: what the stage cache holds, and from
+where.
 
 Reads names, sizes and manifests; it deletes only if told to, and nothing that was used within the
 last day.

@@ -1,7 +1,7 @@
 """A workspace on the wandb server for the runs of a sweep or of a whole project.
 
-``python -m corrsteer.trackers.dashboard FOLDER``, of a sweep or a run that was tracked, or
-``python -m corrsteer.trackers.dashboard ENTITY/PROJECT``. Runs that were tracked offline must have been
+``python -m corrsteer.trackers.dashboard FOLDER``, of a sweep or a run that was tracked, or ``python
+-m corrsteer.trackers.dashboard ENTITY/PROJECT``. Runs that were tracked offline must have been
 uploaded with ``wandb sync``. It needs the extra ``wandb-dashboard``, a key and the network.
 """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,9 +23,9 @@ from corrsteer.models.spec import Model
 from corrsteer.saes.folder import Folder
 from corrsteer.selectors.correlation import Correlation
 from corrsteer.stages.bench import Cached
-from corrsteer.steering.operators import Add
 from corrsteer.store.entries import Store
 from tests.models.test_parity import PROMPTS, plan_of
+from tests.operators import Broken
 from tests.stages.test_stages import COLLECT, HashTask, by_hash
 
 pytestmark = pytest.mark.slow
@@ -61,7 +62,7 @@ def test_the_same_plan_gives_the_same_tokens_and_residuals(server, spec, request
     remote = load(request.getfixturevalue(server), spec)
     local = Local("cpu").load(spec)
     plans = [None, plan_of([0, 1, 2], scale=2.0)]
-    settings = {"max_new_tokens": 6, "strategy": Add()}
+    settings = {"max_new_tokens": 6}
     answers = local.generate(PROMPTS, plans, **settings)
     assert remote.generate(PROMPTS, plans, **settings) == answers
     assert answers[0] != answers[1]
@@ -87,8 +88,8 @@ def test_letters_only(ndif, spec):
 def test_the_likeliest_options(server, spec, request):
     options = [("yes", "no, not at all"), ("B", "the other", "three")] * 4
     asked = PROMPTS, [None, plan_of([0, 1, 2], scale=2.0)], options[: len(PROMPTS)]
-    answers = load(request.getfixturevalue(server), spec).choose(*asked, strategy=Add())
-    assert answers == Local("cpu").load(spec).choose(*asked, strategy=Add())
+    answers = load(request.getfixturevalue(server), spec).choose(*asked)
+    assert answers == Local("cpu").load(spec).choose(*asked)
     assert answers[0] != answers[1]
 
 
@@ -101,12 +102,12 @@ def test_the_same_plan_has_the_same_side_effects(server, spec, request, caplog):
     (answers,) = local.generate(PROMPTS, plans[1:], max_new_tokens=6)
     tokens = [a.tokens for a in answers]
     asked = PROMPTS, tokens, [0, 2], "all"
-    mine, theirs = (m.replay(*asked, plan=plans[1], strategy=Add()) for m in (remote, local))
+    mine, theirs = (m.replay(*asked, intervention=plans[1]) for m in (remote, local))
     unsteered = local.replay(*asked)
     for n, x in mine.layers.items():
         torch.testing.assert_close(x, theirs.layers[n], atol=1e-5, rtol=1e-5)
         assert not torch.allclose(x, unsteered.layers[n], atol=0.1)
-    found, expected = (m.divergence(PROMPTS, plans, strategy=Add()) for m in (remote, local))
+    found, expected = (m.divergence(PROMPTS, plans) for m in (remote, local))
     assert found[0] == expected[0]
     for one, other in zip(found[1], expected[1], strict=True):
         assert one.kl == pytest.approx(other.kl, abs=1e-4)
@@ -134,7 +135,6 @@ def stages_with(backend, spec, saes, cache):
         model_spec=spec,
         sae=Folder(str(saes), check="warn"),
         task=Forty(name="hash", prompt="{text}", scorer=by_hash, max_new_tokens=4),
-        strategy=Add(),
         selector=Correlation(),
         seed=0,
     )
@@ -260,13 +260,7 @@ def test_a_request_of_two_megabytes_is_answered(ndif, spec):
     assert tokens == local.generate(prompts, [None], max_new_tokens=1)
 
 
-class Broken:
-    @staticmethod
-    def apply(x, vector):
-        raise KeyError("boom")
-
-
 def test_an_error_in_the_strategy_is_named(ndif, spec):
     remote = load(ndif, spec)
     with pytest.raises(ModelError, match="the server .* failed: KeyError: 'boom'"):
-        remote.generate(PROMPTS, [plan_of([1])], max_new_tokens=2, strategy=Broken())
+        remote.generate(PROMPTS, [replace(plan_of([1]), operator=Broken())], max_new_tokens=2)
