@@ -33,20 +33,21 @@ from omegaconf import OmegaConf
 
 from corrsteer import config, hub
 from corrsteer.methods import search
+from corrsteer.methods.corrsteer import CorrSteer
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
 from corrsteer.records import R_BINS, SiteFit
-from corrsteer.run import build as job
-from corrsteer.run import pipeline
+from corrsteer.run import build, pipeline
 from corrsteer.saes import pretrained
 from corrsteer.saes.folder import Folder
 from corrsteer.saes.registry import Release
 from corrsteer.scorers.refusal_classifier import RefusalClassifier
 from corrsteer.scorers.semantic import Semantic
 from corrsteer.selectors.correlation import Correlation
-from corrsteer.stages import bench as cached
-from corrsteer.stages.bench import Cached
-from corrsteer.steering.operators import Add
+from corrsteer.stages import answers
+from corrsteer.stages.bench import Asking, Bench, Collect
+from corrsteer.stages.plan import make_plan
+from corrsteer.stages.statistics import read_stats
 from corrsteer.store import keys
 from corrsteer.store.entries import Store
 from tests.test_config import CONF, OPTIONS, composed, option
@@ -287,9 +288,9 @@ TABLE = [
     ),
     Case("Correlation.classes", "selector.classes=[semantic]", AFTER_STATISTICS),
     Case("Correlation.classes", "selector.classes=[unclear]", CHOSEN_ANEW, given=SEMANTIC),
-    Case("Add.variant", "strategy.variant=S", AFTER_STATISTICS),
+    Case("CorrSteer.variant", "strategy.variant=S", AFTER_STATISTICS),
     # The search. Its first trial is the unsteered model, which nothing moves.
-    Case("NoSearch.start", "search.start=2", frozenset({"steered", "random"})),
+    Case("CorrSteer.coef", "strategy.coef=2", frozenset({"steered", "random"})),
     Case(
         "Pareto.trials",
         "search.trials=5",
@@ -463,7 +464,7 @@ class LastStage(Exception):
     """All keys were asked for."""
 
 
-def last_stage(metrics):
+def last_stage(*_):
     raise LastStage
 
 
@@ -519,20 +520,23 @@ class Full(Store):
         pd.DataFrame(rows).to_parquet(folder / "answers.parquet", index=False)
 
 
-class Watched(Cached):
-    """Tells the store whose answers it is asked for, and makes decoder rows without SAEs."""
+alike = answers._alike
 
-    def answers(self, examples, plans, what, decoding=None):
-        found = {}
-        for arm, plan in plans.items():
-            self.store.label = what if arm == "baseline" else f"{arm} {what}"
-            self.store.examples = examples
-            found |= super().answers(examples, {arm: plan}, what, decoding)
-        return found
 
-    def _directions(self, layer, features):
-        of = self.sae.fingerprint(layer)
-        return np.stack([dice(of, int(f)).normal(size=8) for f in features]).astype(np.float32)
+def one_by_one(bench, asking, examples, arms, what):
+    """Tells the store whose answers it is asked for."""
+    frames = {}
+    for arm in arms:
+        bench.store.label = what if arm.name == "baseline" else f"{arm.name} {what}"
+        bench.store.examples = examples
+        frames |= alike(bench, asking, examples, [arm], what)
+    return frames
+
+
+def decoder_rows(bench, layer, features):
+    """Made up, without SAEs."""
+    of = bench.sae_key(layer)
+    return np.stack([dice(of, int(f)).normal(size=8) for f in features]).astype(np.float32)
 
 
 def answered(example, random):
@@ -564,6 +568,7 @@ def site(settings, folder):
 def effect(settings, folder):
     """Side effects, of the form that their stage keeps."""
     made = {"layer": settings.get("layer"), "n_positions": 1, "steered": True}
+    made |= {"l0_before": 1.0, "l0_after": 1.0, "new": 0.0, "lost": 0.0}
     if "texts" in settings:
         made = [{"kl": 0.1, "top1_changed": 0, "positions": 1}] * 4
     elif "layer" not in settings:
@@ -653,12 +658,13 @@ def run(cfg, folder: Path, place: Path, earlier: Path | None = None) -> dict[str
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as patches:
         for target, name, new in (
-            (job, "Store", full),
-            (job, "Cached", Watched),
+            (build, "Store", full),
+            (answers, "_alike", one_by_one),
+            (Bench, "directions", decoder_rows),
             (search, "front", lambda trials, norm: trials[-1:]),
             (pipeline, "evaluate", lambda *_, **__: {}),
             (pipeline, "with_side_effects", lambda results, effects: {}),
-            (pipeline, "verdict", last_stage),
+            (pipeline, "record", last_stage),
             (Semantic, "prepare", lambda self: None),
             (Semantic, "_similarities", similarities),
             (RefusalClassifier, "prepare", lambda self: None),
@@ -929,18 +935,21 @@ def test_two_processes_in_two_places_ask_for_the_same_keys(place, tmp_path):
 def test_other_correlations_are_another_plan(tmp_path):
     """Scores of 0.6 for 1 change no mean over right answers, so neither features nor vectors,
     but every r; and a plan says the r of its features."""
-    stages = Watched(
+    bench = Bench(
         store=Store(tmp_path),
         backend=Local(device="cpu"),
-        model_spec=Model("m", config.bundled("model")),
+        spec=Model("m", config.bundled("model")),
         sae=Folder(config.bundled("saes")),
-        task=None,
-        strategy=Add("A"),
         selector=Correlation(),
+        asking=Asking(None, {}),
+        layers=(1,),
+        collect=Collect("generated", "max", 20, 20),
         seed=0,
     )
     statistics({"layer": 1, "shuffles": 20, "resamples": 20}, tmp_path)
-    stats = cached._load_stats(tmp_path)
-    for one in (stats, replace(stats, r=stats.r * 0.9)):
-        _, chosen, plan = stages.plan([one])
-        assert [e.r for e in plan.entries] == [f.r for f in chosen]
+    stats = read_stats(tmp_path)
+    with patch.object(Bench, "directions", decoder_rows):
+        for one in (stats, replace(stats, r=stats.r * 0.9)):
+            chosen = CorrSteer().choose(bench.selector.rank([one]))
+            plan = make_plan(bench, chosen)
+            assert [e.r for e in plan.entries] == [f.r for f in chosen]
