@@ -61,8 +61,8 @@ def sweep_flag_first(arguments: list[str]) -> list[str]:
     """
     ordered = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
     launched = any(argument.startswith("hydra/launcher=") for argument in arguments)
-    told = any(argument.split("=")[0] in MODES for argument in arguments)
-    return ["-m", *ordered] if launched and not told else ordered
+    asked = any(argument.split("=")[0] in MODES for argument in arguments)
+    return ["-m", *ordered] if launched and not asked else ordered
 
 
 def plain_words(arguments: list[str]) -> list[str]:

@@ -66,9 +66,9 @@ class RunFolder:
         file = self.path / ALIVE
         if self._alive is not None or not held_here(file):
             return False
-        found = FileLock(file, fallback_to_soft=False)
+        probe = FileLock(file, fallback_to_soft=False)
         try:
-            with found.acquire(timeout=0):
+            with probe.acquire(timeout=0):
                 # It may have ended between our two looks.
                 text = (self.path / "status.json").read_text(encoding="utf-8")
                 return json.loads(text)["state"] == "running"
