@@ -182,7 +182,8 @@ def instantiate(node: DictConfig) -> Any:
 
 def resolved_yaml(cfg: DictConfig) -> str:
     """All settings of a run, interpolations resolved: what its config.yaml holds."""
-    return OmegaConf.to_yaml(cfg, resolve=True)
+    text: str = OmegaConf.to_yaml(cfg, resolve=True)
+    return text
 
 
 def explain(error: BaseException) -> str:

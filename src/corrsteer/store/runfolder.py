@@ -57,7 +57,7 @@ class RunFolder:
         file = self.path / "status.json"
         if not file.exists():
             return {}
-        status = json.loads(file.read_text(encoding="utf-8"))
+        status: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if status["state"] == "running" and self._is_dead():
             return {**status, "state": "killed", "error": "its process was killed: see log.txt"}
         return status
@@ -71,7 +71,7 @@ class RunFolder:
             with probe.acquire(timeout=0):
                 # It may have ended between our two looks.
                 text = (self.path / "status.json").read_text(encoding="utf-8")
-                return json.loads(text)["state"] == "running"
+                return bool(json.loads(text)["state"] == "running")
         except (Timeout, OSError, NotImplementedError):  # alive, or nobody can tell
             return False
 
