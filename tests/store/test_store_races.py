@@ -380,11 +380,11 @@ def test_a_part_is_saved_although_another_job_clears_them(store, monkeypatch):
 
 
 def test_another_error_of_a_maker_comes_out_as_it_is(store):
-    def gone(folder: Path) -> None:
+    def lost(folder: Path) -> None:
         (folder / "nowhere" / "a.txt").read_text()
 
     with pytest.raises(FileNotFoundError):
-        store.get("collect", KEY, gone)
+        store.get("collect", KEY, lost)
 
 
 @pytest.mark.parametrize("locked", ["cache", "cache/collect"])

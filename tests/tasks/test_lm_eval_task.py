@@ -233,8 +233,8 @@ def test_the_default_filter_and_several_right_answers(home):
     task = build(folder, "sums")
     first = task.questions()[0]
     assert [first.gold, *first.aliases] == ["five", "5"]
-    found = [answer(task, first, text) for text in ("5", "five", "FIVE", "6", " ")]
-    assert [(s.value, s.parsed) for s in found] == [
+    scores = [answer(task, first, text) for text in ("5", "five", "FIVE", "6", " ")]
+    assert [(s.value, s.parsed) for s in scores] == [
         (1.0, "5"), (1.0, "five"), (1.0, "FIVE"), (0.0, "6"), (0.0, None)
     ]  # fmt: skip
 
