@@ -52,10 +52,10 @@ bench: $(STAMP) ## time generation, with and without steering
 report: FOLDER ?= $(shell ls -td outputs/runs/*/ outputs/sweeps/*/ 2>/dev/null | head -n 1)
 report: $(STAMP) ## write the report of the newest run or sweep again, or of FOLDER=outputs/...
 	@test -n "$(FOLDER)" || { echo "error: outputs/ holds no run yet; type make run" >&2; exit 2; }
-	$(PY) -m corrsteer.run.app $(FOLDER)
+	$(PY) -m corrsteer report $(FOLDER)
 
 cache: $(STAMP) ## list the stage cache; ARGS=--all: each entry, ARGS=--help: what else
-	$(PY) -m corrsteer.store.listing $(ARGS)
+	$(PY) -m corrsteer cache $(ARGS)
 
 clean-cache: ## delete the stage cache, outputs/cache (runs and sweeps stay)
 	rm -rf outputs/cache

@@ -37,15 +37,14 @@ MODES = (
 )  # fmt: skip
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+@hydra.main(version_base="1.3", config_path="../conf", config_name="config")  # type: ignore[untyped-decorator]
 def job(cfg: DictConfig) -> float:
     """One job. Launchers pickle this function by value, so it must not touch globals."""
     from corrsteer.run.app import run_in_folder
 
     def run(cfg: DictConfig, folder: Path) -> float:
-        from corrsteer.run.pipeline import (
-            run,  # an import that fails is the job's failure, on record
-        )
+        # Here, so that an import that fails is the job's failure, on record.
+        from corrsteer.run.pipeline import run
 
         return run(cfg, folder)
 
@@ -61,8 +60,8 @@ def sweep_flag_first(arguments: list[str]) -> list[str]:
     """
     ordered = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
     launched = any(argument.startswith("hydra/launcher=") for argument in arguments)
-    told = any(argument.split("=")[0] in MODES for argument in arguments)
-    return ["-m", *ordered] if launched and not told else ordered
+    asked = any(argument.split("=")[0] in MODES for argument in arguments)
+    return ["-m", *ordered] if launched and not asked else ordered
 
 
 def plain_words(arguments: list[str]) -> list[str]:

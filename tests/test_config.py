@@ -113,7 +113,7 @@ def test_layers_keep_the_form_they_were_typed_in(override):
         ("side_effects.unrelated=many", ["side_effects.unrelated=many", "at least 0"]),
         ("neutral=", ["neutral is empty", "neutral=VALUE"]),
         ("transfer.mmlu.few_shot=1", ["unknown key transfer.mmlu", "type transfer=[mmlu], too"]),
-        ("+transfer.mmlu.few_shot=1", ["transfer.mmlu is no whole task", "transfer=[mmlu]"]),
+        ("+transfer.mmlu.few_shot=1", ["transfer.mmlu is only part of a task", "transfer=[mmlu]"]),
         ("task._target_=corrsteer.tasks.bbq.BBX", ["task._target_", "BBX"]),
         ("data=${nosuch}", ["nosuch"]),
         ("layers", ["'layers'", "KEY=VALUE"]),

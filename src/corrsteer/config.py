@@ -127,9 +127,11 @@ def check(cfg: DictConfig) -> None:
     """
     names = [f.name for f in fields(Root)]
     _check_keys("", cfg, names)
-    gone = [name for name in names if name not in cfg]
-    if gone:
-        raise ConfigError(f"{gone[0]} is missing: type {gone[0]}=VALUE, or leave ~{gone[0]} away")
+    missing = [name for name in names if name not in cfg]
+    if missing:
+        raise ConfigError(
+            f"{missing[0]} is missing: type {missing[0]}=VALUE, or leave ~{missing[0]} away"
+        )
     try:
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -139,7 +141,7 @@ def check(cfg: DictConfig) -> None:
         _check_keys(group, cfg[group], legal)
     for name, node in cfg.transfer.items():
         if not _is_mapping(node) or "_target_" not in node:
-            raise ConfigError(f"transfer.{name} is no whole task: type transfer=[{name}]")
+            raise ConfigError(f"transfer.{name} is only part of a task: type transfer=[{name}]")
     if not math.isfinite(cfg.coef):
         raise ConfigError(f"coef={cfg.coef}: it must be a finite number, such as coef=1")
     for key in ("pooling", "token_source"):
@@ -226,7 +228,8 @@ def _members(seam: type) -> dict[str, Any]:
 
 def resolved_yaml(cfg: DictConfig) -> str:
     """All settings of a run, interpolations resolved: what its config.yaml holds."""
-    return OmegaConf.to_yaml(cfg, resolve=True)
+    text: str = OmegaConf.to_yaml(cfg, resolve=True)
+    return text
 
 
 def explain(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 
-class _PiecesLauncher(Launcher):
+class _PiecesLauncher(Launcher):  # type: ignore[misc]  # Hydra is not followed
     def __init__(self, **params: Any) -> None:
         self.params = {
             key: OmegaConf.to_container(value, resolve=True)
@@ -58,7 +58,8 @@ class SlurmLauncher(_PiecesLauncher):
         from corrsteer.sweep.pieces import built
         from corrsteer.sweep.slurm import Slurm
 
-        return built(Slurm, self.params).sweep
+        launcher: Slurm = built(Slurm, self.params)
+        return launcher.sweep
 
 
 class LocalLauncher(_PiecesLauncher):
@@ -66,4 +67,5 @@ class LocalLauncher(_PiecesLauncher):
         from corrsteer.sweep.local import Processes
         from corrsteer.sweep.pieces import built
 
-        return built(Processes, self.params).sweep
+        launcher: Processes = built(Processes, self.params)
+        return launcher.sweep

@@ -204,7 +204,7 @@ def refusal(scorer: RefusalClassifier) -> str:
 
 def test_the_label_has_to_be_one_of_the_models(saved):
     message = refusal(classifier(saved("three"), refusal_label="REFUSAL"))
-    assert "task.scorer.refusal_label='REFUSAL' is no label" in message
+    assert "task.scorer.refusal_label='REFUSAL' is not a label" in message
     assert "use one of other, REJECTION, unsure" in message
 
 

@@ -13,8 +13,8 @@ import filelock
 import pytest
 
 from corrsteer.report.sweep_table import sweep_table
-from corrsteer.run.app import failed_jobs
 from corrsteer.store.runfolder import RunFolder
+from corrsteer.sweep.close import failed_jobs
 
 BEGIN = """
 import pathlib, sys, time

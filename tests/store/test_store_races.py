@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from corrsteer.__main__ import main
 from corrsteer.errors import ConfigError
 from corrsteer.store import entries, verify
 from corrsteer.store.entries import Store
-from corrsteer.store.listing import describe, main
+from corrsteer.store.listing import describe
 
 KEY = {"x": 1}
 START = """
@@ -379,11 +380,11 @@ def test_a_part_is_saved_although_another_job_clears_them(store, monkeypatch):
 
 
 def test_another_error_of_a_maker_comes_out_as_it_is(store):
-    def gone(folder: Path) -> None:
+    def lost(folder: Path) -> None:
         (folder / "nowhere" / "a.txt").read_text()
 
     with pytest.raises(FileNotFoundError):
-        store.get("collect", KEY, gone)
+        store.get("collect", KEY, lost)
 
 
 @pytest.mark.parametrize("locked", ["cache", "cache/collect"])
@@ -460,14 +461,14 @@ def test_the_listing_shows_what_is_there(store, capsys):
     store.partial("generate", KEY).save("1", b"x" * 500)
     store.partial("generate", KEY).save("2", b"x" * 500)
     (store.root / "generate" / f".{'0' * 32}-{uuid.uuid4().hex}").mkdir()
-    assert main([str(store.root)]) == 0
+    assert main(["cache", str(store.root)]) == 0
     lines = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["stage", "entries", "unfinished", "temporary", "damaged", "size"]
     assert [line[0] for line in lines[1:]] == ["collect", "generate", "total"]
     assert re.fullmatch(r"2 \(2\.0 MB\)", lines[1][1])
     assert re.fullmatch(r"1 \(\d+ B\)", lines[1][4])
     assert lines[2][1:] == ["0", "1 (1.0 kB)", "1 (0 B)", "0", "1.0 kB"]
-    assert main([str(store.root), "--all"]) == 0
+    assert main(["cache", str(store.root), "--all"]) == 0
     out = capsys.readouterr().out.splitlines()
     [line] = [line for line in out if entry.name[:8] in line]
     assert "2.0 MB" in line
@@ -498,10 +499,10 @@ def test_only_what_is_old_is_deleted(store, capsys):
     part.save("b", b"x")  # a job goes on with it
     store.get("collect", {"x": "used"}, never)
     assert store.has("collect", {"x": "asked"})
-    assert main([str(store.root), "--older-than", "5"]) == 0
+    assert main(["cache", str(store.root), "--older-than", "5"]) == 0
     assert old.exists()
     capsys.readouterr()
-    assert main([str(store.root), "--older-than", "5", "--delete"]) == 0
+    assert main(["cache", str(store.root), "--older-than", "5", "--delete"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "deleted:"
     total = [cell.split(" ")[0] for cell in re.split(r"  +", out[-1])]
@@ -518,11 +519,11 @@ def test_only_what_is_old_is_deleted(store, capsys):
 )
 def test_what_a_job_may_be_writing_cannot_be_deleted(store, arguments, capsys):
     with pytest.raises(SystemExit) as caught:
-        main([str(store.root), *arguments])
+        main(["cache", str(store.root), *arguments])
     assert caught.value.code == 2
 
 
 def test_a_cache_that_is_not_there_is_one_line(tmp_path, capsys):
-    assert main([str(tmp_path / "none")]) == 2
+    assert main(["cache", str(tmp_path / "none")]) == 2
     assert "there is no cache folder" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

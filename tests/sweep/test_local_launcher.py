@@ -49,7 +49,7 @@ pipeline = sys.modules["corrsteer.run.pipeline"] = types.ModuleType("corrsteer.r
 pipeline.run = pipeline.share = pipeline.answer_shard = pipeline.collect_shard = stage
 report = types.ModuleType("corrsteer.report.sweep_page")
 sys.modules["corrsteer.report.sweep_page"] = report
-report.write_sweep_report, report.SETTINGS = lambda folder: 1 / 0, ()
+report.write_sweep_report = lambda folder: 1 / 0
 """
 
 
@@ -124,8 +124,8 @@ def test_a_sweep_in_two_processes_is_the_same_sweep(tmp_path):
         RunFolder(alone).write_config(resolved_yaml(cfg))
         run(cfg, alone)
         for name in ("metrics.json", "answers.parquet", "contexts.json"):
-            found, expected = sweep / str(job) / name, alone / name
-            assert found.read_bytes() == expected.read_bytes(), f"{job}/{name}"
+            in_sweep, expected = sweep / str(job) / name, alone / name
+            assert in_sweep.read_bytes() == expected.read_bytes(), f"{job}/{name}"
         # Sums of two halves differ from one sum in the last digits.
         tables = [pd.read_csv(folder / "features.csv") for folder in (sweep / str(job), alone)]
         pd.testing.assert_frame_equal(*tables, rtol=1e-9)
@@ -138,13 +138,13 @@ def test_a_job_whose_process_is_killed_fails_alone(tmp_path):
     os.kill(pid(sweep / "0"), signal.SIGKILL)
     _, err = together.communicate(timeout=60)
     assert together.returncode == 1
-    said = re.fullmatch(
+    lines = re.fullmatch(
         r"error: job 0 \(coef=10\) failed: killed by signal 9; see (sweep/local/\d+.txt)\n"
         r"error: job 2 \(coef=4\) failed: RuntimeError: a bug",
         "\n".join(errors(err)),
     )
-    assert said, err
-    assert "said by a job" in (tmp_path / said[1]).read_text()
+    assert lines, err
+    assert "said by a job" in (tmp_path / lines[1]).read_text()
     assert "said by a job" not in err
     assert [status(sweep / job)["state"] for job in "0123"] == ["failed", "done", "failed", "done"]
     threads = (sweep / "1" / "lives").read_text().split()[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import pickle
 
@@ -21,6 +22,7 @@ from corrsteer.sweep.pieces import (
     pieces,
     settings,
 )
+from tests.report.fabricated_run import fabricate_run
 from tests.test_config import CONF
 
 
@@ -43,8 +45,8 @@ def cut(tmp_path):
     return cut_
 
 
-def plan(found: list[Piece]) -> dict[str, tuple[str, ...]]:
-    return {piece.folder: piece.after for piece in found}
+def plan(planned: list[Piece]) -> dict[str, tuple[str, ...]]:
+    return {piece.folder: piece.after for piece in planned}
 
 
 @pytest.mark.parametrize(
@@ -58,9 +60,9 @@ def plan(found: list[Piece]) -> dict[str, tuple[str, ...]]:
     ],
 )
 def test_jobs_that_differ_after_the_collection_share_it(cut, words):
-    found = cut(words)
-    jobs = {piece.folder: ("shared/0",) for piece in found if piece.kind == "job"}
-    assert plan(found) == {"shared/0": (), **jobs}
+    planned = cut(words)
+    jobs = {piece.folder: ("shared/0",) for piece in planned if piece.kind == "job"}
+    assert plan(planned) == {"shared/0": (), **jobs}
     assert len(jobs) >= 2
 
 
@@ -87,15 +89,15 @@ def test_every_group_waits_for_its_own_stage_only(cut):
 def test_shards_answer_then_collect_then_are_put_together(cut):
     answers = tuple(f"shared/0/answer-{n}" for n in range(3))
     collects = tuple(f"shared/0/collect-{n}" for n in range(3))
-    found = cut("coef=1 collect.shards=3")
-    assert plan(found) == {
+    planned = cut("coef=1 collect.shards=3")
+    assert plan(planned) == {
         **dict.fromkeys(answers, ()),
         **dict.fromkeys(collects, answers),
         "shared/0": collects,
         "0": ("shared/0",),
     }
-    assert [piece.index for piece in found] == [0, 1, 2, 0, 1, 2, 0, 0]
-    assert amounts(found) == "1 job and 1 shared stage"
+    assert [piece.index for piece in planned] == [0, 1, 2, 0, 1, 2, 0, 0]
+    assert amounts(planned) == "1 job and 1 shared stage"
 
 
 def test_a_wrong_job_is_named_before_anything_runs(cut):
@@ -132,38 +134,36 @@ def test_what_a_stage_did_not_do_stops_those_after_it(cut):
 
 
 def test_what_an_earlier_sweep_left_in_the_folder_is_forgotten(cut, tmp_path):
-    share, first, _ = found = cut("coef=1,2")
+    share, first, _ = planned = cut("coef=1,2")
     share.run_folder.path.mkdir(parents=True)
     share.run_folder.start([])
     share.run_folder.done()
     (tmp_path / "summary.csv").touch()
-    forget(found)
+    forget(planned)
     assert not (tmp_path / "summary.csv").exists()
     with pytest.raises(CorrSteerError):
         check_before(first)
 
 
 def test_one_that_was_killed_is_on_record_and_has_no_result(cut):
-    _, first, second = found = cut("coef=1,2")
+    _, first, second = sweep = cut("coef=1,2")
     killed(first, "killed by signal 9")
     assert first.run_folder.status()["error"] == "killed by signal 9"
     assert first.run_folder.status()["overrides"] == ["coef=1"]
-    second.run_folder.path.mkdir()
-    second.run_folder.start([])
-    second.run_folder.done()
-    (second.run_folder.path / "metrics.json").write_text('{"arms": {"steered": {"accuracy": 0.5}}}')
-    values = [done.return_value for done in job_returns(found)]
+    fabricate_run(second.run_folder.path, n_test=20)
+    metrics = json.loads((second.run_folder.path / "metrics.json").read_text())
+    values = [done.return_value for done in job_returns(sweep)]
     assert math.isnan(values[0])
-    assert values[1] == 0.5
+    assert values[1] == metrics["arms"]["steered"]["accuracy"]
     assert RunFolder(first.run_folder.path).status()["state"] == "failed"
 
 
 def test_workers_of_a_search_come_between_the_shared_stage_and_the_job(cut):
-    found = cut("coef=1,2 search=pareto search.workers=2")
+    planned = cut("coef=1,2 search=pareto search.workers=2")
     searching = {f"shared/{n}/search-{k}": ("shared/0",) for n in (0, 1) for k in (0, 1)}
     jobs = {f"{n}": ("shared/0", f"shared/{n}/search-0", f"shared/{n}/search-1") for n in (0, 1)}
-    assert plan(found) == {"shared/0": (), **searching, **jobs}
-    assert [p.index for p in found if p.kind == "search"] == [0, 1, 0, 1]
+    assert plan(planned) == {"shared/0": (), **searching, **jobs}
+    assert [p.index for p in planned if p.kind == "search"] == [0, 1, 0, 1]
     alone = cut("coef=1 search=pareto search.workers=1")
     assert plan(alone) == {"0": ()}
 

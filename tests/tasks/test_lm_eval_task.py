@@ -233,8 +233,8 @@ def test_the_default_filter_and_several_right_answers(home):
     task = build(folder, "sums")
     first = task.questions()[0]
     assert [first.gold, *first.aliases] == ["five", "5"]
-    found = [answer(task, first, text) for text in ("5", "five", "FIVE", "6", " ")]
-    assert [(s.value, s.parsed) for s in found] == [
+    scores = [answer(task, first, text) for text in ("5", "five", "FIVE", "6", " ")]
+    assert [(s.value, s.parsed) for s in scores] == [
         (1.0, "5"), (1.0, "five"), (1.0, "FIVE"), (0.0, "6"), (0.0, None)
     ]  # fmt: skip
 
@@ -354,7 +354,7 @@ def test_wrong_settings(tmp_path):
         build(tmp_path, "x", cot=True, max_new_tokens=64)
     with pytest.raises(ConfigError, match="few_shot=-1"):
         build(tmp_path, "x", few_shot=-1)
-    with pytest.raises(DataError, match=r"task\.include_path=.*nowhere is no folder"):
+    with pytest.raises(DataError, match=r"task\.include_path=.*nowhere is not a folder"):
         build(tmp_path / "nowhere", "x").questions()
 
 
@@ -368,15 +368,15 @@ def test_a_group_lists_its_tasks(home, tmp_path, monkeypatch):
 
 
 def test_an_unknown_name_and_a_missing_data_set(home, tmp_path, monkeypatch):
-    from corrsteer.tasks import lm_eval
+    from corrsteer.tasks import harness
 
     folder = choice(home)
     # Otherwise lm-eval's own tasks, of which it makes an index for 10 s, are looked through.
-    small, manager = lm_eval._manager(str(folder), False), lm_eval._manager
-    monkeypatch.setattr(lm_eval, "_manager", lambda folder, own: small)
+    small, manager = harness._manager(str(folder), False), harness._manager
+    monkeypatch.setattr(harness, "_manager", lambda folder, own: small)
     with pytest.raises(ConfigError, match=r"no such task \(did you mean animals\?\)"):
         build(folder, "animal").questions()
-    monkeypatch.setattr(lm_eval, "_manager", manager)
+    monkeypatch.setattr(harness, "_manager", manager)
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "far.yaml").write_text(
         "task: far\ndataset_path: nobody/nothing\ndataset_name: small\ntest_split: test\n"
@@ -389,7 +389,7 @@ def test_an_unknown_name_and_a_missing_data_set(home, tmp_path, monkeypatch):
 
 
 def test_without_lm_eval_one_line_says_what_to_type(tmp_path, monkeypatch):
-    from corrsteer.tasks import lm_eval
+    from corrsteer.tasks import harness
 
     def refuse(name, *arguments, **more):
         if name.split(".")[0] == "lm_eval":
@@ -398,7 +398,7 @@ def test_without_lm_eval_one_line_says_what_to_type(tmp_path, monkeypatch):
 
     real = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", refuse)
-    lm_eval._manager.cache_clear()
+    harness._manager.cache_clear()
     with pytest.raises(ConfigError, match=r"pip install 'corrsteer\[lm-eval\]'"):
         build(tmp_path, "x").questions()
 

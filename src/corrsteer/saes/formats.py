@@ -55,13 +55,15 @@ def _sae_lens_names(path: str) -> list[str]:
 
 
 def _sae_lens_config(repo: str, path: str, files: Sequence[Path]) -> Config:
-    return json.loads(files[0].read_text(encoding="utf-8"))
+    config: Config = json.loads(files[0].read_text(encoding="utf-8"))
+    return config
 
 
 def _sae_lens_weights(config: Config, files: Sequence[Path]) -> Weights:
     from sae_lens.loading.pretrained_sae_loaders import read_sae_components_from_disk
 
-    return read_sae_components_from_disk(config, files[1], device="cpu")[1]
+    weights: Weights = read_sae_components_from_disk(config, files[1], device="cpu")[1]
+    return weights
 
 
 # -- Gemma Scope: arrays in params.npz; jumprelu on the raw residual -----------------------------
@@ -236,4 +238,5 @@ def _plain_tensors(file: Path) -> Weights:
 
     # Files of torch before 1.6 are no zip archives and cannot be mapped.
     mapped = zipfile.is_zipfile(file)
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    tensors: Weights = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    return tensors

@@ -80,12 +80,12 @@ class LoadedSAE:
     @property
     def width(self) -> int:
         """Number of features D."""
-        return self.W_enc.shape[1]
+        return int(self.W_enc.shape[1])
 
     @property
     def d_model(self) -> int:
         """Width M of the residual stream it reads."""
-        return self.W_enc.shape[0]
+        return int(self.W_enc.shape[0])
 
     @property
     def nbytes(self) -> int:
@@ -126,7 +126,8 @@ class LoadedSAE:
 
     def directions(self, features: Sequence[int]) -> np.ndarray:
         """Decoder rows of the features, [k, M] float32, in units of the raw residual stream."""
-        return self.W_dec[list(features)].numpy().astype(np.float32)
+        rows: np.ndarray = self.W_dec[list(features)].numpy()
+        return rows.astype(np.float32)
 
     def reconstruct(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Residuals ``x`` [n, M] as the SAE writes them, in raw units.

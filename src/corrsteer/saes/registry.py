@@ -57,8 +57,8 @@ def find_release(name: str) -> Release:
 
 def _model(entry: Mapping[str, Any]) -> str:
     """``model``, with its organisation where the link to the model's page has the same name."""
-    name = entry["model"]
-    page = (entry.get("links") or {}).get("model", "")
+    name: str = entry["model"]
+    page: str = (entry.get("links") or {}).get("model", "")
     linked = page.removeprefix("https://huggingface.co/")
     return linked if linked.split("/")[-1] == name else name
 
@@ -72,4 +72,5 @@ def _registry() -> dict[str, Any]:
         raise ConfigError("sae_lens is not installed: type make setup.")
     file = Path(spec.submodule_search_locations[0]) / "pretrained_saes.yaml"
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times faster, where it is built
-    return yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
+    registry: dict[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
+    return registry

@@ -60,7 +60,7 @@ class Function:
 def _load(path: str) -> Callable[[Example, str], Any]:
     module, _, name = path.rpartition(".")
     try:
-        function = getattr(importlib.import_module(module), name)
+        function: Callable[[Example, str], Any] = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"task.scorer.path={path} cannot be imported: {_in_a_line(error)}; {_HELP}"

@@ -131,7 +131,7 @@ class RefusalClassifier(ModelScorer):
         labels = {label: place for place, label in model.config.id2label.items()}
         if self.refusal_label not in labels:
             raise ModelError(
-                f"task.scorer.refusal_label={self.refusal_label!r} is no label of"
+                f"task.scorer.refusal_label={self.refusal_label!r} is not a label of"
                 f" {self.model!r}: use one of {', '.join(map(str, labels))}"
             )
         return tokenizer, model, labels[self.refusal_label]
@@ -139,12 +139,13 @@ class RefusalClassifier(ModelScorer):
 
 def _positions(tokenizer: Any, model: Any) -> int:
     """How many tokens the model can read."""
-    positions = getattr(model.config, "max_position_embeddings", None) or -1
+    positions: int = getattr(model.config, "max_position_embeddings", None) or -1
+    longest: int = tokenizer.model_max_length
     if positions < 0:  # relative positions
-        return tokenizer.model_max_length
+        return longest
     if any(family in model.config.model_type for family in _SHIFTED):
         positions -= model.config.pad_token_id + 1
-    return min(positions, tokenizer.model_max_length)
+    return min(positions, longest)
 
 
 @lru_cache(maxsize=2)  # the jobs of a sweep share a process

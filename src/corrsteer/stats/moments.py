@@ -290,20 +290,23 @@ class FeatureMoments:
         return np.clip(r, -1.0, 1.0, out=r)
 
     def _z_mean(self) -> np.ndarray:
-        return self.z_shift + self.products[0] / self.n
+        mean: np.ndarray = self.z_shift + self.products[0] / self.n
+        return mean
 
     def _y_mean(self) -> np.ndarray:
         return self.y_shift + self.y_sum / self.n
 
     def _z_m2(self) -> np.ndarray:
         """[D] sum of squares about the mean; rounding may leave a trace below 0."""
-        return self.z_sq - self.products[0] ** 2 / self.n
+        m2: np.ndarray = self.z_sq - self.products[0] ** 2 / self.n
+        return m2
 
     def _y_m2(self) -> np.ndarray:
         return self.y_sq - self.y_sum**2 / self.n
 
     def _y_length(self) -> np.ndarray:
-        return self.y_length - self.y_sum[0] * self.y_sum[-1] / self.n
+        co_moment: np.ndarray = self.y_length - self.y_sum[0] * self.y_sum[-1] / self.n
+        return co_moment
 
     def _co_moments(self) -> np.ndarray:
         """[Q, D] sums of products about both means."""

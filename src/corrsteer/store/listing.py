@@ -1,5 +1,4 @@
-"""``python -m corrsteer.store.listing``, or ``make cache``: what the stage cache holds, and from
-where.
+"""What the stage cache holds, and from where: ``python -m corrsteer cache``, or ``make cache``.
 
 Reads names, sizes and manifests; it deletes only if told to, and nothing that was used within the
 last day.
@@ -7,12 +6,10 @@ last day.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import re
 import shutil
-import signal
 import sys
 import time
 import uuid
@@ -21,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corrsteer.store.entries import LEFTOVER
+from corrsteer.errors import DataError
+from corrsteer.store.entries import DAY, LEFTOVER
 from corrsteer.store.files import weigh
 from corrsteer.store.verify import MANIFEST
 
@@ -51,7 +49,7 @@ class Item:
 
 def items(root: Path) -> list[Item]:
     """All that is in a cache and was put there by this module, by stage, the oldest first."""
-    found = []
+    listed = []
     for stage in sorted(f for f in root.iterdir() if f.is_dir()):
         here = []
         for path in stage.iterdir():
@@ -60,8 +58,8 @@ def items(root: Path) -> list[Item]:
                 parts = sum(1 for _ in path.glob("[!.]*")) if kind == _UNFINISHED else 0
                 origin = f"{parts} parts" if kind == _UNFINISHED else _origin(path)
                 here.append(Item(path, kind, *weigh(path), origin))
-        found += sorted(here, key=lambda item: item.used)
-    return found
+        listed += sorted(here, key=lambda item: item.used)
+    return listed
 
 
 def _origin(path: Path) -> str:
@@ -97,16 +95,16 @@ def describe(settings: Mapping[str, Any]) -> str:
 
 
 def _delete(item: Item, before: float) -> bool:
-    """Remove what was not used since; False if it was by now, or if it is gone."""
+    """Remove what was not used since; False if it was by now, or is no longer there."""
     if weigh(item.path)[1] >= before:
         return False
-    gone = item.path.with_name(f".{item.path.name.lstrip('.')[:32]}-{uuid.uuid4().hex}")
+    doomed = item.path.with_name(f".{item.path.name.lstrip('.')[:32]}-{uuid.uuid4().hex}")
     try:
-        item.path.rename(gone)  # whoever stops this leaves no half of an entry
+        item.path.rename(doomed)  # whoever stops this leaves no half of an entry
     except FileNotFoundError:
         return False
     with contextlib.suppress(FileNotFoundError):  # a job took it for a leftover
-        shutil.rmtree(gone)
+        shutil.rmtree(doomed)
     return True
 
 
@@ -118,12 +116,12 @@ def _size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _summary(found: Sequence[Item]) -> list[list[str]]:
+def _summary(listed: Sequence[Item]) -> list[list[str]]:
     """A row for each stage, and one for all."""
     rows = []
-    stages = sorted({item.path.parent.name for item in found})
+    stages = sorted({item.path.parent.name for item in listed})
     for stage in [*stages, None]:
-        here = [item for item in found if stage in (item.path.parent.name, None)]
+        here = [item for item in listed if stage in (item.path.parent.name, None)]
         row = [stage or "total"]
         for kind in (_ENTRY, _UNFINISHED, _TEMPORARY, _ASIDE):
             some = [item.bytes for item in here if item.kind == kind]
@@ -162,46 +160,23 @@ def _print_table(
     Console().print(table)
 
 
-def _days(text: str) -> float:
-    days = float(text)
-    if not days >= 1:
-        raise argparse.ArgumentTypeError("1 day at least: a running job may still need the rest")
-    return days
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """List a cache, or delete what was not used for some days."""
-    parser = argparse.ArgumentParser(
-        prog="python -m corrsteer.store.listing",
-        description="What the stage cache holds: entries, unfinished work that a later job goes"
-        " on with, temporary folders of jobs that write now or were killed, and damaged entries"
-        " that were set aside.",
-    )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs/cache"))
-    parser.add_argument("--all", action="store_true", help="a line for each entry")
-    parser.add_argument(
-        "--older-than", type=_days, metavar="DAYS", help="only what was not used for DAYS"
-    )
-    parser.add_argument("--delete", action="store_true", help="delete it; needs --older-than")
-    options = parser.parse_args(arguments)
-    if options.delete and options.older_than is None:
-        parser.error("--delete needs --older-than DAYS")
-    root: Path = options.folder
-    if not root.is_dir():
-        print(f"error: there is no cache folder {root}; a run makes one", file=sys.stderr)
-        return 2
-    found = items(root)
-    before = time.time() - 86400 * (options.older_than or 0)
-    if options.older_than is not None:
-        found = [item for item in found if item.used < before]
-    if options.delete:
+def show(folder: Path, *, entries: bool, older_than: float | None, delete: bool) -> None:
+    """Print what a cache holds, by stage and with ``entries`` one by one; ``older_than`` days: only
+    what was not used since, which ``delete`` deletes. Raises CorrSteerError."""
+    if not folder.is_dir():
+        raise DataError(f"there is no cache folder {folder}; a run makes one")
+    listed = items(folder)
+    before = time.time() - DAY * (older_than or 0)
+    if older_than is not None:
+        listed = [item for item in listed if item.used < before]
+    if delete:
+        assert older_than is not None and older_than >= 1  # a running job may need the rest
         try:
-            found = [item for item in found if _delete(item, before)]
+            listed = [item for item in listed if _delete(item, before)]
         except OSError as error:
-            print(f"error: cannot delete {error.filename}: {error.strerror}", file=sys.stderr)
-            return 2
+            raise DataError(f"cannot delete {error.filename}: {error.strerror}") from error
         print("deleted:")
-    if options.all:
+    if entries:
         rows = [
             [
                 item.path.parent.name,
@@ -211,14 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 time.strftime("%Y-%m-%d %H:%M", time.localtime(item.used)),
                 item.origin,
             ]
-            for item in found
+            for item in listed
         ]
         _print_table(("stage", "key", "what", "size", "last used", "from"), rows, ("size",))
     titles = ("stage", "entries", "unfinished", "temporary", "damaged", "size")
-    _print_table(titles, _summary(found), titles[1:])
-    return 0
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a pipe into head ends without a traceback
-    sys.exit(main())
+    _print_table(titles, _summary(listed), titles[1:])

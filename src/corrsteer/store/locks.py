@@ -21,24 +21,24 @@ log = logging.getLogger(__name__)
 
 def lock(file: Path, timeout: float = 0.0) -> FileLock | None:
     """The lock, or None while another process has it for ``timeout`` seconds more."""
-    found = FileLock(file, fallback_to_soft=False)
+    taken = FileLock(file, fallback_to_soft=False)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        found.acquire(timeout=timeout)
+        taken.acquire(timeout=timeout)
         file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except Timeout:
         return None
     except (OSError, NotImplementedError) as error:
         _say(f"no locks in {file.parent} ({error}): jobs may repeat each other's work")
-    return found
+    return taken
 
 
-def unlock(found: FileLock) -> None:
+def unlock(taken: FileLock) -> None:
     """The file goes first: whoever holds an open one that is gone takes a new one (filelock)."""
-    if found.is_locked:
+    if taken.is_locked:
         with contextlib.suppress(OSError):
-            os.unlink(found.lock_file)
-    found.release()
+            os.unlink(taken.lock_file)
+    taken.release()
 
 
 def holder(file: Path) -> str:

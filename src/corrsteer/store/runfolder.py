@@ -57,7 +57,7 @@ class RunFolder:
         file = self.path / "status.json"
         if not file.exists():
             return {}
-        status = json.loads(file.read_text(encoding="utf-8"))
+        status: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if status["state"] == "running" and self._is_dead():
             return {**status, "state": "killed", "error": "its process was killed: see log.txt"}
         return status
@@ -66,12 +66,12 @@ class RunFolder:
         file = self.path / ALIVE
         if self._alive is not None or not held_here(file):
             return False
-        found = FileLock(file, fallback_to_soft=False)
+        probe = FileLock(file, fallback_to_soft=False)
         try:
-            with found.acquire(timeout=0):
+            with probe.acquire(timeout=0):
                 # It may have ended between our two looks.
                 text = (self.path / "status.json").read_text(encoding="utf-8")
-                return json.loads(text)["state"] == "running"
+                return bool(json.loads(text)["state"] == "running")
         except (Timeout, OSError, NotImplementedError):  # alive, or nobody can tell
             return False
 

@@ -61,7 +61,7 @@ def ready(entry: Path) -> bool:
         except FileNotFoundError:
             return False
         except NotADirectoryError:
-            log.warning("%s is no cache entry: removed", entry)
+            log.warning("%s is not a cache entry: removed", entry)
             entry.unlink(missing_ok=True)
             return False
         try:

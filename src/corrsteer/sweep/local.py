@@ -83,15 +83,15 @@ class _Worker:
 
     def __init__(self, home: Path, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
+        self.connection, other_end = context.Pipe()
         self.piece: Piece | None = None
-        self.process: SpawnProcess = context.Process(target=_work, args=(theirs, home, threads))
+        self.process: SpawnProcess = context.Process(target=_work, args=(other_end, home, threads))
         # Ctrl-C reaches all processes of a terminal: this one passes it on, once, as SIGTERM.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.process.start()
         self.output = home / f"{self.process.pid}.txt"
         signal.signal(signal.SIGINT, before)
-        theirs.close()
+        other_end.close()
 
     def start(self, piece: Piece) -> None:
         self.piece = piece

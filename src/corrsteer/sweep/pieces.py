@@ -14,7 +14,7 @@ import copy
 import json
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from corrsteer.config import check
-from corrsteer.errors import ConfigError, CorrSteerError
+from corrsteer.errors import ConfigError, CorrSteerError, DataError
+from corrsteer.report.record import read_record
 from corrsteer.run.app import run_in_folder
 from corrsteer.store.runfolder import RunFolder
 
@@ -166,7 +167,7 @@ def run_piece(piece: Piece, within: AbstractContextManager[Any] = nullcontext())
             check_before(piece)
             from corrsteer.run import pipeline  # an import that fails is on record, too
 
-            function = getattr(pipeline, FUNCTIONS[piece.kind])
+            function: Callable[..., float] = getattr(pipeline, FUNCTIONS[piece.kind])
             if piece.kind in ("answer", "collect", "search"):
                 function = partial(function, index=piece.index)
             return function(cfg, folder)
@@ -204,8 +205,8 @@ def check_before(piece: Piece) -> None:
 def built(launcher: type, params: Mapping[str, Any]) -> Any:
     """A launcher from its settings; ConfigError for an unknown or a missing one."""
     check_keys(launcher, params, "hydra.launcher")
-    if gone := [field.name for field in fields(launcher) if field.name not in params]:
-        name = f"hydra.launcher.{gone[0]}"
+    if missing := [field.name for field in fields(launcher) if field.name not in params]:
+        name = f"hydra.launcher.{missing[0]}"
         raise ConfigError(f"{name} is missing: type {name}=VALUE, or leave ~{name} away")
     return launcher(**params)
 
@@ -218,7 +219,7 @@ def check_keys(launcher: type, params: Mapping[str, Any], where: str) -> None:
 
 
 def whole(where: str, value: Any, least: int, such_as: str) -> None:
-    """Raises ConfigError for a setting that is no whole number, or smaller than the least one."""
+    """Raises ConfigError for a setting that is not a whole number, or smaller than ``least``."""
     if type(value) is not int or value < least:
         raise ConfigError(
             f"hydra.launcher.{where}={value}: it must be a whole number, at least {least}, such as"
@@ -258,11 +259,10 @@ def job_returns(all_pieces: Sequence[Piece]) -> list[JobReturn]:
     for piece in all_pieces:
         if piece.kind != "job":
             continue
-        file = piece.run_folder.path / "metrics.json"
         value = float("nan")
-        if piece.run_folder.status().get("state") == "done" and file.exists():
-            metrics = json.loads(file.read_text(encoding="utf-8"))
-            value = metrics["arms"]["steered"]["accuracy"]
+        if piece.run_folder.status().get("state") == "done":
+            with suppress(DataError):  # the report of the sweep says what is wrong with it
+                value = read_record(piece.run_folder.path).arms["steered"].accuracy
         returns.append(
             JobReturn(
                 overrides=list(piece.cfg.hydra.overrides.task),

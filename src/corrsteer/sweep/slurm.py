@@ -17,14 +17,13 @@ import logging
 import os
 import shutil
 import subprocess
-import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from corrsteer.errors import ConfigError
+from corrsteer.sweep.close import publish
 from corrsteer.sweep.pieces import (
     Piece,
     amounts,
@@ -34,15 +33,9 @@ from corrsteer.sweep.pieces import (
     terminate_as_interrupt,
     whole,
 )
+from corrsteer.sweep.squeue import accounted, follow, look, mains_of
 
 log = logging.getLogger(__name__)
-
-ENDED = {
-    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
-    "PREEMPTED", "REVOKED", "TIMEOUT",
-}  # fmt: skip
-AT_WORK = {"RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "SUSPENDED"}
-LOOK = (1.0, 30.0)  # seconds between two looks at the queue: a tenth of the time so far, within
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,7 @@ class Slurm:
         if self.timeout_min * 60 <= self.signal_delay_s:
             raise ConfigError(
                 f"hydra.launcher.timeout_min={self.timeout_min} is not longer than"
-                f" hydra.launcher.signal_delay_s={self.signal_delay_s}: a job would be told to"
+                f" hydra.launcher.signal_delay_s={self.signal_delay_s}: a job would have to"
                 " stop as soon as it starts"
             )
         for name, kind, example in (
@@ -105,15 +98,15 @@ class Slurm:
 
     def sweep(self, pieces: Sequence[Piece]) -> None:
         """Submit the pieces and the report, say how to follow them, and follow them if asked."""
-        if gone := [name for name in ("sbatch", "squeue", "srun") if shutil.which(name) is None]:
+        if missing := [name for name in ("sbatch", "squeue", "srun") if shutil.which(name) is None]:
             raise ConfigError(
-                f"{gone[0]} is not on PATH: hydra/launcher=slurm is for a login node of a SLURM"
+                f"{missing[0]} is not on PATH: hydra/launcher=slurm is for a login node of a SLURM"
                 " cluster; type hydra/launcher=local to use this machine"
             )
         sweep = pieces[0].sweep
         with terminate_as_interrupt():
             ids = self._submit(pieces)
-        mains = _mains(ids)
+        mains = mains_of(ids)
         jobs, report = mains[:-1], mains[-1]
         first = pieces[0].run_folder.path / "log.txt"
         say = (
@@ -143,11 +136,11 @@ class Slurm:
                     executor = self._executor(sweep, [ids[folder] for folder in after])
                     jobs = executor.submit_array([OnNode(piece, self) for piece in alike])
                     ids |= {p.folder: job.job_id for p, job in zip(alike, jobs, strict=True)}
-                executor = self._for_report._executor(sweep, _mains(ids))
+                executor = self._for_report._executor(sweep, mains_of(ids))
                 ids["report"] = executor.submit(close_sweep, pieces, dict(ids)).job_id
         except BaseException as error:
             if ids:
-                subprocess.run(["scancel", *_mains(ids)])
+                subprocess.run(["scancel", *mains_of(ids)])
             from submitit.core.utils import FailedJobError
 
             if isinstance(error, FailedJobError):
@@ -228,86 +221,17 @@ class OnNode:
 
 def close_sweep(pieces: Sequence[Piece], ids: Mapping[str, str]) -> None:
     """The last job: the end of those that were killed, and the sweep's report."""
-    from corrsteer.report.sweep_page import write_sweep_report
-    from corrsteer.trackers.sending import track
-
     queue = look(ids) or {}
     for piece in pieces:
         if piece.run_folder.status().get("state") not in ("done", "failed"):
             job_id = ids[piece.folder]
-            state, reason = queue.get(job_id) or (_accounted(job_id), "")
+            state, reason = queue.get(job_id) or (accounted(job_id), "")
             why = f"{state} ({reason})" if reason not in ("", "None") else state
             if state == "OUT_OF_MEMORY":
                 why += ", type hydra.launcher.mem_gb=N for more"
             output = piece.sweep / "slurm" / f"{job_id}_0_log.err"
             killed(piece, f"killed: {why or 'SLURM no longer says why'}; see {output}")
-    write_sweep_report(pieces[0].sweep)
-    track(pieces[0].sweep)
-
-
-def follow(pieces: Sequence[Piece], ids: Mapping[str, str]) -> None:
-    """A line whenever the counts change, until the report's job has left the queue."""
-    started, said = time.monotonic(), ""
-    while True:
-        queue = look(ids)
-        silent = "SLURM does not answer; still waiting"
-        now = silent if queue is None else counts(pieces, ids, queue)
-        if now != said:
-            log.info(now)
-            said = now
-        if queue is not None and queue.get(ids["report"], ("COMPLETED", ""))[0] in ENDED:
-            return
-        shortest, longest = LOOK
-        time.sleep(min(longest, max(shortest, (time.monotonic() - started) / 10)))
-
-
-def counts(
-    pieces: Sequence[Piece], ids: Mapping[str, str], queue: Mapping[str, tuple[str, str]]
-) -> str:
-    """``2 done, 1 failed, 3 running, 4 waiting``, and the shared stages while they last."""
-    found = {"job": Counter[str](), "shared": Counter[str]()}
-    for piece in pieces:
-        state = piece.run_folder.status().get("state", "")
-        if state not in ("done", "failed"):
-            queued = queue.get(ids[piece.folder], ("", ""))[0]
-            alive = "running" if queued in AT_WORK else "waiting"
-            state = "failed" if queued in ENDED or not queued else alive
-        found["job" if piece.kind == "job" else "shared"][state] += 1
-    lines = [
-        ", ".join(f"{count[s]} {s}" for s in ("done", "failed", "running", "waiting") if count[s])
-        for count in (found["shared"], found["job"])
-    ]
-    going_on = any(found["shared"][state] for state in ("running", "waiting"))
-    return f"shared stage: {lines[0]}; jobs: {lines[1]}" if going_on else lines[1]
-
-
-def look(ids: Mapping[str, str]) -> dict[str, tuple[str, str]] | None:
-    """(state, reason) by id of the jobs that SLURM still knows; None when it does not answer.
-
-    It forgets ended jobs after ``MinJobAge``, five minutes by default.
-    """
-    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r"]
-    done = subprocess.run(
-        [*command, f"--jobs={','.join(_mains(ids))}"], capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        return {} if "Invalid job id" in done.stderr else None
-    rows = (line.split("|", 2) for line in done.stdout.splitlines())
-    return {job_id: (state, reason) for job_id, state, reason in rows}
-
-
-def _mains(ids: Mapping[str, str]) -> list[str]:
-    """Ids of whole arrays, in the order of their submission."""
-    return list(dict.fromkeys(job_id.split("_")[0] for job_id in ids.values()))
-
-
-def _accounted(job_id: str) -> str:
-    """The state that SLURM's accounting has of a job; empty where there is no accounting."""
-    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=State"]
-    if shutil.which("sacct") is None:
-        return ""
-    done = subprocess.run([*command, f"--jobs={job_id}"], capture_output=True, text=True)
-    return done.stdout.strip().split("\n")[-1] if done.returncode == 0 else ""
+    publish(pieces[0].sweep)
 
 
 @contextlib.contextmanager

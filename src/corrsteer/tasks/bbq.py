@@ -128,7 +128,7 @@ class BBQ(Task):
 def _polarity(row: Row) -> str:
     if row.values.get("question_polarity") is None:
         return ""
-    polarity = row.get("question_polarity")
+    polarity: str = row.get("question_polarity")
     if polarity not in POLARITIES:
         raise row.fail("question_polarity", f"is {polarity!r}, not neg or nonneg")
     return polarity

@@ -21,43 +21,40 @@ about 10 s, once a process.
 from __future__ import annotations
 
 import copy
-import difflib
-import functools
 import importlib.metadata
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.records import LETTERS, Example, Question, Score
 from corrsteer.tasks.base import Task
+from corrsteer.tasks.harness import LeavingOut, in_a_line, load
 
 log = logging.getLogger(__name__)
 
 ROWS = 10_000
 """Of a part with more, as many rows are taken, evenly spaced: every prompt is made beforehand."""
-KINDS = ("multiple_choice", "generate_until")
 SEED = 1234  # of solved questions, lm-eval's own default
-LOCAL = ("json", "csv", "parquet", "text", "arrow")
-"""Data sets that are files beside the task, not repositories of the Hub."""
 
 
 @dataclass(frozen=True)
 class OwnScore:
     """Scores as the task of lm-eval does. :meth:`LMEval.questions` fills ``task`` in."""
 
-    task: Any = field(default=None, repr=False, compare=False)
+    task: LMEval | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, example: Example, text: str) -> Score:
+        assert self.task is not None
         return self.task.score(example, text)
 
     @property
     def version(self) -> str:
         """What has to be the same for two results to be comparable."""
+        assert self.task is not None
         return self.task.rules
 
 
@@ -104,25 +101,7 @@ class LMEval(Task):
     @cached_property
     def harness(self) -> Any:
         """The task of lm-eval, loaded and checked."""
-        loaded = _load(self.name, self.include_path)
-        config, kind = loaded.config, loaded.OUTPUT_TYPE
-        problem = ""
-        if kind not in KINDS:
-            problem = f"its output_type is {kind}"
-        elif loaded.multiple_input:
-            problem = "its options are several contexts"
-        elif getattr(loaded, "MULTIMODAL", False):
-            problem = "it asks about images or sounds"
-        elif getattr(loaded, "UNSAFE_CODE", False):
-            problem = "scoring it would run code that a model wrote"
-        elif config.repeats > 1:
-            problem = f"it needs {config.repeats} sampled answers to a question"
-        if problem:
-            raise ConfigError(
-                f"task {self.name} of lm-eval cannot be used: {problem}; choose one with "
-                f"output_type {' or '.join(KINDS)}, and one text as context"
-            )
-        return loaded
+        return load(self.name, self.include_path)
 
     @property
     def shots(self) -> int:
@@ -131,7 +110,7 @@ class LMEval(Task):
 
     @property
     def is_choice(self) -> bool:
-        return self.harness.OUTPUT_TYPE == "multiple_choice"
+        return bool(self.harness.OUTPUT_TYPE == "multiple_choice")
 
     def questions(self) -> list[Question]:
         # What only the loaded task can say.
@@ -167,7 +146,7 @@ class LMEval(Task):
             for n in rows:
                 doc = docs[n]
                 if leaving_out:
-                    harness.sampler = _LeavingOut(sampler, doc)
+                    harness.sampler = LeavingOut(sampler, doc)
                 try:
                     yield self._question(f"{part}-{n}", doc, part)
                 except DataError:
@@ -175,7 +154,7 @@ class LMEval(Task):
                 except Exception as error:
                     raise DataError(
                         f"row {part}-{n} of task {self.name}: lm-eval cannot make a question of "
-                        f"it with task.few_shot={self.few_shot}: {_in_a_line(error)}; "
+                        f"it with task.few_shot={self.few_shot}: {in_a_line(error)}; "
                         "choose another task or another task.few_shot"
                     ) from error
                 finally:
@@ -219,7 +198,7 @@ class LMEval(Task):
         except Exception as error:
             raise DataError(
                 f"task {self.name} of lm-eval cannot score the answer to {example.id}: "
-                f"{_in_a_line(error)}; type another task.metric, or e.g. task.scorer=exact"
+                f"{in_a_line(error)}; type another task.metric, or e.g. task.scorer=exact"
             ) from error
         if self._metric not in values:
             raise ConfigError(self._no_metric(values))
@@ -243,7 +222,7 @@ class LMEval(Task):
     def _parts(self) -> dict[str, tuple[Any, Sequence[int]]]:
         """Official split -> its rows and which of them are asked."""
         harness, config = self.harness, self.harness.config
-        found: dict[str, tuple[Any, Sequence[int]]] = {}
+        parts: dict[str, tuple[Any, Sequence[int]]] = {}
         used: set[str] = set()
         for part, read in (
             ("test", harness.test_docs),
@@ -259,8 +238,8 @@ class LMEval(Task):
             n = len(docs)
             if n > ROWS:
                 log.info("%s: %d of %d rows of its %s split are used", self.name, ROWS, n, part)
-            found[part] = docs, [i * n // ROWS for i in range(ROWS)] if n > ROWS else range(n)
-        return found
+            parts[part] = docs, [i * n // ROWS for i in range(ROWS)] if n > ROWS else range(n)
+        return parts
 
     @property
     def _shots_from(self) -> str | None:
@@ -268,13 +247,13 @@ class LMEval(Task):
         config, few_shot = self.harness.config, self.harness.fewshot_cfg
         if few_shot.samples is not None and few_shot.split is None:
             return None
-        return (
-            few_shot.split or config.training_split or config.validation_split or config.test_split
-        )
+        splits = (few_shot.split, config.training_split, config.validation_split, config.test_split)
+        return next((split for split in splits if split), None)
 
     def _doc(self, question_id: str) -> dict[str, Any]:
         part, _, number = question_id.rpartition("-")
-        return self._parts[part][0][int(number)]
+        doc: dict[str, Any] = self._parts[part][0][int(number)]
+        return doc
 
     def _question(self, question_id: str, doc: dict[str, Any], part: str) -> Question:
         harness = self.harness
@@ -376,89 +355,6 @@ class LMEval(Task):
 _SPLIT = {"train": "training_split", "validation": "validation_split", "test": "test_split"}
 
 
-class _LeavingOut:
-    """lm-eval's sampler of solved questions, never drawing one of them."""
-
-    def __init__(self, sampler: Any, doc: dict[str, Any]) -> None:
-        self._sampler, self._left_out = sampler, doc
-
-    def sample(self, n: int, eval_doc: Any = None, **more: Any) -> Any:
-        return self._sampler.sample(n, eval_doc=self._left_out, **more)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sampler, name)
-
-
-def _load(name: str, include_path: str | None) -> Any:
-    """The task of that name. Raises ConfigError, or DataError when its data cannot be had."""
-    folder = None
-    if include_path is not None:
-        folder = str(Path(include_path).expanduser())
-        if not Path(folder).is_dir():
-            raise DataError(
-                f"task.include_path={include_path} is no folder; give the one with your YAML tasks"
-            )
-    manager = _manager(folder, False) if folder else None
-    if manager is None or name not in manager.all_tasks:
-        log.info("reading the index of lm-eval's tasks (about 10 s)")
-        manager = _manager(folder, True)
-    if name not in manager.all_tasks:
-        near = difflib.get_close_matches(name, manager.all_subtasks, n=3)
-        meant = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise ConfigError(
-            f"task.name={name}: lm-eval has no such task{meant}; `lm-eval ls tasks` lists all"
-        )
-    entry = manager.task_index[name]
-    if name not in manager.all_subtasks:
-        members = sorted(entry.tags) if entry.cfg is None else entry.cfg.get("task", [])
-        names = [m if isinstance(m, str) else str(m.get("task", m.get("group"))) for m in members]
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        raise ConfigError(
-            f"task.name={name} is a group of tasks; type one of them: {', '.join(names[:8])}{more}"
-        )
-    dataset = (entry.cfg or {}).get("dataset_path")
-    try:
-        loaded = manager.load(name)["tasks"][name]
-    except Exception as error:
-        what = f"lm-eval cannot load task {name}"
-        if dataset is not None and dataset not in LOCAL and isinstance(error, OSError):
-            arguments = [dataset, (entry.cfg or {}).get("dataset_name")]
-            call = ", ".join(repr(str(a)) for a in arguments if a)
-            raise DataError(
-                f"{what}: its data set {dataset} is neither in the cache nor can it be downloaded "
-                f"({_in_a_line(error)[:80]}); with a network and without HF_HUB_OFFLINE type "
-                f'python -c "import datasets; datasets.load_dataset({call})"'
-            ) from error
-        raise DataError(
-            f"{what} (data set {dataset}): {_in_a_line(error)}; correct the task or choose another"
-        ) from error
-    from lm_eval.api.task import ConfigurableTask
-
-    if not isinstance(loaded, ConfigurableTask):
-        raise ConfigError(
-            f"task {name} of lm-eval is written in Python, not YAML, and cannot be used; choose "
-            "another"
-        )
-    return loaded
-
-
-@functools.lru_cache(maxsize=4)
-def _manager(folder: str | None, with_lm_evals_own: bool) -> Any:
-    """Kept, since the jobs of a sweep ask for the same one."""
-    try:
-        import datasets
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise ConfigError(
-            f"task=lm_eval needs lm-evaluation-harness ({error}); type "
-            "pip install 'corrsteer[lm-eval]', in a checkout .venv/bin/pip install -e '.[lm-eval]'"
-        ) from error
-    datasets.disable_progress_bars()
-    # Its warnings speak to the authors of tasks.
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    return TaskManager(include_path=folder, include_defaults=with_lm_evals_own)
-
-
 def _before_space(delimiter: str) -> str:
     """What stands between a context and an option, but for the space that an option begins with."""
     return delimiter.removesuffix(" ")
@@ -488,7 +384,3 @@ def _others(values: Mapping[str, Any]) -> str:
     if not usable:
         return "none of its metrics is; type e.g. task.scorer=exact"
     return f"choose one of: {', '.join(usable)}"
-
-
-def _in_a_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

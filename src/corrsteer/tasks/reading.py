@@ -57,7 +57,7 @@ class Row:
 
     def text(self, field: str) -> str:
         """A text with something in it: a question or an answer that is blank is a mistake."""
-        value = self.get(field)
+        value: str = self.get(field)
         if not value.strip():
             raise self.fail(field, "is empty")
         return value

@@ -151,8 +151,8 @@ class Cluster:
             ended = [program for program, daemon in self._daemons if daemon.poll() is not None]
             if ended or time.monotonic() > deadline:
                 logs = (self.root / "log").iterdir()
-                said = "\n".join(f"{log.name}:\n{log.read_text()[-2000:]}" for log in logs)
-                raise RuntimeError(f"the cluster did not start; ended: {ended}\n{said}")
+                contents = "\n".join(f"{log.name}:\n{log.read_text()[-2000:]}" for log in logs)
+                raise RuntimeError(f"the cluster did not start; ended: {ended}\n{contents}")
             time.sleep(0.03)
 
 

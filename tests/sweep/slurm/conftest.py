@@ -18,8 +18,8 @@ from tests.sweep.slurm.cluster import Cluster, missing
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    if gone := missing():
-        reason = f"no SLURM: {', '.join(gone)} missing; apt-get install slurm-wlm munge"
+    if lacking := missing():
+        reason = f"no SLURM: {', '.join(lacking)} missing; apt-get install slurm-wlm munge"
         if os.environ.get("REQUIRE_SLURM") == "1":
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)

@@ -79,7 +79,7 @@ class Sweep:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=home, env=self.env, stdout=log, stderr=log)
 
-    def said(self) -> str:
+    def shown(self) -> str:
         return self.log.read_text()
 
     def end(self) -> int:
@@ -90,7 +90,7 @@ class Sweep:
         while not ready():
             if time.monotonic() > deadline:
                 queue = self.cluster.run("squeue", "--states=all", check=False)
-                pytest.fail(f"{what}?\n{self.said()}\n{queue}")
+                pytest.fail(f"{what}?\n{self.shown()}\n{queue}")
             time.sleep(0.05)
 
     def ids(self) -> dict[str, str]:
@@ -149,7 +149,7 @@ def test_two_tasks_at_three_dials_collect_twice_whatever_happens(typed, cluster)
         cfg = composed(f"task={task}", f"coef={coef}", *small)
         RunFolder(alone).write_config(resolved_yaml(cfg))
         run(cfg, alone)
-    assert sweep.end() == 0, sweep.said()
+    assert sweep.end() == 0, sweep.shown()
     assert "Requeued job" in sweep.output("0"), sweep.output("0")
 
     # One collection of each task's one layer; six jobs, one report.
@@ -160,13 +160,13 @@ def test_two_tasks_at_three_dials_collect_twice_whatever_happens(typed, cluster)
     summary = pd.read_csv(sweep.folder / "summary.csv")
     assert summary["state"].tolist() == 6 * ["done"]
     assert summary["coef"].tolist() == [0.5, 1, 2, 0.5, 1, 2]
-    assert sweep.said().count("report: sweep/report.html") == 1
-    assert "6 done" in sweep.said()
+    assert sweep.shown().count("report: sweep/report.html") == 1
+    assert "6 done" in sweep.shown()
 
     for job in ("0", "2", "4"):
         for name in ("metrics.json", "features.csv", "answers.parquet", "contexts.json"):
-            found, expected = sweep.folder / job / name, sweep.home / f"alone-{job}" / name
-            assert found.read_bytes() == expected.read_bytes(), f"{job}/{name}"
+            on_slurm, expected = sweep.folder / job / name, sweep.home / f"alone-{job}" / name
+            assert on_slurm.read_bytes() == expected.read_bytes(), f"{job}/{name}"
 
 
 def test_jobs_that_are_killed_for_good_fail_alone_and_say_why(typed, cluster):
@@ -187,13 +187,13 @@ def test_jobs_that_are_killed_for_good_fail_alone_and_say_why(typed, cluster):
     cluster.run("scancel", "--signal=USR2", ids["3"])
     sweep.go("4")
     assert sweep.end() == 1
-    errors = [line for line in sweep.said().splitlines() if line.startswith("error: ")]
+    errors = [line for line in sweep.shown().splitlines() if line.startswith("error: ")]
     expected = {
         "1": "killed: CANCELLED.*",
         "2": r"killed: FAILED \(NonZeroExitCode\); see sweep/slurm/.*",
         "3": "out of time 2 times, each after 5 minutes: type the command again.*timeout_min=20",
     }
-    assert len(errors) == len(expected), sweep.said()
+    assert len(errors) == len(expected), sweep.shown()
     for line, (job, why) in zip(errors, expected.items(), strict=True):
         assert re.fullmatch(rf"error: job {job} \(coef=1\d.*\) failed: {why}", line), line
         assert sweep.status(job)["state"] == "failed"
@@ -211,7 +211,7 @@ def test_a_job_does_not_compute_alone_what_its_shared_stage_could_not(typed):
     why = "the shared stage failed: RuntimeError: no room for the SAEs; see sweep/shared/0/log.txt"
     assert sweep.status("0")["error"] == sweep.status("2")["error"] == why
     assert not sweep.lives("0") and not sweep.lives("2")
-    assert sweep.said().count(why) == 2
+    assert sweep.shown().count(why) == 2
 
 
 def test_ctrl_c_leaves_the_jobs_in_the_queue(typed, cluster, monkeypatch):
@@ -226,7 +226,7 @@ def test_ctrl_c_leaves_the_jobs_in_the_queue(typed, cluster, monkeypatch):
     assert sweep.end() == 130
     mains = list(dict.fromkeys(job_id.split("_")[0] for job_id in ids.values()))
     block = f"follow: squeue --jobs={','.join(mains)};.*\ncancel: scancel {' '.join(mains[:-1])}\n"
-    assert re.search(f"the jobs go on\n{block}interrupted\n$", sweep.said()), sweep.said()
+    assert re.search(f"the jobs go on\n{block}interrupted\n$", sweep.shown()), sweep.shown()
     queue = cluster.run("squeue", "--noheader", "--format=%T", f"--jobs={','.join(mains)}")
     assert sorted(queue.split()) == ["PENDING", "RUNNING", "RUNNING"]
 
@@ -243,7 +243,7 @@ def test_ctrl_c_leaves_the_jobs_in_the_queue(typed, cluster, monkeypatch):
 def test_a_sweep_need_not_be_followed(typed, cluster):
     sweep = typed(f"-m coef=10 {ON_SLURM} hydra.launcher.follow=false hydra.sweep.dir=sweep")
     assert sweep.end() == 0
-    assert "cancel: scancel" in sweep.said().splitlines()[-1]
+    assert "cancel: scancel" in sweep.shown().splitlines()[-1]
     job, report = sweep.ids().values()
     queue = cluster.run("squeue", "--noheader", "--format=%i", f"--jobs={job},{report}")
     assert sorted(queue.split()) == [job, report]
@@ -252,8 +252,8 @@ def test_a_sweep_need_not_be_followed(typed, cluster):
 def test_what_sbatch_refuses_is_one_line(typed):
     sweep = typed(f"-m coef=1,2 {ON_SLURM} hydra.launcher.partition=gpus hydra.sweep.dir=sweep")
     assert sweep.end() == 2
-    assert sweep.said().count("\n") == 1
-    assert re.match("error: sbatch refused the jobs: .*invalid partition", sweep.said())
+    assert sweep.shown().count("\n") == 1
+    assert re.match("error: sbatch refused the jobs: .*invalid partition", sweep.shown())
 
 
 def test_the_first_arrays_are_cancelled_where_a_later_one_is_refused(typed, cluster):
@@ -261,7 +261,7 @@ def test_the_first_arrays_are_cancelled_where_a_later_one_is_refused(typed, clus
         f"-m coef=1,10 {ON_SLURM} hydra.launcher.report.partition=gpus hydra.sweep.dir=sweep"
     )
     assert sweep.end() == 2
-    assert "refused" in sweep.said()
+    assert "refused" in sweep.shown()
     alive = "PENDING,RUNNING"
     sweep.until(
         "the queue is empty", lambda: not cluster.run("squeue", "--noheader", f"--states={alive}")

@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 from corrsteer.errors import ConfigError
 from corrsteer.sweep.local import Processes
 from corrsteer.sweep.pieces import Piece, built
-from corrsteer.sweep.slurm import Slurm, close_sweep, counts, look
+from corrsteer.sweep.slurm import Slurm, close_sweep
+from corrsteer.sweep.squeue import counts, look
 
 ROOT = Path(__file__).parents[3]
 

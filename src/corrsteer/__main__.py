@@ -1,0 +1,132 @@
+"""``python -m corrsteer``: what can be done with folders that runs, sweeps and the cache left.
+
+Each command imports what it needs when it is called, so ``--help`` answers at once. An error is one
+line and exit code 2. Runs and sweeps are ``python -m src.main``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from corrsteer.errors import CorrSteerError, DataError
+
+
+def report(folder: Path) -> None:
+    """Write the report of a run or sweep again."""
+    if (folder / "multirun.yaml").exists():
+        from corrsteer.report.sweep_page import write_sweep_report
+        from corrsteer.report.terminal import print_summary
+
+        write_sweep_report(folder)
+        print_summary(folder)
+    else:
+        from corrsteer.report.run_page import write_run_report
+
+        print(f"report: {write_run_report(folder)}")
+
+
+def track(folder: Path) -> None:
+    """Send a finished run, or the report of a sweep, to its tracker again."""
+    from corrsteer.trackers.sending import send
+
+    try:
+        send(folder)
+    except CorrSteerError:
+        raise
+    except Exception as error:  # whatever wandb, or the server, answers
+        raise CorrSteerError(str(error) or type(error).__name__) from error
+
+
+def dashboard(place: str) -> int:
+    """Save a workspace for tracked runs, and print its address."""
+    from corrsteer.trackers.dashboard import main
+
+    return main([place])
+
+
+def cache(folder: Path, every: bool, older_than: float | None, delete: bool) -> None:
+    """List the stage cache, or delete what was not used for some days."""
+    from corrsteer.store.listing import show
+
+    show(folder, entries=every, older_than=older_than, delete=delete)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "cache":
+            if options.delete and options.older_than is None:
+                parser.error("--delete needs --older-than DAYS")
+            cache(options.folder, options.all, options.older_than, options.delete)
+        elif options.command == "dashboard":
+            return dashboard(options.place)
+        else:
+            if not options.folder.is_dir():
+                raise DataError(f"there is no folder {options.folder}; give that of a run or sweep")
+            {"report": report, "track": track}[options.command](options.folder)
+        sys.stdout.flush()
+    except CorrSteerError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a process that SIGPIPE ends
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, where argparse has the usage in front of it."""
+        self.exit(2, f"error: {message}; type {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m corrsteer", description=__doc__.partition(":")[2].split("\n")[0]
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, about: str, more: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=about, description=f"{about}{more}")
+
+    one = add("report", "write the report of a run or sweep again")
+    one.add_argument("folder", type=Path, metavar="FOLDER")
+    one = add(
+        "cache",
+        "list the stage cache, or delete what is old",
+        ": entries, unfinished work that a later job goes on with, temporary folders of jobs that"
+        " write now or were killed, and damaged entries that were set aside",
+    )
+    one.add_argument("folder", nargs="?", type=Path, default=Path("outputs/cache"))
+    one.add_argument("--all", action="store_true", help="a line for each entry")
+    one.add_argument(
+        "--older-than", type=_days, metavar="DAYS", help="only what was not used for DAYS"
+    )
+    one.add_argument("--delete", action="store_true", help="delete it; needs --older-than")
+    one = add("track", "send a finished run, or a sweep's report, to its tracker again")
+    one.add_argument("folder", type=Path, metavar="FOLDER")
+    one = add(
+        "dashboard",
+        "build a wandb workspace for tracked runs",
+        ": those of a run's or sweep's folder, or all of a project",
+    )
+    one.add_argument("place", metavar="FOLDER|ENTITY/PROJECT")
+    return parser
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not days >= 1:
+        raise argparse.ArgumentTypeError("1 day at least: a running job may still need the rest")
+    return days
+
+
+if __name__ == "__main__":
+    sys.exit(main())
