@@ -82,7 +82,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
 
     # report
     found: Record = record(
-        parts, fitted, arms, validation, with_side_effects(results, effects), transfer
+        parts, fitted, arms, validation, with_side_effects(results, effects), effects, transfer
     )
     found.write(folder)
     write_cards(cards, folder)
