@@ -138,14 +138,14 @@ EFFECTS = SideEffects.model_validate(
 def test_side_effects_are_said_beside_random_draws():
     sentences = verdict(measured(BASE, BETTER, RANDOM, effects=EFFECTS))
     assert (
-        "Side effects: 120 of 1,000 unrelated answers change (exact string comparison), 0.48 per "
-        "answer fixed; random features change 50 to 300."
+        "Side effects: 120 of 1,000 unrelated answers change (exact string comparison), an "
+        "off-target side effect ratio of 0.48; random features change 50 to 300."
     ) in sentences
     assert (
         "On neutral text the KL divergence to the unsteered model is 0.021 nats per token (random "
         "features: 0.1)."
     ) in sentences
-    assert "per answer" not in text_of(BASE, BASE, RANDOM, effects=EFFECTS)
+    assert "off-target" not in text_of(BASE, BASE, RANDOM, effects=EFFECTS)
     only = EFFECTS.model_copy(update={"off_target": None})
     text = text_of(BASE, BETTER, RANDOM, effects=only)
     assert "On neutral text the KL" in text and "unrelated" not in text

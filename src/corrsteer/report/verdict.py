@@ -85,9 +85,9 @@ def comparison(
     return sentence("; ".join(clauses))
 
 
-def unrelated_changes(changed: int, n: int, per_fix: float | None) -> str:
-    """``per_fix``: the off-target side effect ratio."""
-    price = "" if per_fix is None else f", {per_fix:.2f} per answer fixed"
+def unrelated_changes(changed: int, n: int, ratio: float | None) -> str:
+    """``ratio``: unrelated answers changed per answer fixed, as fractions of their prompts."""
+    price = "" if ratio is None else f", an off-target side effect ratio of {ratio:.2f}"
     return f"{changed:,} of {n:,} unrelated answers change (exact string comparison){price}"
 
 
