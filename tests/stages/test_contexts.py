@@ -20,10 +20,10 @@ from corrsteer.records import CLASSES
 from corrsteer.saes import neuronpedia
 from corrsteer.saes.folder import Folder
 from corrsteer.saes.loaded import LoadedSAE
+from corrsteer.selectors.classes import Hand, classify, shared
 from corrsteer.selectors.correlation import Correlation
 from corrsteer.stages import bench as cached
 from corrsteer.stages.bench import Cached
-from corrsteer.stages.classify import Hand, classify, shared
 from corrsteer.stages.contexts import WINDOW
 from corrsteer.steering.operators import Add
 from corrsteer.store.entries import Store
