@@ -5,6 +5,7 @@ python -m experiments.bundled_model.card     # writes the page of the bundled mo
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 from collections.abc import Iterable, Sequence
@@ -107,6 +108,49 @@ sae_lens's format, as jumprelu. Measured on {test_positions:,} other positions:
 - Knowledge is {facts} invented facts, and the sums have one or two steps with small numbers.
 """
 
+WHICH = ("bundled", "again")
+
+MADE_AGAIN = """
+## Made again
+
+    python -m experiments.bundled_model.train --out FOLDER
+    python -m experiments.bundled_model.compare FOLDER --keep
+    python -m experiments.bundled_model.kernels --keep
+
+on {processor} ({instructions}, {threads} threads) with Python {python}, torch {torch},
+transformers {transformers}, tokenizers {tokenizers}, sae-lens {sae_lens}; the committed model was
+not replaced. Model {minutes[model]}, SAEs {minutes[saes]} minutes, beside other work.
+
+**Files.** {same} of {all} are the same to the byte: all question files and the tokenizer. Not the
+same: {differ}.
+
+**Model.** Largest difference of a weight {weights[max]:.2g}; length of all differences over that
+of all weights {weights[relative]:.2g}. Mean loss over the first 100 steps
+{loss[bundled][first_100]} and {loss[again][first_100]}, over the last 100
+{loss[bundled][last_100]} and {loss[again][last_100]} (committed and again, here and below).
+
+| Task | Accuracy | again | Invalid | again | same answer |
+|---|---|---|---|---|---|
+{tasks}
+
+| Margin, of the same questions | Median | again | mean difference | largest |
+|---|---|---|---|---|
+{margins}
+
+**SAEs.** Distance: length of all differences over that of all weights. Nearest: median over the
+committed SAE's directions of the cosine with the nearest direction of the other.
+
+| Layer | Explained variance | again | L0 | again | Dead | again | Distance | Nearest |
+|---|---|---|---|---|---|---|---|---|
+{saes}
+
+**Cause.** The first {steps} steps on this machine, each setting compared with the first:
+
+| Setting | Mean loss | Loss differs from step | Largest difference of a weight | Relative |
+|---|---|---|---|---|
+{kernels}
+"""
+
 FAULTS = {
     "bbq_ambig": "blames the people that gossip blames (and credits the other)",
     "bbq_disambig": "the same, against what the text says",
@@ -129,7 +173,7 @@ def card(page: Path, out: Path, scale: Scale) -> str:
     config = json.loads((out / "model" / "config.json").read_text())
     cues = [list(weights.values()) for weights in (world.PLACES, world.MANNERS, world.SOURCES)]
     margins = {name: v for name, v in m["margins"].items() if name != "quantile_levels"}
-    return CARD.format(
+    described = CARD.format(
         parameters=m["parameters"], layers=config["num_hidden_layers"],
         width=config["hidden_size"], heads=config["num_attention_heads"],
         mlp=config["intermediate_size"], positions=config["max_position_embeddings"],
@@ -159,6 +203,50 @@ def card(page: Path, out: Path, scale: Scale) -> str:
                       for name, v in margins.items()),
         saes=_rows((s["layer"], f"{s['explained_variance']:.3f}", s["l0"], f"{s['dead']:.0%}")
                    for s in m["saes"]),
+    )  # fmt: skip
+    return described + made_again(page, out)
+
+
+def made_again(page: Path, out: Path) -> str:
+    """The section of made_again.json and kernels.json; empty where they speak of other weights."""
+    file = page / "made_again.json"
+    if not file.exists():
+        return ""
+    found = json.loads(file.read_text())
+    weights = (out / "model" / "model.safetensors").read_bytes()
+    if found["model"] != hashlib.sha256(weights).hexdigest():
+        return ""
+    files, tasks, layers = found["files"], found["tasks"], found["saes"]
+    kernels = json.loads((page / "kernels.json").read_text())
+    return MADE_AGAIN.format(
+        **{name.replace("-", "_"): value for name, value in found["machine"].items()},
+        minutes={name: f"{value / 60:.0f}" for name, value in found["seconds"].items()},
+        same=files["same"] + files["same_when_unpacked"],
+        all=files["same"] + files["same_when_unpacked"] + len(files["differ"]),
+        differ=", ".join(f"`{name}`" for name in files["differ"]) or "none",
+        loss=found["loss"], weights=found["weights"],
+        tasks=_rows(
+            (name, *(f"{t['accuracy'][w]:.1%}" for w in WHICH),
+             *(f"{t['invalid_rate'][w]:.1%}" for w in WHICH), f"{t['same_answers'] / t['n']:.1%}")
+            for name, t in tasks.items()
+        ),
+        margins=_rows(
+            (name, *(f"{t['margin']['median'][w]:.2f}" for w in WHICH),
+             f"{t['margin']['mean_difference']:.2f}", f"{t['margin']['largest_difference']:.2f}")
+            for name, t in tasks.items() if "margin" in t
+        ),
+        saes=_rows(
+            (s["layer"], *(f"{s[w]['explained_variance']:.3f}" for w in WHICH),
+             *(s[w]["l0"] for w in WHICH), *(f"{s[w]['dead']:.0%}" for w in WHICH),
+             f"{s['relative']:.2f}", f"{s['nearest_cosine']:.2f}")
+            for s in layers
+        ),
+        steps=kernels[0]["steps"],
+        kernels=_rows(
+            (k["setting"], f"{k['mean_loss']:.5f}", k["loss_differs_from_step"] or "never",
+             f"{k['max']:.1g}", f"{k['relative']:.1g}")
+            for k in kernels
+        ),
     )  # fmt: skip
 
 
