@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from experiments.stories260k.openings import OPENINGS, openings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +36,67 @@ def test_openings_are_frozen():
     )
 
 
-@pytest.mark.night
-def test_saes_are_trained_and_measured_small(model, tmp_path):
+@pytest.fixture(scope="module")
+def saes(model, tmp_path_factory) -> Path:
     from experiments.stories260k import train_saes
 
-    train_saes.main([str(model), "--out", str(tmp_path), "--small"])
-    measured = json.loads((tmp_path / "quality.json").read_text())
+    out = tmp_path_factory.mktemp("saes")
+    train_saes.main([str(model), "--out", str(out), "--small"])
+    return out
+
+
+@pytest.mark.night
+def test_saes_are_trained_and_measured_small(saes):
+    measured = json.loads((saes / "quality.json").read_text())
     assert [row["layer"] for row in measured] == [0, 1, 2, 3, 4]
     assert measured[0]["before"] and measured[4]["after"] is None
-    assert {f.name for f in tmp_path.iterdir()} == {
+    assert {f.name for f in saes.iterdir()} == {
         *(f"layer_{n}" for n in range(5)), "quality.json", "residuals.pt"
     }  # fmt: skip
+
+
+@pytest.mark.night
+def test_the_page_s_commands_run_small(model, saes, tmp_path, capsys):
+    from experiments.stories260k import base_rates, read_answers
+
+    for name in ("src", "conf"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    command = [
+        sys.executable, "-m", "src.main", "model=folder", "model.name=stories260k",
+        f"model.path={model}", "model.dtype=float32", f"sae.path={saes}", "task=stories",
+        "layers=all", "backend.batch_size=500", "controls=few", "side_effects=none",
+        "-m", "coef=0.5,1",
+        # What follows makes it small; SAEs that were hardly trained fit no site.
+        "sae.check=off", "splits={selection: 40, validation: 10, test: 20}",
+        "collect.shuffles=20", "task.max_new_tokens=48",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    capsys.readouterr()
+
+    read_answers.main([str(sweep), "--model", str(model)])
+    found = json.loads(capsys.readouterr().out)
+    assert [job["coef"] for job in found["jobs"]] == [0.5, 1]
+    for job in found["jobs"]:
+        metrics = json.loads((sweep / str(found["jobs"].index(job)) / "metrics.json").read_text())
+        assert job["fixed"]["n"] == metrics["flips"]["fixed"]
+        for name, arm in (("unsteered", "baseline"), ("steered", "steered")):
+            assert job[name]["invalid"] == round(metrics["arms"][arm]["invalid"] / 20, 3)
+            assert job[name]["wrong_not_invalid"] == round(metrics["arms"][arm]["wrong"] / 20, 3)
+    assert set(found["length_over_residuals"]) == {"0", "1", "2", "3", "4"}
+
+    base_rates.main([str(model), "--small"])
+    rates = json.loads(capsys.readouterr().out)
+    assert rates["right"] + rates["wrong"] + rates["invalid"] == pytest.approx(100, abs=0.2)
+
+
+def test_a_text_repeats_itself_when_half_its_triples_do():
+    from experiments.stories260k.read_answers import repeats
+
+    assert repeats("the dog, the dog, the dog, the dog, the dog,")
+    assert not repeats("They were happy. They wanted to play with the boat.")
+    assert not repeats("Oh.")
 
 
 @pytest.mark.night
