@@ -67,10 +67,6 @@ class Arm:
         own (:func:`corrsteer.stages.answers.answers_key`)."""
         return {"plan": None} if self.intervention is None else self.intervention.key()
 
-    @property
-    def changes_nothing(self) -> bool:
-        return self.intervention is None
-
 
 def baseline() -> Arm:
     return Arm(BASELINE, "baseline")
