@@ -39,13 +39,11 @@ KINDS: Mapping[str, Kind] = {
 }
 """Kinds of arms, in the order they are shown. All but the first two are controls."""
 
-CONTROLS = (
-    "random", "direction", "shuffled", "layers", "flipped", "instruction", "constrained",
-)  # fmt: skip
-"""The kinds of controls in the order of a sentence: the closest to the plan first."""
-
 BASELINE, STEERED = "baseline", "steered"
-"""Names of the two arms that every comparison has."""
+"""Names, and kinds, of the two arms that every comparison has."""
+
+CONTROLS = tuple(kind for kind in reversed(list(KINDS)) if kind not in (BASELINE, STEERED))
+"""The kinds of controls in the order of a sentence: the closest to the plan first."""
 
 
 @dataclass(frozen=True)
