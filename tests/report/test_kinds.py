@@ -16,7 +16,7 @@ from corrsteer.report.run_page import write_run_report
 from corrsteer.report.sweep_page import write_sweep_report
 from corrsteer.report.tables import control_kinds
 from corrsteer.report.verdict import verdict
-from corrsteer.steering.arms import CONTROLS, KINDS, Kind
+from corrsteer.steering.arms import KINDS, Kind
 from corrsteer.trackers.sending import summary
 from tests.report.answers import BASE, BETTER, RANDOM, measured
 from tests.report.fabricated_run import Page, edit, fabricate_run
@@ -37,7 +37,7 @@ def test_every_kind_has_a_colour_in_both_schemes(kind: str) -> None:
 
 
 def test_sentences_name_every_kind_of_control() -> None:
-    assert sorted(CONTROLS) == sorted(set(KINDS) - {"baseline", "steered"})
+    assert sorted(control_kinds()) == sorted(set(KINDS) - {"baseline", "steered"})
 
 
 @pytest.fixture

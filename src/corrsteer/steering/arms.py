@@ -7,7 +7,6 @@ is called and drawn. Costs nothing: plain values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ class Kind:
     drawn: bool = False
 
 
-KINDS: Mapping[str, Kind] = {
+KINDS: dict[str, Kind] = {
     "baseline": Kind("Baseline", "the unsteered model", "baseline"),
     "steered": Kind("Steered", "steering", "steered"),
     "constrained": Kind("Constrained", "constrained decoding", "constrained"),
@@ -37,13 +36,11 @@ KINDS: Mapping[str, Kind] = {
     "direction": Kind("Random direction", "random directions", "direction", drawn=True),
     "random": Kind("Random feature", "random features", "random", drawn=True),
 }
-"""Kinds of arms, in the order they are shown. All but the first two are controls."""
+"""Kinds of arms, in the order they are shown. All but the first two are controls, the closest to the
+plan last."""
 
 BASELINE, STEERED = "baseline", "steered"
 """Names, and kinds, of the two arms that every comparison has."""
-
-CONTROLS = tuple(kind for kind in reversed(list(KINDS)) if kind not in (BASELINE, STEERED))
-"""The kinds of controls in the order of a sentence: the closest to the plan first."""
 
 
 @dataclass(frozen=True)
