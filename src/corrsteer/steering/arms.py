@@ -30,14 +30,14 @@ KINDS: dict[str, Kind] = {
     "steered": Kind("Steered", "steering", "steered"),
     "constrained": Kind("Constrained", "constrained decoding", "constrained"),
     "instruction": Kind("Instruction", "an instruction"),
-    "flipped": Kind("Sign flipped", "sign flipped"),
+    "flipped": Kind("Sign flipped", "the plan with its sign flipped"),
     "layers": Kind("Other layers", "other layers"),
     "shuffled": Kind("Shuffled outcomes", "shuffled outcomes", "shuffled", drawn=True),
     "direction": Kind("Random direction", "random directions", "direction", drawn=True),
     "random": Kind("Random feature", "random features", "random", drawn=True),
 }
-"""Kinds of arms, in the order they are shown. All but the first two are controls, the closest to the
-plan last."""
+"""Kinds of arms, in the order they are shown. All but the first two are controls, the closest to
+the plan last."""
 
 BASELINE, STEERED = "baseline", "steered"
 """Names, and kinds, of the two arms that every comparison has."""
