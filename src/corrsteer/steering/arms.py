@@ -30,7 +30,7 @@ KINDS: dict[str, Kind] = {
     "steered": Kind("Steered", "steering", "steered"),
     "constrained": Kind("Constrained", "constrained decoding", "constrained"),
     "instruction": Kind("Instruction", "an instruction"),
-    "flipped": Kind("Sign flipped", "the plan with its sign flipped"),
+    "flipped": Kind("Sign flipped", "a flipped sign"),
     "layers": Kind("Other layers", "other layers"),
     "shuffled": Kind("Shuffled outcomes", "shuffled outcomes", "shuffled", drawn=True),
     "direction": Kind("Random direction", "random directions", "direction", drawn=True),
