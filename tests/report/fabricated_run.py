@@ -96,7 +96,6 @@ def fabricate_run(
             "revision": "3f1c9a",
             "coef": coef,
             "entries": chosen[["layer", "feature", "r", "coefficient"]].to_dict("records"),
-            "versions": {"corrsteer": "0.1.0", "torch": "2.13.0", "nnsight": "0.8.1"},
         },
     }
     for name, value in files.items():
@@ -420,6 +419,7 @@ def about(*, task="bbq", coef=1.0, seed=0, layers=(0, 1, 2, 3, 4, 5), n_test=400
         "selection": {**dict(summary), "length_r": 0.031},
         "validation": {"baseline": summary, "steered": summary},
         "stability": {"resamples": 200},
+        "versions": {"corrsteer": "0.1.0", "torch": "2.13.0", "nnsight": "0.8.1"},
         "side_effects": None,
         "transfer": {},
     }  # fmt: skip

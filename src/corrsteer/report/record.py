@@ -337,6 +337,8 @@ class Record(Results):
     transfer: dict[str, Transfer]
     """By the other task's name."""
     stability: Stability
+    versions: dict[str, str]
+    """Of the packages that the results depend on."""
     search: Search | None = None
     verdict: list[str] = []
     """In sentences (:func:`corrsteer.report.verdict.verdict`)."""

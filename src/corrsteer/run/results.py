@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ def record(
         transfer=dict(transfer),
         stability=Stability(resamples=bench.collect.resamples),
         search=fitted.search,
+        versions=versions(),
     )
     return without_verdict.model_copy(update={"verdict": verdict(without_verdict)})
 
@@ -119,16 +120,22 @@ def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder:
             for name, examples in bench.asking.splits.items()
         },
         "seed": bench.seed,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
     }
     replace(plan, entries=entries, about=about).save(folder)
+
+
+def versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def features_table(
     ranked: Sequence[RankedFeature], chosen: Sequence[RankedFeature]
 ) -> pd.DataFrame:
+    """Every ranked feature; the columns alone for a method that ranks none."""
+    columns = [*(f.name for f in fields(RankedFeature)), "noise", "chosen"]
     rows = [{**asdict(f), "noise": f.is_noise, "chosen": f in chosen} for f in ranked]
-    return pd.DataFrame(rows).rename(columns={"kind": "class"})
+    return pd.DataFrame(rows, columns=columns).rename(columns={"kind": "class"})
 
 
 def classes_table(cards: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
