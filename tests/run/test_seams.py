@@ -1,5 +1,4 @@
 """A run with components that are not the product's is told rightly, whatever its method gives."""
-rightly."""
 
 from __future__ import annotations
 

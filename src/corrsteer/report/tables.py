@@ -52,8 +52,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_features(folder: Path) -> pd.DataFrame:
-    """The ranked features of a run: none for a method that ranks none, whose file is columns
-    alone."""
+    """The ranked features of a run; for a method that ranks none, the columns alone."""
     return pd.read_csv(folder / "features.csv", dtype={"noise": bool, "chosen": bool})
 
 
