@@ -45,8 +45,8 @@ check: $(STAMP) ## style and types
 model: $(STAMP) ## train the bundled model and its SAEs anew (about 45 minutes on 2 cores)
 	$(PY) -m experiments.bundled_model.train $(ARGS)
 
-bench: $(STAMP) ## time generation, with and without steering
-	$(PY) benchmarks/generate.py
+bench: $(STAMP) ## time generation, with and without steering; ARGS=--small: in seconds
+	$(PY) -m benchmarks.generate $(ARGS)
 
 # The newest run or sweep, unless FOLDER=outputs/... says another.
 report: FOLDER ?= $(shell ls -td outputs/runs/*/ outputs/sweeps/*/ 2>/dev/null | head -n 1)
