@@ -136,9 +136,9 @@ def explain(error: Exception, host: str, model: str, silence_s: float) -> str:
     words = {"host": host, "model": model, "again": _AGAIN}
     cause = error.__cause__
     if isinstance(error, RemoteError) and not isinstance(cause, httpx.TransportError):
-        for known, said in _REFUSALS:
+        for known, meaning in _REFUSALS:
             if known in str(error):
-                return f"{said.format(**words)} (it says: {_end_of(error)})"
+                return f"{meaning.format(**words)} (it says: {_end_of(error)})"
         return f"the server {host} failed: {_end_of(error)}"
     if isinstance(error, pickle.UnpicklingError):
         return f"{_end_of(error)}: {host} is no NDIF server, or of another version"

@@ -236,11 +236,11 @@ class Tracing(Text, ABC):
             for layer in sorted({*layers, *how.layers} - {-1})
         ]
         with self._wrapped.trace(inputs, use_cache=False, **options) as tracer:
-            found = nnsight.save({})
+            residuals = nnsight.save({})
             fired = nnsight.save([])
             if first is not None:
                 hidden = first.input
-                found[-1] = hidden[counted.to(hidden.device)]
+                residuals[-1] = hidden[counted.to(hidden.device)]
             for layer, block, parts, wanted in places:
                 output = block.output
                 hidden = output[0] if isinstance(output, tuple) else output
@@ -249,9 +249,9 @@ class Tracing(Text, ABC):
                     hidden[at] = change(hidden[at], parts, dial, apply, opens)
                     fired.append(layer)
                 if wanted:
-                    found[layer] = hidden[counted.to(hidden.device)]
+                    residuals[layer] = hidden[counted.to(hidden.device)]
             tracer.stop()
-        return found, len(fired)
+        return residuals, len(fired)
 
     def _diverged(
         self,
