@@ -58,13 +58,13 @@ class Folder:
         before, after = check_template(self.template)
         pattern = re.compile(re.escape(before) + r"(0|[1-9]\d*)" + re.escape(after))
         names = [p.relative_to(root).as_posix() for p in root.glob(f"{before}*{after}")]
-        found = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
-        if not found:
+        layers = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
+        if not layers:
             raise ModelError(
                 f"sae.path={self.path!r} holds no folder named {self.template!r}: give the folder"
                 " that has one sae_lens folder per layer, or set sae.template."
             )
-        return tuple(sorted(found))
+        return tuple(sorted(layers))
 
     def sae_id(self, layer: int) -> str:
         """Name of the layer's SAE in plans and reports."""

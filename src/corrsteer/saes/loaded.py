@@ -269,8 +269,8 @@ def take_over(
     except ModelError:
         raise
     except Exception as error:  # of any kind: the file is not ours, nor is the reader
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise ModelError(f"SAE {sae_id} cannot be read ({told}); {remedy}.") from error
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ModelError(f"SAE {sae_id} cannot be read ({cause}); {remedy}.") from error
     if sae.cfg.architecture() != config["architecture"]:
         raise ModelError(
             f"SAE {sae_id} is {config['architecture']}, but sae_lens reads it as"

@@ -45,21 +45,21 @@ def describe(
     import httpx
     from huggingface_hub import constants
 
-    found: dict[int, str | None] = {}
+    descriptions: dict[int, str | None] = {}
     if constants.HF_HUB_OFFLINE:
         log.info("descriptions: Neuronpedia is not asked (HF_HUB_OFFLINE=1)")
-        return found
+        return descriptions
     headers = {"User-Agent": "corrsteer"}
     with httpx.Client(timeout=timeout, headers=headers) as client:
         for feature in features:
             url = f"{SITE}/api/feature/{quote(neuronpedia_id)}/{feature}"
             try:
-                found[feature] = _description(_get(client, url, time.monotonic() + timeout))
+                descriptions[feature] = _description(_get(client, url, time.monotonic() + timeout))
             except (httpx.HTTPError, OSError, ValueError, RecursionError) as error:
-                told = " ".join(str(error).split())[:200] or type(error).__name__
-                log.warning("no descriptions from Neuronpedia: %s (%s)", told, url)
+                cause = " ".join(str(error).split())[:200] or type(error).__name__
+                log.warning("no descriptions from Neuronpedia: %s (%s)", cause, url)
                 break
-    return found
+    return descriptions
 
 
 def _get(client: Any, url: str, until: float) -> Any:
