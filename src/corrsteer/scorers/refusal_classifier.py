@@ -96,7 +96,7 @@ class RefusalClassifier(ModelScorer):
         room = min(self.max_tokens, _positions(tokenizer, model))
         accepted = set(inspect.signature(model.forward).parameters)
         valid = list(map(encodable, texts))
-        found = [0.0] * len(texts)
+        probabilities = [0.0] * len(texts)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
@@ -114,8 +114,8 @@ class RefusalClassifier(ModelScorer):
             )
             values = torch.sigmoid(logits) if sigmoid else torch.softmax(logits, dim=1)
             for i, value in zip(batch, values[:, at].tolist(), strict=True):
-                found[i] = value
-        return found
+                probabilities[i] = value
+        return probabilities
 
     def _folder(self) -> Path:
         return hub.folder(

@@ -79,8 +79,8 @@ class Semantic(ModelScorer):
         ]
         best: dict[int, float] = {}
         if pairs:
-            found = self._similarities([(right, text) for _, right, text in pairs])
-            for (at, *_), similarity in zip(pairs, found, strict=True):
+            similarities = self._similarities([(right, text) for _, right, text in pairs])
+            for (at, *_), similarity in zip(pairs, similarities, strict=True):
                 best[at] = max(similarity, best.get(at, -math.inf))
         return [self._score(best.get(at)) for at in range(len(texts))]
 
@@ -95,13 +95,13 @@ class Semantic(ModelScorer):
         model = self._model()
         pairs = [(encodable(right), encodable(text)) for right, text in pairs]
         if self.kind == "cross_encoder":
-            found = model.predict(
+            scores = model.predict(
                 pairs,
                 batch_size=self.batch_size,
                 activation_fn=torch.nn.Sigmoid(),
                 show_progress_bar=False,
             )
-            return [float(value) for value in found]
+            return [float(value) for value in scores]
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         rows = model.encode(
             texts,
