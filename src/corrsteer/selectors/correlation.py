@@ -123,7 +123,7 @@ def q_values(stats: Sequence[LayerStats]) -> dict[int, np.ndarray]:
     from scipy.stats import false_discovery_control
 
     live = {s.layer: np.flatnonzero(s.r != 0) for s in stats}
-    found = {s.layer: np.ones(len(s.r)) for s in stats}
+    by_layer = {s.layer: np.ones(len(s.r)) for s in stats}
     r = np.concatenate([np.zeros(0), *(s.r[live[s.layer]] for s in stats)])
     if len(r):
         shuffled = sum(len(s.max_shuffled_r) * len(live[s.layer]) for s in stats)
@@ -133,5 +133,5 @@ def q_values(stats: Sequence[LayerStats]) -> dict[int, np.ndarray]:
         q = false_discovery_control(np.where(r > 0, p, 1.0))
         ends = np.cumsum([len(live[s.layer]) for s in stats])
         for s, part in zip(stats, np.split(q, ends[:-1]), strict=True):
-            found[s.layer][live[s.layer]] = part
-    return found
+            by_layer[s.layer][live[s.layer]] = part
+    return by_layer
