@@ -62,11 +62,11 @@ class Pareto:
     workers: int
 
     def __post_init__(self) -> None:
-        for name, such_as in (("batch", 8), ("workers", 2)):
+        for name, example in (("batch", 8), ("workers", 2)):
             if not _whole(getattr(self, name), 1):
                 raise ConfigError(
                     f"search.{name}={getattr(self, name)}: it must be a whole number, at least 1,"
-                    f" such as search.{name}={such_as}"
+                    f" such as search.{name}={example}"
                 )
         coef = self.coef
         numbers = isinstance(coef, list) and len(coef) == 2 and all(map(_finite, coef))
