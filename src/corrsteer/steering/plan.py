@@ -86,12 +86,12 @@ class Plan:
     def parts(self) -> dict[int, dict[str, np.ndarray]]:
         """Layer -> what operator and gate read there, in layer order, and at dial 1 but for an
         additive operator, whose dial is folded into its vector."""
-        found: dict[int, dict[str, np.ndarray]] = {}
+        by_layer: dict[int, dict[str, np.ndarray]] = {}
         for e in sorted(self.entries, key=lambda e: e.layer):
             if self.operator.additive:
                 e = replace(e, vector=np.float32(self.coef) * e.vector)
-            found[e.layer] = {**self.operator.parts(e), **self.gate.parts(e)}
-        return found
+            by_layer[e.layer] = {**self.operator.parts(e), **self.gate.parts(e)}
+        return by_layer
 
     @property
     def dial(self) -> float:
