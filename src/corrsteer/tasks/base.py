@@ -168,13 +168,13 @@ class Task(ABC):
             seen.add(row.id)
         if self.subset is not None:
             wanted = [self.subset] if isinstance(self.subset, str) else list(self.subset)
-            found = sorted({q.meta.get("category", "") for q in rows} - {""})
-            unknown = [name for name in wanted if name not in found]
+            categories = sorted({q.meta.get("category", "") for q in rows} - {""})
+            unknown = [name for name in wanted if name not in categories]
             if unknown or not wanted:
                 raise DataError(
                     f"task.subset={','.join(wanted)}: {self.name} has no category "
                     f"'{unknown[0] if unknown else ''}'; categories: "
-                    f"{', '.join(found) or 'none'}"
+                    f"{', '.join(categories) or 'none'}"
                 )
             rows = [q for q in rows if q.meta.get("category") in wanted]
         if not any(q.part != "shots" for q in rows):

@@ -98,8 +98,8 @@ def data_files(data: str, task: str, patterns: Sequence[str]) -> list[Path]:
 def official_part(file: Path) -> str:
     """The official split that a file's name speaks of, as in ``anatomy_val.csv``; "" for none."""
     words = re.split(r"[^a-z]+", file.name.lower())
-    found = [part for word, part in _PART_NAMES.items() if word in words]
-    return found[0] if len(found) == 1 else ""
+    parts = [part for word, part in _PART_NAMES.items() if word in words]
+    return parts[0] if len(parts) == 1 else ""
 
 
 def read_rows(files: Iterable[Path]) -> Iterator[Row]:
