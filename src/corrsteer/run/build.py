@@ -136,8 +136,10 @@ def build(cfg: DictConfig) -> Parts:
     )
     if bench.hands:
         saes = {sae.sae_id(n) for n in bench.layers}
-        ours = sum(sae_id in saes for sae_id, _ in bench.hands)
-        log.info("%s: %d of %d classes are of this run's SAEs", cfg.classes, ours, len(bench.hands))
+        matching = sum(sae_id in saes for sae_id, _ in bench.hands)
+        log.info(
+            "%s: %d of %d classes are of this run's SAEs", cfg.classes, matching, len(bench.hands)
+        )
     check_prompts(bench, own.asking, controls.instruction or "")
     for asking in others.values():
         check_prompts(bench, asking)

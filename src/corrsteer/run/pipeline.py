@@ -52,8 +52,8 @@ def run(cfg: DictConfig, folder: Path) -> float:
 
     # validate: where the dial of a sweep is chosen
     arms = [baseline(), fitted.arm]
-    more = ablation_arms(plan) if parts.ablations and plan is not None else []
-    validation = answers(bench, asking, "validation", [*arms, *more])
+    ablated = ablation_arms(plan) if parts.ablations and plan is not None else []
+    validation = answers(bench, asking, "validation", [*arms, *ablated])
 
     # evaluate: once, on the test split, with controls
     tested = [*arms, *_controls(parts, fitted), *parts.unsteered]
@@ -81,10 +81,10 @@ def run(cfg: DictConfig, folder: Path) -> float:
     ranked, chosen = named(fitted.ranked, cards), named(fitted.chosen, cards)
 
     # report
-    found: Record = record(
+    run_record: Record = record(
         parts, fitted, arms, validation, with_side_effects(results, effects), effects, transfer
     )
-    found.write(folder)
+    run_record.write(folder)
     write_cards(cards, folder)
     classes_table(cards).to_csv(folder / "classes.csv", index=False)
     features_table(ranked, chosen).to_csv(folder / "features.csv", index=False)
@@ -104,10 +104,10 @@ def run(cfg: DictConfig, folder: Path) -> float:
         table.to_csv(folder / f"{name}.csv", index=False)
     report = write_run_report(folder)
     track(folder)
-    for sentence in found.verdict:
+    for sentence in run_record.verdict:
         log.info(sentence)
     log.info("report: %s", report)
-    return found.arms["steered"].accuracy
+    return run_record.arms["steered"].accuracy
 
 
 def _controls(parts: Parts, fitted: Fitted) -> list[Arm]:
