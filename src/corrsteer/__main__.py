@@ -93,8 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, about: str, more: str = "") -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=about, description=f"{about}{more}")
+    def add(name: str, about: str, details: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=about, description=f"{about}{details}")
 
     one = add("report", "write the report of a run or sweep again")
     one.add_argument("folder", type=Path, metavar="FOLDER")

@@ -298,10 +298,10 @@ def _unknown_key(where: str, key: str, legal: Iterable[str]) -> str:
     known = f"the keys of {where} are" if where else "the keys are"
     full = f"{where}.{key}" if where else key
     # The settings of a search are those of an option that has to be chosen first.
-    more = "; type search=pareto, too" if where == "search" and "trials" not in names else ""
+    advice = "; type search=pareto, too" if where == "search" and "trials" not in names else ""
     if where == "transfer":
-        more = f"; type transfer=[{key}], too"
-    return f"unknown key {full}{_nearest(key, names)}; {known}: {', '.join(names)}{more}"
+        advice = f"; type transfer=[{key}], too"
+    return f"unknown key {full}{_nearest(key, names)}; {known}: {', '.join(names)}{advice}"
 
 
 def _nearest(wrong: str, legal: Sequence[str]) -> str:

@@ -53,33 +53,33 @@ def folder(
     """
     if not is_local(path):
         return snapshot(path, revision=revision, weights=weights, licence=licence)
-    found = Path(path).expanduser()
-    if not found.is_dir():
+    local = Path(path).expanduser()
+    if not local.is_dir():
         raise ModelError(
             f"{setting}={path!r}: no such folder; give a folder with config.json and weights, or a"
             f" Hub id such as {example}."
         )
-    if not (found / "config.json").is_file():
+    if not (local / "config.json").is_file():
         raise ModelError(
             f"{setting}={path!r} has no config.json; give the folder that save_pretrained wrote."
         )
-    return found
+    return local
 
 
-def fingerprint(path: str, found: Path, *, subfolders: bool = False) -> str:
+def fingerprint(path: str, folder: Path, *, subfolders: bool = False) -> str:
     """What identifies the model of ``folder`` in a cache key.
 
     ``id@commit`` for a Hub id, else a sha256 over the names and contents of weights, config and
     tokenizer; those in ``subfolders`` too where a model keeps parts of itself there.
     """
     if not is_local(path):
-        return f"{path}@{found.name}"
+        return f"{path}@{folder.name}"
     globs = [f"**/{pattern}" if subfolders else pattern for pattern in _CONTENT]
     digest = hashlib.sha256()
-    for file in sorted({f for pattern in globs for f in found.glob(pattern)}):
+    for file in sorted({f for pattern in globs for f in folder.glob(pattern)}):
         with file.open("rb") as handle:
             content = hashlib.file_digest(handle, "sha256").hexdigest()
-        digest.update(f"{file.relative_to(found).as_posix()}\0{content}\n".encode())
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()
 
 
@@ -113,8 +113,8 @@ def dataset(
     when it is whole.
     """
 
-    def complete(found: Path) -> bool:
-        names = [f.relative_to(found).as_posix() for f in found.rglob("*") if f.is_file()]
+    def complete(folder: Path) -> bool:
+        names = [f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()]
         return all(any(fnmatch(name, pattern) for name in names) for pattern in patterns)
 
     return _snapshot(
