@@ -51,8 +51,8 @@ class Local:
             )
         if self.device_map and self.device != "auto":
             raise ConfigError(
-                f"backend.device_map={self.device_map} chooses the devices itself: leave"
-                f" backend.device={self.device} away."
+                f"backend.device_map={self.device_map} chooses the devices itself: leave out"
+                f" backend.device={self.device}."
             )
 
     def key(self, model: Model) -> dict[str, Any]:

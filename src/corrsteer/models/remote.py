@@ -46,7 +46,7 @@ class NDIF:
     """Run on an NDIF server. ``host`` is its address; null: NDIF_HOST, or nnsight's own config.
 
     ``device`` is where residuals are encoded here: ``auto`` (a GPU if there is one), ``cpu``,
-    ``cuda:1``. ``timeout_s``: how long the server may be silent before it is given up.
+    ``cuda:1``. ``timeout_s``: how long the server may be silent before a request is given up.
     """
 
     host: str | None = None
@@ -57,7 +57,7 @@ class NDIF:
     def __post_init__(self) -> None:
         if self.host is not None and not self.host.startswith(("http://", "https://")):
             raise ConfigError(
-                f"backend.host={self.host!r} must start with http:// or https://, as"
+                f"backend.host={self.host!r} must start with http:// or https://, such as"
                 " backend.host=https://ndif.example.org."
             )
         if self.host is not None and "@" in self.host:
