@@ -143,7 +143,7 @@ def test_the_error_says_what_to_type(cache):
 
 def test_a_name_that_no_repository_can_have(cache):
     assert "'two words' is not a repository name" in refused("a.csv", repo="two words")
-    with pytest.raises(ModelError, match="no name of a repository"):
+    with pytest.raises(ModelError, match="is not a repository name"):
         hub.snapshot("two words", weights=True)
 
 
