@@ -99,7 +99,7 @@ def test_decoding():
         ({"stop": [""]}, "must be a list"),
         ({"max_chars": 0}, "task.max_chars=0"),
         ({"prompt": "no field"}, "has no field"),
-        ({"chat_prompt": "{0}"}, "no field name"),
+        ({"chat_prompt": "{0}"}, "not a field name"),
     ],
 )
 def test_settings_are_checked_when_built(settings, message):
