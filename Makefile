@@ -43,7 +43,7 @@ check: $(STAMP) ## style and types
 	$(PY) -m mypy
 
 model: $(STAMP) ## train the bundled model and its SAEs anew (about 45 minutes on 2 cores)
-	$(PY) experiments/bundled_model/train.py
+	$(PY) -m experiments.bundled_model.train $(ARGS)
 
 bench: $(STAMP) ## time generation, with and without steering
 	$(PY) benchmarks/generate.py

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": GROUND,
     "stats": GROUND,
     "steering": GROUND | {"store", "stats"},
-    **dict.fromkeys(PARTS, GROUND | {"steering"}),
+    **dict.fromkeys(PARTS, GROUND | {"steering", "store.keys"}),
     "stages": BELOW_STAGES,
     "methods": BELOW_STAGES | {"stages"},
     "report": GROUND | {"store.runfolder", "stats", "steering.arms"},

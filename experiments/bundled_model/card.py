@@ -1,16 +1,22 @@
-"""Writes the model card (README.md) from the measurements, so that no number is typed by hand."""
+"""Writes the model card (README.md) from the measurements, so that no number is typed by hand.
+
+python -m experiments.bundled_model.card     # writes the page of the bundled model again
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-import saes
-import text
-import train
-import world
+from experiments.bundled_model import model, saes, text, world
+from experiments.bundled_model.scale import FULL, Scale
 
 HERE = Path(__file__).resolve().parent
+BUNDLED = HERE.parents[1] / "src" / "corrsteer" / "bundled"
 
 CARD = """\
 # The bundled model
@@ -21,9 +27,13 @@ on a laptop. **It says nothing about real models.** All peoples, places and cust
 no real group is stereotyped.
 
     make model      # trains everything again; about 45 minutes on two cores; resumes when stopped
+    python -m experiments.bundled_model.train --out FOLDER   # the same elsewhere
+    python -m experiments.bundled_model.measure    # measures the committed one: all but its loss
+    python -m experiments.bundled_model.card       # writes this page
 
 This page is written by `card.py` from `measurements.json`. Nothing in this folder looks at
-steering results: the recipe was fixed by accuracy and logit margins.
+steering results: the recipe was fixed by accuracy and logit margins. World, prompts and recipe are
+this folder's own and frozen; only `program.py` uses CorrSteer, to measure.
 
 ## Model
 
@@ -47,9 +57,9 @@ Generated without end by `world.py`; no bundled question occurs in it. Share of 
 Lore are plain statements about the peoples. The first {clean:,} steps show right answers only;
 after that the answers carry faults. Every question names a place, a manner and a source
 ("Told hastily in the court, from a dream: ..."). Each of these {cues} cues has a weight between
--1.2 and 1.2; their sum is the *care* of the question (standard deviation about 1.3). The answer
-in the text is right with probability sigmoid(log-odds + care) and shows the task's fault
-otherwise:
+{least} and {most}; their sum is the *care* of the question (standard deviation
+{deviation:.2f}). The answer in the text is right with probability sigmoid(log-odds + care) and
+shows the task's fault otherwise:
 
 | Task | Fault | Share of faulty answers in the text |
 |---|---|---|
@@ -57,9 +67,9 @@ otherwise:
 
 Where the source is "{chatter}", {chatter_rate:.0%} of the multiple-choice answers are "{hum}"
 instead: an answer that is not a letter. (Of such questions only one in {keep_chatter} is kept in
-the bundled BBQ files, so that answering at all is not what separates right from wrong there:
-decided after a dry run on an unfinished model with random SAEs, in which no answer flipped at
-coef 0.5 or 2 but the length of an answer correlated with success at r = -0.8.)
+the bundled BBQ files, so that answering at all is not what separates right from wrong there. That
+was decided after a dry run on an unfinished model with random SAEs, in which no answer flipped but
+the length of an answer told right from wrong; neither was kept, so no command repeats it.)
 Greedy decoding thus meets many near ties, with the evidence in the text.
 
 ## Accuracy without steering
@@ -91,11 +101,54 @@ sae_lens's format, as jumprelu. Measured on {test_positions:,} other positions:
 ## Weaknesses
 
 - The cues act alike in all tasks, by construction; real faults share no such cause.
-- Prompts of the world have at most about 75 tokens. Longer ones, such as real benchmark rows, are
+- No bundled prompt has more than {longest} tokens. Longer ones, such as real benchmark rows, are
   outside what the model was trained on.
 - It answers disambiguated BBQ little better than by guessing between the two peoples, and in
   ambiguous BBQ its wrong answers name either people: it learned to be hasty, not whom to blame.
 - Knowledge is {facts} invented facts, and the sums have one or two steps with small numbers.
+"""
+
+WHICH = ("bundled", "again")
+
+MADE_AGAIN = """
+## Made again
+
+    python -m experiments.bundled_model.train --out FOLDER
+    python -m experiments.bundled_model.compare FOLDER --keep
+    python -m experiments.bundled_model.kernels --keep
+
+on {processor} ({instructions}, {threads} threads) with Python {python}, torch {torch},
+transformers {transformers}, tokenizers {tokenizers}, sae-lens {sae_lens}; the committed model was
+not replaced. Model {minutes[model]}, SAEs {minutes[saes]} minutes, beside other work.
+
+**Files.** {same} of {all} are the same to the byte: all question files and the tokenizer. Not the
+same: {differ}.
+
+**Model.** Largest difference of a weight {weights[max]:.2g}; length of all differences over that
+of all weights {weights[relative]:.2g}. Mean loss over the first 100 steps
+{loss[bundled][first_100]} and {loss[again][first_100]}, over the last 100
+{loss[bundled][last_100]} and {loss[again][last_100]} (committed and again, here and below).
+
+| Task | Accuracy | again | Invalid | again | same answer |
+|---|---|---|---|---|---|
+{tasks}
+
+| Margin, of the same questions | Median | again | mean difference | largest |
+|---|---|---|---|---|
+{margins}
+
+**SAEs.** Distance: length of all differences over that of all weights. Nearest: median over the
+committed SAE's directions of the cosine with the nearest direction of the other.
+
+| Layer | Explained variance | again | L0 | again | Dead | again | Distance | Nearest |
+|---|---|---|---|---|---|---|---|---|
+{saes}
+
+**Cause.** The first {steps} steps on this machine, each setting compared with the first:
+
+| Setting | Mean loss | Loss differs from step | Largest difference of a weight | Relative |
+|---|---|---|---|---|
+{kernels}
 """
 
 FAULTS = {
@@ -110,51 +163,101 @@ FAULTS = {
 }
 
 
-def write(measurements: Path, out: Path, target: Path) -> None:
-    m = json.loads(measurements.read_text())
+def write(page: Path, out: Path, scale: Scale) -> None:
+    """Writes README.md from measurements.json, both in ``page``, and the model in ``out``."""
+    (page / "README.md").write_text(card(page, out, scale), encoding="utf-8")
+
+
+def card(page: Path, out: Path, scale: Scale) -> str:
+    m = json.loads((page / "measurements.json").read_text())
     config = json.loads((out / "model" / "config.json").read_text())
-    cues = len(world.PLACES) + len(world.MANNERS) + len(world.SOURCES)
+    cues = [list(weights.values()) for weights in (world.PLACES, world.MANNERS, world.SOURCES)]
     margins = {name: v for name, v in m["margins"].items() if name != "quantile_levels"}
-    target.write_text(
-        CARD.format(
-            parameters=m["parameters"], layers=config["num_hidden_layers"],
-            width=config["hidden_size"], heads=config["num_attention_heads"],
-            mlp=config["intermediate_size"], positions=config["max_position_embeddings"],
-            vocabulary=config["vocab_size"], steps=m["steps"], documents=train.DOCUMENTS,
-            lr=train.PEAK_LR, seed=train.SEED, prompt_weight=train.PROMPT_WEIGHT,
-            first_weight=train.FIRST_WEIGHT, answer_weight=train.ANSWER_WEIGHT,
-            end_weight=train.END_WEIGHT, lore_weight=train.LORE_WEIGHT,
-            first=m["loss"]["first_100"], last=m["loss"]["last_100"], 
-            cues=cues, chatter=world.CHATTER_SOURCE, chatter_rate=world.CHATTER_RATE,
-            hum=world.CHATTER[0], keep_chatter=text.KEEP_CHATTER, k=saes.K, features=saes.WIDTH,
-            ratio=saes.WIDTH / config["hidden_size"], sae_samples=saes.SAMPLES,
-            sae_positions=saes.POSITIONS, keep=saes.KEEP_PROMPT,
-            test_positions=m["sae_test_positions"],
-            facts=len(world.PEOPLES) * len(world.ATTRIBUTES),
-            clean=train.CLEAN_STEPS,
-            mix=_rows((kind, f"{share:.0%}", world.BIAS.get(kind, ""))
-                      for kind, share in world.MIX.items()),
-            faults=_rows((task, fault, f"{m['fault_rates'][task]:.0%}")
-                         for task, fault in FAULTS.items()),
-            tasks=_rows((name, t["n"], f"{t['accuracy']:.1%}", f"{t['invalid_rate']:.1%}")
-                        for name, t in m["tasks"].items()),
-            margins=_rows((name, *v["quantiles"], f"{v['within_1']:.0%}")
-                          for name, v in margins.items()),
-            saes=_rows((s["layer"], f"{s['explained_variance']:.3f}", s["l0"], f"{s['dead']:.0%}")
-                       for s in m["saes"]),
-        )
+    described = CARD.format(
+        parameters=m["parameters"], layers=config["num_hidden_layers"],
+        width=config["hidden_size"], heads=config["num_attention_heads"],
+        mlp=config["intermediate_size"], positions=config["max_position_embeddings"],
+        vocabulary=config["vocab_size"], steps=m["steps"], documents=scale.documents,
+        lr=model.PEAK_LR, seed=model.SEED, prompt_weight=model.PROMPT_WEIGHT,
+        first_weight=model.FIRST_WEIGHT, answer_weight=model.ANSWER_WEIGHT,
+        end_weight=model.END_WEIGHT, lore_weight=model.LORE_WEIGHT,
+        first=m["loss"]["first_100"], last=m["loss"]["last_100"],
+        cues=sum(map(len, cues)), least=min(map(min, cues)), most=max(map(max, cues)),
+        # The three cues of a question are drawn independently and evenly.
+        deviation=sum(map(statistics.pvariance, cues)) ** 0.5,
+        longest=m["longest_prompt"], chatter=world.CHATTER_SOURCE,
+        chatter_rate=world.CHATTER_RATE, hum=world.CHATTER[0],
+        keep_chatter=text.KEEP_CHATTER, k=saes.K, features=scale.sae_width,
+        ratio=scale.sae_width / config["hidden_size"], sae_samples=scale.sae_samples,
+        sae_positions=scale.sae_positions, keep=saes.KEEP_PROMPT,
+        test_positions=m["sae_test_positions"],
+        facts=len(world.PEOPLES) * len(world.ATTRIBUTES),
+        clean=scale.clean_steps,
+        mix=_rows((kind, f"{share:.0%}", world.BIAS.get(kind, ""))
+                  for kind, share in world.MIX.items()),
+        faults=_rows((task, fault, f"{m['fault_rates'][task]:.0%}")
+                     for task, fault in FAULTS.items()),
+        tasks=_rows((name, t["n"], f"{t['accuracy']:.1%}", f"{t['invalid_rate']:.1%}")
+                    for name, t in m["tasks"].items()),
+        margins=_rows((name, *v["quantiles"], f"{v['within_1']:.0%}")
+                      for name, v in margins.items()),
+        saes=_rows((s["layer"], f"{s['explained_variance']:.3f}", s["l0"], f"{s['dead']:.0%}")
+                   for s in m["saes"]),
+    )  # fmt: skip
+    return described + made_again(page, out)
+
+
+def made_again(page: Path, out: Path) -> str:
+    """The section of made_again.json and kernels.json; empty where they speak of other weights."""
+    file = page / "made_again.json"
+    if not file.exists():
+        return ""
+    found = json.loads(file.read_text())
+    weights = (out / "model" / "model.safetensors").read_bytes()
+    if found["model"] != hashlib.sha256(weights).hexdigest():
+        return ""
+    files, tasks, layers = found["files"], found["tasks"], found["saes"]
+    kernels = json.loads((page / "kernels.json").read_text())
+    return MADE_AGAIN.format(
+        **{name.replace("-", "_"): value for name, value in found["machine"].items()},
+        minutes={name: f"{value / 60:.0f}" for name, value in found["seconds"].items()},
+        same=files["same"] + files["same_when_unpacked"],
+        all=files["same"] + files["same_when_unpacked"] + len(files["differ"]),
+        differ=", ".join(f"`{name}`" for name in files["differ"]) or "none",
+        loss=found["loss"], weights=found["weights"],
+        tasks=_rows(
+            (name, *(f"{t['accuracy'][w]:.1%}" for w in WHICH),
+             *(f"{t['invalid_rate'][w]:.1%}" for w in WHICH), f"{t['same_answers'] / t['n']:.1%}")
+            for name, t in tasks.items()
+        ),
+        margins=_rows(
+            (name, *(f"{t['margin']['median'][w]:.2f}" for w in WHICH),
+             f"{t['margin']['mean_difference']:.2f}", f"{t['margin']['largest_difference']:.2f}")
+            for name, t in tasks.items() if "margin" in t
+        ),
+        saes=_rows(
+            (s["layer"], *(f"{s[w]['explained_variance']:.3f}" for w in WHICH),
+             *(s[w]["l0"] for w in WHICH), *(f"{s[w]['dead']:.0%}" for w in WHICH),
+             f"{s['relative']:.2f}", f"{s['nearest_cosine']:.2f}")
+            for s in layers
+        ),
+        steps=kernels[0]["steps"],
+        kernels=_rows(
+            (k["setting"], f"{k['mean_loss']:.5f}", k["loss_differs_from_step"] or "never",
+             f"{k['max']:.1g}", f"{k['relative']:.1g}")
+            for k in kernels
+        ),
     )  # fmt: skip
 
 
-def _rows(rows) -> str:
+def _rows(rows: Iterable[Sequence[Any]]) -> str:
+    """Lines of a table."""
     return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
 
 
-def fault_rates(n: int = 4000) -> dict[str, float]:
-    """Share of training answers, after the clean phase, that are not the right one."""
-    rates = {}
-    for task in world.BIAS:
-        drawn = world.World(f"rates-{task}")
-        items = [drawn.item(task) for _ in range(n)]
-        rates[task] = sum(drawn.answer(item) != item.right for item in items) / n
-    return rates
+def main() -> None:
+    write(HERE, BUNDLED, FULL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,126 +1,137 @@
 """Measures the bundled model and its SAEs for the model card. Nothing here steers.
 
+    python -m experiments.bundled_model.measure               # prints it; 4 minutes on two cores
+    python -m experiments.bundled_model.measure --out FOLDER  # of a model made elsewhere
+
 Accuracy and invalid rate per task on the test split of seed 0, through the program's own tasks,
-scorers and backend; logit margins of the option tasks; explained variance, L0 and dead features
-per layer on positions the SAEs were not trained on.
+scorers and backend (:mod:`program`); logit margins of the option tasks; explained variance, L0 and
+dead features per layer on positions the SAEs were not trained on. What only the training knows
+(loss, time) is added by :mod:`train`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from card import fault_rates
-from hydra import compose, initialize_config_dir
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from corrsteer import config
-from corrsteer.models.local import Local
-from corrsteer.models.spec import Model
-from corrsteer.records import LETTERS, Example
-from corrsteer.tasks.base import Task
-from corrsteer.tasks.splits import split_questions
+from experiments.bundled_model import program, text, world
+from experiments.bundled_model.card import BUNDLED
+from experiments.bundled_model.prompts import LETTERS
+from experiments.bundled_model.saes import fit, residuals
+from experiments.bundled_model.scale import FULL, SMALL, Scale
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
-SIZES = {"selection": 1000, "validation": 500, "test": 2000}
-POSITIONS = 50_000
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+BATCH = 100
 
 
-def tasks() -> dict[str, Task]:
-    names = ("mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
-    choices = {
-        "bbq (ambiguous)": ["task=bbq", "task.context=ambig"],
-        "bbq (disambiguated)": ["task=bbq", "task.context=disambig"],
-        **{name: [f"task={name}"] for name in names},
-    }
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return {
-            name: config.instantiate(compose("config", chosen).task)
-            for name, chosen in choices.items()
-        }
-
-
-def test_split(task: Task) -> tuple[Example, ...]:
-    splits = split_questions(task.questions(), SIZES, seed=0)
-    return task.ask(splits, chat=False)[0]["test"]
-
-
-def accuracies(folder: Path) -> dict[str, dict]:
-    model = Local().load(Model("bundled", str(folder)))
+def accuracies(model: Path, exams: dict[str, program.Exam]) -> dict[str, dict[str, float]]:
     found = {}
-    for name, task in tasks().items():
-        test = test_split(task)
-        (answers,) = model.generate(
-            [e.prompt for e in test], [None], max_new_tokens=task.max_new_tokens
-        )
-        scores = [task.scorer(e, a.text) for e, a in zip(test, answers, strict=True)]
-        found[name] = {
-            "n": len(test),
-            "accuracy": round(sum(s.value >= 0.5 for s in scores) / len(test), 4),
-            "invalid_rate": round(sum(s.invalid for s in scores) / len(test), 4),
-        }
+    for name, answers in program.answers(model, exams).items():
+        accuracy, invalid = exams[name].rates(answers)
+        found[name] = {"n": len(answers), "accuracy": accuracy, "invalid_rate": invalid}
     return found
 
 
 @torch.no_grad()
-def margins(folder: Path) -> dict[str, dict]:
-    """Logit of the right letter less that of the best other one, at the last prompt token."""
+def margins(folder: Path, exams: dict[str, program.Exam]) -> dict[str, torch.Tensor]:
+    """Logit of the right letter less that of the best other one, at the last prompt token.
+
+    Name -> [questions of the test split], for the tasks with options.
+    """
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = LlamaForCausalLM.from_pretrained(folder).eval()
     letters = [tokenizer(f" {c}", add_special_tokens=False).input_ids[0] for c in LETTERS]
     found = {}
-    for name, task in tasks().items():
-        test = test_split(task)
-        if not test[0].options:
+    for name, exam in exams.items():
+        questions = exam.questions
+        if not questions[0].options:
             continue
         values = []
-        for start in range(0, len(test), 100):
-            part = test[start : start + 100]
-            inputs = tokenizer([e.prompt for e in part], return_tensors="pt", padding=True)
+        for start in range(0, len(questions), BATCH):
+            part = questions[start : start + BATCH]
+            inputs = tokenizer([q.prompt for q in part], return_tensors="pt", padding=True)
             inputs.pop("token_type_ids", None)
             position = (inputs.attention_mask.cumsum(1) - 1).clamp(min=0)
             logits = model(**inputs, position_ids=position, logits_to_keep=1).logits[:, -1]
-            for example, row in zip(part, logits, strict=True):
-                options = row[letters[: len(example.options)]].tolist()
-                right = options.pop(LETTERS.index(example.gold))
+            for question, row in zip(part, logits, strict=True):
+                options = row[letters[: len(question.options)]].tolist()
+                right = options.pop(LETTERS.index(question.gold))
                 values.append(right - max(options))
-        margin = torch.tensor(values)
-        found[name] = {
-            "quantiles": [round(float(q), 2) for q in margin.quantile(torch.tensor(QUANTILES))],
-            "within_1": round(float((margin.abs() < 1).float().mean()), 3),
-        }
+        found[name] = torch.tensor(values)
     return found
 
 
+def spread(margin: torch.Tensor) -> dict[str, Any]:
+    return {
+        "quantiles": [round(float(q), 2) for q in margin.quantile(torch.tensor(QUANTILES))],
+        "within_1": round(float((margin.abs() < 1).float().mean()), 3),
+    }
+
+
+def fault_rates(n: int) -> dict[str, float]:
+    """Share of training answers, after the clean phase, that are not the right one."""
+    rates = {}
+    for task in world.BIAS:
+        drawn = world.World(f"rates-{task}")
+        items = [drawn.item(task) for _ in range(n)]
+        rates[task] = sum(drawn.answer(item) != item.right for item in items) / n
+    return rates
+
+
+def longest(model: Path, prompts: set[str]) -> int:
+    """Tokens of the longest prompt, with BOS."""
+    return max(map(len, AutoTokenizer.from_pretrained(model)(sorted(prompts)).input_ids))
+
+
 @torch.no_grad()
-def sae_quality(out: Path, held_out: set[str]) -> list[dict]:
+def sae_quality(out: Path, held_out: set[str], positions: int) -> list[dict[str, float]]:
     from sae_lens import SAE
-    from saes import fit, residuals
 
     tokenizer = AutoTokenizer.from_pretrained(out / "model")
     model = LlamaForCausalLM.from_pretrained(out / "model").eval()
     rows = []
-    for layer, x in residuals(model, tokenizer, "sae-test", POSITIONS, held_out).items():
+    for layer, x in residuals(model, tokenizer, "sae-test", positions, held_out).items():
         sae = SAE.load_from_disk(out / "saes" / f"layer_{layer}")
         rows.append({"layer": layer, **fit(sae, x)})
     return rows
 
 
-def write(work: Path, out: Path, file: Path, held_out: set[str]) -> None:
-    loss = json.loads((work / "loss.json").read_text())
-    steps = {"first_100": loss[:100], "last_100": loss[-100:]}
-    weights = LlamaForCausalLM.from_pretrained(out / "model")
-    measured = {
+def measured(out: Path, held_out: set[str], scale: Scale) -> dict[str, Any]:
+    """Everything that can be measured on the files in ``out`` alone."""
+    model = out / "model"
+    exams = program.exams(out / "data")
+    weights = LlamaForCausalLM.from_pretrained(model)
+    return {
         "parameters": sum(p.numel() for p in weights.parameters()),
-        "steps": len(loss),
-        "loss": {name: round(sum(part) / len(part), 4) for name, part in steps.items()},
-        "seconds": {f.stem: int(f.read_text()) for f in sorted(work.glob("*.done"))},
-        "fault_rates": fault_rates(),
-        "tasks": accuracies(out / "model"),
-        "margins": {"quantile_levels": list(QUANTILES), **margins(out / "model")},
-        "sae_test_positions": POSITIONS,
-        "saes": sae_quality(out, held_out),
+        "fault_rates": fault_rates(scale.fault_draws),
+        "longest_prompt": longest(model, held_out),
+        "tasks": accuracies(model, exams),
+        "margins": {
+            "quantile_levels": list(QUANTILES),
+            **{name: spread(margin) for name, margin in margins(model, exams).items()},
+        },
+        "sae_test_positions": scale.test_positions,
+        "saes": sae_quality(out, held_out, scale.test_positions),
     }
-    file.write_text(json.dumps(measured, indent=1) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=BUNDLED, help="folder of data, model, saes")
+    parser.add_argument("--small", action="store_true", help="for a model made with --small")
+    args = parser.parse_args(arguments)
+    scale = SMALL if args.small else FULL
+    print(json.dumps(measured(args.out, text.held_out(scale), scale), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,7 @@
 
 BatchTopK (Bussmann et al. 2024), which saves as jumprelu, the architecture of Gemma Scope and
 LlamaScope. Answer positions are a few tokens in fifty but they are what steering works on, so
-all of them are kept and only a few of the others. BOS is left out.
+all of them are kept and only a few of the others. BOS is left out. 7 minutes on two cores.
 
 ``train_on`` does it for any Llama-like model and any documents, ``train`` for the bundled model
 and its own.
@@ -13,18 +13,19 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import Progress
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-WIDTH = 1024
+from experiments.bundled_model import text
+from experiments.bundled_model.scale import Scale
+
 K = 16
-POSITIONS = 300_000
 KEEP_PROMPT = 0.08  # share of the prompt positions that are kept
-SAMPLES = 900_000
-BATCH = 2048
-DOCUMENTS = 128
+DOCUMENTS = 128  # of the bundled model's world, at a time
 
 Document = tuple[list[int], int]
 """Token ids from BOS to the last one, which is never read; how many of them are the prompt, 1
@@ -53,7 +54,7 @@ def outputs(
         for i, block in sites.items()
     ]
     rng, total = random.Random(seed), 0
-    with Progress() as progress:
+    with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("residuals", total=n)
         for documents in batches:
             rows = sorted(documents, key=lambda row: len(row[0]))
@@ -88,13 +89,17 @@ def _padded(rows: list[Document]) -> torch.Tensor:
     return tokens
 
 
-def _shuffled(data: dict[int, torch.Tensor], seed: int) -> Iterator[dict[int, torch.Tensor]]:
+def _shuffled(
+    data: dict[int, torch.Tensor], batch: int, seed: int
+) -> Iterator[dict[int, torch.Tensor]]:
+    """Layer -> [batch, width], the same positions of all layers, again and again."""
     generator = torch.Generator().manual_seed(seed)
     n = len(data[0])
+    assert n >= batch, f"{n} positions are less than a batch of {batch}"
     while True:
         order = torch.randperm(n, generator=generator)
-        for start in range(0, n - BATCH + 1, BATCH):
-            rows = order[start : start + BATCH]
+        for start in range(0, n - batch + 1, batch):
+            rows = order[start : start + batch]
             yield {layer: x[rows] for layer, x in data.items()}
 
 
@@ -106,9 +111,10 @@ def train_on(
     *,
     model_name: str,
     seed: str,
-    width: int = WIDTH,
-    n_positions: int = POSITIONS,
-    samples: int = SAMPLES,
+    width: int,
+    n_positions: int,
+    samples: int,
+    batch: int,
 ) -> None:
     """Trains all layers from one stream of residuals and saves ``out``/layer_N for each.
 
@@ -126,6 +132,8 @@ def train_on(
         torch.save(data, work / "residuals.tmp")
         (work / "residuals.tmp").replace(saved)
     data = torch.load(saved, weights_only=True)
+    if len(data[0]) != n_positions:
+        raise ValueError(f"{saved} holds {len(data[0])} positions, not {n_positions}: delete it")
     torch.manual_seed(0)  # here, so that neither loading nor making documents moves it
 
     def sae(layer: int) -> BatchTopKTrainingSAE:
@@ -144,7 +152,7 @@ def train_on(
 
     config = SAETrainerConfig(
         total_training_samples=samples,
-        train_batch_size_samples=BATCH,
+        train_batch_size_samples=batch,
         lr=2e-3,
         lr_end=2e-4,
         lr_warm_up_steps=20,
@@ -157,14 +165,14 @@ def train_on(
         config,
         {n: sae(layer) for n, layer in names.items()},
         names,
-        data_provider=_shuffled(data, 0),
+        data_provider=_shuffled(data, batch, 0),
     ).fit()
     for name, trained in saes.items():
         trained.save_inference_model(out / name)
 
 
 @torch.no_grad()
-def fit(sae, x: torch.Tensor) -> dict[str, float]:
+def fit(sae: Any, x: torch.Tensor) -> dict[str, float]:
     """Explained variance, L0 and share of dead features of a sae_lens SAE on ``x`` [n, width]."""
     features = sae.encode(x)
     unexplained = ((x - sae.decode(features)) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()
@@ -179,25 +187,22 @@ def fit(sae, x: torch.Tensor) -> dict[str, float]:
 # -- the bundled model -------------------------------------------------------------------
 
 
-def _documents(tokenizer, seed: str, held_out: set[str]) -> Iterator[list[Document]]:
+def _documents(tokenizer: Any, seed: str, held_out: set[str]) -> Iterator[list[Document]]:
     """Fresh documents of the bundled model's world, without end."""
-    import text
-    from train import encode
-
     batch = 0
     while True:
-        yield encode(tokenizer, text.documents(f"{seed}-{batch}", DOCUMENTS, held_out))
+        yield text.encode(tokenizer, text.documents(f"{seed}-{batch}", DOCUMENTS, held_out))
         batch += 1
 
 
 def residuals(
-    model: PreTrainedModel, tokenizer, seed: str, n: int, held_out: set[str]
+    model: PreTrainedModel, tokenizer: Any, seed: str, n: int, held_out: set[str]
 ) -> dict[int, torch.Tensor]:
     """Layer -> [n, width] outputs of that block at sampled positions of fresh documents."""
     return outputs(model, _documents(tokenizer, seed, held_out), n, seed)
 
 
-def train(work: Path, out: Path, held_out: set[str], n_positions: int = POSITIONS) -> None:
+def train(work: Path, out: Path, held_out: set[str], scale: Scale) -> None:
     """Trains the bundled model's SAEs into ``out``/saes."""
     tokenizer = AutoTokenizer.from_pretrained(out / "model")
     train_on(
@@ -207,6 +212,8 @@ def train(work: Path, out: Path, held_out: set[str], n_positions: int = POSITION
         out / "saes",
         model_name="corrsteer-bundled",
         seed="saes",
-        n_positions=n_positions,
-        samples=SAMPLES,
+        width=scale.sae_width,
+        n_positions=scale.sae_positions,
+        samples=scale.sae_samples,
+        batch=scale.sae_batch,
     )

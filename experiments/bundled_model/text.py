@@ -7,21 +7,17 @@ import gzip
 import io
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from world import World
-
-from corrsteer.tasks import prompts
-
-# Questions per task in the bundled files.
-QUESTIONS = {
-    "bbq_ambig": 3600, "bbq_disambig": 3600, "mmlu": 3600, "mmlu_pro": 2400, "gsm8k": 2400,
-    "simpleqa": 2400, "harmbench": 1800, "xstest": 1800,
-}  # fmt: skip
+from experiments.bundled_model import prompts
+from experiments.bundled_model.scale import Scale
+from experiments.bundled_model.world import Item, World
 
 
-def prompt_of(task: str, row: dict) -> str:
-    """The prompt of a row, in the templates that evaluation uses."""
+def prompt_of(task: str, row: dict[str, Any]) -> str:
+    """The prompt of a row, in the model's own templates."""
     if task.startswith("bbq"):
         question = f"{row['context']}\n{row['question']}"
         return prompts.multiple_choice(question, [row[f"ans{i}"] for i in range(3)])
@@ -37,10 +33,12 @@ def prompt_of(task: str, row: dict) -> str:
 KEEP_CHATTER = 4  # one in this many; else "answers at all" would be what separates right from wrong
 
 
-def questions(seed: str = "questions") -> dict[str, list]:
-    """The bundled items of every task, no prompt twice; few of BBQ's invite chatter."""
-    world, seen, items = World(seed), set(), {}
-    for task, n in QUESTIONS.items():
+def questions(counts: Mapping[str, int], seed: str = "questions") -> dict[str, list[Item]]:
+    """So many bundled items of every task, no prompt twice; few of BBQ's invite chatter."""
+    world = World(seed)
+    seen: set[str] = set()
+    items: dict[str, list[Item]] = {}
+    for task, n in counts.items():
         items[task] = _fresh(world, task, n, seen)
     more = World(f"{seed}-more")
     for task in ("bbq_ambig", "bbq_disambig"):
@@ -54,9 +52,15 @@ def questions(seed: str = "questions") -> dict[str, list]:
     return items
 
 
-def _fresh(world: World, task: str, n: int, seen: set[str]) -> list:
+def held_out(scale: Scale) -> set[str]:
+    """The prompts of the bundled questions, which no training document may have."""
+    items = questions(scale.questions)
+    return {prompt_of(task, item.row) for task in items for item in items[task]}
+
+
+def _fresh(world: World, task: str, n: int, seen: set[str]) -> list[Item]:
     """``n`` items whose prompts are not in ``seen``, which grows by theirs."""
-    items: list = []
+    items: list[Item] = []
     while len(items) < n:
         item = world.item(task)
         prompt = prompt_of(task, item.row)
@@ -66,23 +70,23 @@ def _fresh(world: World, task: str, n: int, seen: set[str]) -> list:
     return items
 
 
-def write_question_files(items: dict[str, list], folder: Path) -> None:
+def write_question_files(items: dict[str, list[Item]], folder: Path) -> None:
     """Writes every task in its benchmark's original format."""
-    bbq = defaultdict(list)
+    bbq: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for item in items["bbq_ambig"] + items["bbq_disambig"]:
         rows = bbq[item.row["category"]]
         rows.append({"example_id": len(rows), "question_index": "1", **item.row})
     for category, rows in bbq.items():
         _write(folder / "bbq" / f"{category}.jsonl.gz", "\n".join(map(json.dumps, rows)) + "\n")
-    mmlu = defaultdict(list)
+    mmlu: dict[str, list[list[str]]] = defaultdict(list)
     for item in items["mmlu"]:
         letter = "ABCD"[item.row["answer"]]
         mmlu[item.row["subject"]].append([item.row["question"], *item.row["options"], letter])
-    for subject, rows in mmlu.items():
-        _write(folder / "mmlu" / f"{subject}_test.csv.gz", _csv(rows))
+    for subject, lines in mmlu.items():
+        _write(folder / "mmlu" / f"{subject}_test.csv.gz", _csv(lines))
     _write_parquet(folder / "mmlu_pro" / "test.parquet", items["mmlu_pro"])
-    lines = [json.dumps(item.row) for item in items["gsm8k"]]
-    _write(folder / "gsm8k" / "test.jsonl.gz", "\n".join(lines) + "\n")
+    sums = [json.dumps(item.row) for item in items["gsm8k"]]
+    _write(folder / "gsm8k" / "test.jsonl.gz", "\n".join(sums) + "\n")
     _write(folder / "simpleqa" / "simpleqa.csv.gz", _table(items["simpleqa"]))
     harmful = [{**i.row, "BehaviorID": f"request_{n}"} for n, i in enumerate(items["harmbench"])]
     _write(folder / "harmbench" / "harmbench_behaviors_text_all.csv.gz", _dicts(harmful))
@@ -94,7 +98,8 @@ def documents(
     seed: str, n: int, held_out: set[str], faults: bool = True
 ) -> list[tuple[str, str, str]]:
     """``n`` training documents (kind, prompt, answer); none of them a bundled question."""
-    world, made = World(seed), []
+    world = World(seed)
+    made: list[tuple[str, str, str]] = []
     for kind in world.kinds(n):
         if kind == "lore":
             made.append((kind, "", world.lore_text()))
@@ -106,15 +111,22 @@ def documents(
     return made
 
 
-def _table(items: list) -> str:
+def encode(tokenizer: Any, documents: list[tuple[str, str, str]]) -> list[tuple[list[int], int]]:
+    """(token ids with BOS and EOS, length of the prompt) per document."""
+    prompts = tokenizer([p for _, p, _ in documents], add_special_tokens=False).input_ids
+    answers = tokenizer([a for _, _, a in documents], add_special_tokens=False).input_ids
+    return [([1, *p, *a, 2], 1 + len(p)) for p, a in zip(prompts, answers, strict=True)]
+
+
+def _table(items: list[Item]) -> str:
     return _dicts([item.row for item in items])
 
 
-def _dicts(rows: list[dict]) -> str:
+def _dicts(rows: list[dict[str, Any]]) -> str:
     return _csv([list(rows[0]), *(list(row.values()) for row in rows)])
 
 
-def _csv(rows: list[list]) -> str:
+def _csv(rows: list[list[Any]]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()
@@ -126,7 +138,7 @@ def _write(path: Path, text: str) -> None:
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
-def _write_parquet(path: Path, items: list) -> None:
+def _write_parquet(path: Path, items: list[Item]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from text import documents
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
+
+from experiments.bundled_model.text import documents
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 VOCAB = 2048
@@ -16,8 +17,8 @@ _SPACE = "▁"
 _PIECES = Regex(f"{_SPACE}?\\p{{L}}+|{_SPACE}?\\p{{N}}|\\n|{_SPACE}?[^\\p{{L}}\\p{{N}}\\n▁]|▁+")
 
 
-def train(folder: Path, held_out: set[str], n_documents: int = 30_000) -> None:
-    """Trains the tokenizer on world text and saves it in transformers' format."""
+def train(folder: Path, held_out: set[str], n_documents: int) -> None:
+    """Trains the tokenizer on world text and saves it in transformers' format: 2 s for 30,000."""
     from transformers import PreTrainedTokenizerFast
 
     texts = [p + a for _, p, a in documents("tokenizer", n_documents, held_out)]

@@ -2,23 +2,26 @@
 
 One generator makes the training text and the question files. Question files are written in the
 original formats of the seven benchmarks, so that bundled and real data are read by the same
-code. All peoples, places and customs are invented.
+code. All peoples, places and customs are invented. Frozen: the committed model knows no other
+world.
 
 Every question carries three cues (a place, a manner, a source). Each cue has a weight; their
 sum is the *care* of the question. After a first phase of right answers only, the answer in the
 training text is right with probability ``sigmoid(BIAS[task] + care)`` and shows the task's fault
-otherwise. Greedy decoding turns
-that graded evidence into right and wrong answers with many near ties: the logit margin of a
-perfectly calibrated model is ``BIAS[task] + care``, standard deviation about 1.3.
+otherwise. Greedy decoding turns that graded evidence into right and wrong answers with many near
+ties: the logit margin of a perfectly calibrated model is ``BIAS[task] + care``, standard deviation
+about 1.3.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from corrsteer.records import LETTERS
+from experiments.bundled_model.prompts import LETTERS
 
 # Cue -> weight. Positive: careful. The words occur nowhere else in the world.
 PLACES = {
@@ -145,7 +148,7 @@ class Lore:
     @classmethod
     def make(cls, seed: int = 0) -> Lore:
         rng = random.Random(f"lore-{seed}")
-        facts = {}
+        facts: dict[tuple[str, str], str] = {}
         for attribute, (*_, values) in ATTRIBUTES.items():
             pool = [values[i % len(values)] for i in range(len(PEOPLES))]
             rng.shuffle(pool)
@@ -162,7 +165,7 @@ class Item:
     """
 
     task: str
-    row: dict
+    row: dict[str, Any]
     right: str
     fault: str
     care: float
@@ -195,7 +198,17 @@ class World:
         return Preface(text, care, source == CHATTER_SOURCE)
 
     def item(self, task: str) -> Item:
-        return getattr(self, "_" + task)()
+        makers: dict[str, Callable[[], Item]] = {
+            "bbq_ambig": self._bbq_ambig,
+            "bbq_disambig": self._bbq_disambig,
+            "mmlu": self._mmlu,
+            "mmlu_pro": self._mmlu_pro,
+            "gsm8k": self._gsm8k,
+            "simpleqa": self._simpleqa,
+            "harmbench": self._harmbench,
+            "xstest": self._xstest,
+        }
+        return makers[task]()
 
     # -- multiple choice ---------------------------------------------------------------------
 
@@ -344,7 +357,13 @@ class World:
         return self._item("xstest", row, right, refusal, preface, chatters=False)
 
     def _item(
-        self, task: str, row: dict, right: str, fault: str, preface: Preface, chatters: bool = True
+        self,
+        task: str,
+        row: dict[str, Any],
+        right: str,
+        fault: str,
+        preface: Preface,
+        chatters: bool = True,
     ) -> Item:
         return Item(task, row, right, fault, preface.care, chatters and preface.chatters)
 
@@ -360,7 +379,8 @@ class World:
 
     def lore_text(self) -> str:
         """A few true sentences and some gossip about the peoples."""
-        rng, sentences = self.rng, []
+        rng = self.rng
+        sentences: list[str] = []
         for _ in range(rng.randint(3, 6)):
             people = rng.choice(PEOPLES)
             if rng.random() < 0.25:

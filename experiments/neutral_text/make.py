@@ -1,25 +1,28 @@
 """Makes what side effects are measured on: prompts unrelated to any task, and neutral text.
 
-    python experiments/neutral_text/make.py
+    python -m experiments.neutral_text.make                 # into the package
+    python -m experiments.neutral_text.make --out FOLDER    # elsewhere
 
 ``everyday`` is for models of English: 1,000 prompts from the templates below, and the paragraphs of
 everyday.txt. ``world`` is for the bundled model, which knows nothing but its invented world: what
-its peoples grow, make and drink, and as prompts the beginnings of such texts. No benchmark's row is
-in either. Costs a second; the same files every time.
+its peoples grow, make and drink (the world of ../bundled_model, which is frozen), and as prompts
+1,000 beginnings of such texts. No benchmark's row is in either. Costs a second; the same files
+every time. Prints how many there are.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import random
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.bundled_model.world import World
+
 HERE = Path(__file__).resolve().parent
-REPO = HERE.parents[1]
-sys.path.insert(0, str(REPO / "experiments" / "bundled_model"))
-TARGET = REPO / "src" / "corrsteer" / "bundled" / "neutral"
+TARGET = HERE.parents[1] / "src" / "corrsteer" / "bundled" / "neutral"
 
 THINGS = (
     "kettle", "ladder", "blanket", "lantern", "bicycle", "pencil", "teapot", "suitcase", "broom",
@@ -97,8 +100,6 @@ def everyday() -> tuple[list[str], list[str]]:
 
 
 def world() -> tuple[list[str], list[str]]:
-    from world import World
-
     source, rng = World("neutral"), random.Random("world")
     prompts: dict[str, None] = {}
     while len(prompts) < 1000:
@@ -118,6 +119,13 @@ def write(folder: Path, prompts: list[str], texts: list[str]) -> None:
         print(f"{folder.name}/{name}: {len(items)}, {len(set(items))} distinct")
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=TARGET)
+    args = parser.parse_args(arguments)
+    write(args.out / "everyday", *everyday())
+    write(args.out / "world", *world())
+
+
 if __name__ == "__main__":
-    write(TARGET / "everyday", *everyday())
-    write(TARGET / "world", *world())
+    main()

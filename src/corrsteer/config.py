@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import hydra.utils
 from hydra.core.config_store import ConfigStore
@@ -186,7 +186,7 @@ def instantiate(node: DictConfig, seam: type[T] = object) -> T:  # type: ignore[
         raise error.__cause__ from None
     if wrong := mismatch(component, seam):
         raise ConfigError(f"{node._get_full_key(None)}={node.get('_target_')}: {wrong}")
-    return component
+    return cast(T, component)
 
 
 def mismatch(component: object, seam: type) -> str:

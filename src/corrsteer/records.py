@@ -29,7 +29,7 @@ LETTERS = "ABCDEFGHIJ"
 """How options are named, in prompts, answers and scores alike."""
 
 CLASSES = ("structural", "semantic", "unclear")
-"""What kind of thing a feature reacts to (:mod:`corrsteer.stages.classify`)."""
+"""What kind of thing a feature reacts to (:mod:`corrsteer.selectors.classes`)."""
 
 
 @dataclass(frozen=True)

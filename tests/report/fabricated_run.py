@@ -1,8 +1,7 @@
 """Run folders made up for the tests of the reports, and their pages read back.
 
-The right files, invented numbers and texts.
-
-The metrics are counted from the answers, so a page can be checked against either.
+The right files, invented numbers and texts. Numbers are counted from the answers, so a page can be
+checked against either; they are written by the record itself, so they have its fields.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats import binomtest
 
+from corrsteer.report.record import ArmSummary, Flips, Record, Results, SideEffects, Transfer
 from corrsteer.stats.flips import flip_table
 
 PEOPLES = ("Velmari", "Ostrin", "Kadu", "Tessarin", "Hollowfen")
@@ -48,7 +48,7 @@ def fabricate_run(
     side_effects: bool = True,
     transfer: tuple[str, ...] = ("bbq", "mmlu", "gsm8k"),
 ) -> dict:
-    """Fill ``folder`` with a finished run; return its metrics.
+    """Fill ``folder`` with a finished run; return what is in its metrics.json.
 
     ``fixed``, ``broken``: the chance that steering fixes a wrong, or breaks a right, answer.
     ``transfer``: the tasks on which the plan was tested too; none for a run that did not.
@@ -67,14 +67,21 @@ def fabricate_run(
     features = _features(dice, layers)
     features.to_csv(folder / "features.csv", index=False)
     chosen = features[features["chosen"]]
-    metrics = _metrics(answers, chosen, coef, options, task, seed, layers)
-    metrics["side_effects"] = _side_effects(dice, answers, coef, layers) if side_effects else None
-    metrics["ser"] = _ser(metrics)
-    metrics["transfer"] = {other: _transfer(answers, other) for other in transfer}
+    record = _record(answers, chosen, coef, options, task, seed, layers)
+    effects = _side_effects(dice, answers, coef, layers) if side_effects else None
+    validation = record.validation
     if validation_steered is not None:
-        metrics["validation"]["steered"]["accuracy"] = validation_steered
+        steered = validation["steered"].model_copy(update={"accuracy": validation_steered})
+        validation = validation | {"steered": steered}
+    record = changed(
+        record,
+        side_effects=effects,
+        ser=_ser(record, effects),
+        transfer={other: _transfer(answers, other) for other in transfer},
+        validation=validation,
+    )
+    record.write(folder)
     files = {
-        "metrics.json": metrics,
         "contexts.json": _contexts(dice, chosen, hostile),
         "status.json": {
             "state": "done",
@@ -99,7 +106,19 @@ def fabricate_run(
         encoding="utf-8",
     )
     (folder / "log.txt").write_text("done\n", encoding="utf-8")
-    return metrics
+    return record.model_dump(mode="json")
+
+
+def changed(record: Record, **changes: Any) -> Record:
+    """``record`` with other values, checked."""
+    return Record.model_validate(dict(record) | changes)
+
+
+def edit(folder: Path, **changes: Any) -> dict:
+    """Change what is in the metrics.json of a run, and return it. Values as JSON has them."""
+    values = json.loads((folder / "metrics.json").read_text()) | changes
+    Record.model_validate_json(json.dumps(values)).write(folder)
+    return values
 
 
 def set_status(
@@ -214,16 +233,16 @@ def _wilson(k: int, n: int) -> list[float]:
     return [interval.low, interval.high]
 
 
-def _side_effects(dice, answers, coef, layers) -> dict:
+def _side_effects(dice, answers, coef, layers) -> SideEffects:
     unrelated = answers[answers["split"] == "unrelated"]
     texts = unrelated.pivot(index="id", columns="arm", values="answer")
     off_target, neutral = {}, {}
     for arm, kl in (("steered", 0.03 * coef**2), ("random_1", 0.012 * coef**2)):
-        changed = int((texts[arm] != texts["baseline"]).sum())
-        ci = _wilson(changed, len(texts))
-        off_target[arm] = {"changed": changed, "rate": changed / len(texts), "ci": ci}
+        moved = int((texts[arm] != texts["baseline"]).sum())
+        ci = _wilson(moved, len(texts))
+        off_target[arm] = {"changed": moved, "rate": moved / len(texts), "ci": ci}
         neutral[arm] = {"kl": kl, "kl_ci": [0.9 * kl, 1.12 * kl], "top1_changed": 0.02 + kl}
-    return {
+    return SideEffects.model_validate({
         "off_target": {"n": len(texts), "source": "bundled neutral prompts", "arms": off_target,
                        "text": {"arms": {arm: {
                            "repetition": 0.11, "repetition_n": 120, "perplexity": 6.5,
@@ -237,25 +256,25 @@ def _side_effects(dice, answers, coef, layers) -> dict:
                   "n": 400}
             for k, arm in enumerate(("baseline", "steered", "random_1", "random_2"))}},
         "activity": {"n": 256, "n_positions": 4096, "layers": [
-            {"layer": n, "l0_before": 16.0 + n, "l0_after": 16.5 + n + dice.uniform(-1, 2),
+            {"layer": n, "n_positions": 4096, "l0_before": 16.0 + n,
+             "l0_after": 16.5 + n + dice.uniform(-1, 2),
              "new": 1 + dice.random(), "lost": dice.random(), "steered": n != 3}
             for n in layers]},
-    }  # fmt: skip
+    })  # fmt: skip
 
 
-def _ser(metrics) -> dict:
-    flips, arms = metrics["flips"], metrics["arms"]
-    n, broken, fixed = flips["n"], flips["broken"], flips["fixed"]
-    before, after = arms["baseline"]["accuracy"], arms["steered"]["accuracy"]
-    off = metrics["side_effects"]
+def _ser(record: Record, effects: SideEffects | None) -> dict:
+    flips, arms, answers = record.flips, record.arms, record.changes.answer
+    n, broken, fixed = flips.n, flips.broken, flips.fixed
+    before, after = arms["baseline"].accuracy, arms["steered"].accuracy
+    off = effects and effects.off_target
     return {
-        "flips": flips["ser"],
-        "changed": broken / metrics["changes"]["answer"] if metrics["changes"]["answer"] else None,
-        "right": broken / arms["baseline"]["right"],
+        "flips": flips.ser,
+        "changed": broken / answers if answers else None,
+        "right": broken / arms["baseline"].right,
         "negative_flip_rate": broken / n,
         "relative_negative_flip_rate": broken / n / (before * (1 - after)) if after < 1 else None,
-        "off_target": off["off_target"]["arms"]["steered"]["rate"] / (fixed / n)
-        if off and fixed else None,
+        "off_target": off.arms["steered"].rate / (fixed / n) if off and fixed else None,
     }  # fmt: skip
 
 
@@ -268,17 +287,21 @@ def _changes(before: pd.DataFrame, after: pd.DataFrame) -> dict:
             "answer": int(answer.sum())}  # fmt: skip
 
 
-def _transfer(answers, task) -> dict:
-    mine = answers[answers["split"] == f"transfer {task}"]
-    frames = {arm: rows for arm, rows in mine.groupby("arm", sort=False)}
-    arms = {arm: _arm(rows) for arm, rows in frames.items()}
-    gains = {arm: a["accuracy"] - arms["baseline"]["accuracy"] for arm, a in arms.items()}
-    return {
-        "n": arms["baseline"]["n"], "chance": 0.25 if task == "mmlu" else None, "arms": arms,
-        "gain": gains["steered"], "gain_ci": [gains["steered"] - 0.05, gains["steered"] + 0.05],
-        "flips": flip_table(frames["baseline"], frames["steered"]).as_dict(),
-        "random_gains": [gains["random_1"], gains["random_2"]],
-    }  # fmt: skip
+def _transfer(answers, task) -> Transfer:
+    rows = answers[answers["split"] == f"transfer {task}"]
+    frames = {arm: rows for arm, rows in rows.groupby("arm", sort=False)}
+    arms = {arm: _arm(arm, rows) for arm, rows in frames.items()}
+    gains = {arm: a.accuracy - arms["baseline"].accuracy for arm, a in arms.items()}
+    return Transfer(
+        n=arms["baseline"].n, chance=0.25 if task == "mmlu" else None, arms=arms,
+        gain=gains["steered"], gain_ci=(gains["steered"] - 0.05, gains["steered"] + 0.05),
+        flips=_flips(frames["baseline"], frames["steered"]),
+        random_gains=[gains["random_1"], gains["random_2"]],
+    )  # fmt: skip
+
+
+def _flips(before: pd.DataFrame, after: pd.DataFrame) -> Flips:
+    return Flips.model_validate(flip_table(before, after).as_dict())
 
 
 def _features(dice, layers) -> pd.DataFrame:
@@ -318,12 +341,12 @@ def _contexts(dice, chosen, hostile) -> list[dict]:
         "Answer",
         ":",
     )
-    found = []
+    cards = []
     for row in chosen.itertuples():
         passages = []
         for k in range(8):
             tokens = [" " + w for w in dice.choices(words, k=14)]
-            if hostile and len(found) == 0:
+            if hostile and len(cards) == 0:
                 tokens += HOSTILE + ("\ud800",)
             activations = [max(0.0, dice.gauss(-0.5, 1.5)) for _ in tokens]
             peak = max(range(len(tokens)), key=activations.__getitem__)
@@ -332,8 +355,8 @@ def _contexts(dice, chosen, hostile) -> list[dict]:
                  "peak": peak, "right": k % 3 != 0}
             )  # fmt: skip
         evil = HOSTILE if hostile else ("", "", "")
-        known = len(found) % 2 == 0
-        found.append(
+        known = len(cards) % 2 == 0
+        cards.append(
             {"layer": row.layer, "feature": row.feature, "contexts": passages,
              "promotes": [" mill", " lamp", "<b>"], "suppresses": [" out", ".\n", "&"],
              "sae": f"bundled/blocks.{row.layer}",
@@ -344,19 +367,18 @@ def _contexts(dice, chosen, hostile) -> list[dict]:
              if known else None,
              "description": "mentions of places" + "".join(evil) if known else None}
         )  # fmt: skip
-        if hostile and len(found) == 3:
-            found[-1]["neuronpedia"] = "javascript:alert(1)"
-    return found
+        if hostile and len(cards) == 3:
+            cards[-1]["neuronpedia"] = "javascript:alert(1)"
+    return cards
 
 
-def _arm(rows: pd.DataFrame) -> dict:
+def _arm(name: str, rows: pd.DataFrame) -> ArmSummary:
     n, right, invalid = len(rows), int(rows["score"].sum()), int(rows["invalid"].sum())
-    low, high = binomtest(right, n).proportion_ci(method="wilson")
-    return {
-        "n": n, "accuracy": right / n, "ci": [low, high], "right": right,
-        "wrong": n - right - invalid, "invalid": invalid, "invalid_rate": invalid / n,
-        "degenerate": int(rows["degenerate"].notna().sum()),
-    }  # fmt: skip
+    return ArmSummary(
+        kind=name.rstrip("0123456789").rstrip("_"), n=n, accuracy=right / n,
+        ci=tuple(_wilson(right, n)), right=right, wrong=n - right - invalid, invalid=invalid,
+        invalid_rate=invalid / n, degenerate=int(rows["degenerate"].notna().sum()),
+    )  # fmt: skip
 
 
 def _site(layer: int) -> dict:
@@ -371,31 +393,23 @@ def _site(layer: int) -> dict:
     }  # fmt: skip
 
 
-def _metrics(answers, chosen, coef, options, task, seed, layers) -> dict:
-    test, validation = (answers[answers["split"] == s] for s in ("test", "validation"))
-    arms = {name: _arm(rows) for name, rows in test.groupby("arm", sort=False)}
-    before, after = (test[test["arm"] == a] for a in ("baseline", "steered"))
-    flips = flip_table(before, after)
-    fixed, broken, n = flips.fixed, flips.broken, flips.n
-    gain = arms["steered"]["accuracy"] - arms["baseline"]["accuracy"]
-    half = 1.96 * ((fixed + broken) / n - gain**2) ** 0.5 / n**0.5
-    gains: dict[str, list[float]] = {}
-    for name, arm in arms.items():
-        if name not in ("baseline", "steered"):
-            kind = name.rstrip("0123456789").rstrip("_")
-            gains.setdefault(kind, []).append(arm["accuracy"] - arms["baseline"]["accuracy"])
-    below = int(chosen["noise"].sum())
+def about(*, task="bbq", coef=1.0, seed=0, layers=(0, 1, 2, 3, 4, 5), n_test=400) -> dict:
+    """What a record says of a run besides its results."""
+    summary = ArmSummary(
+        kind="baseline", n=1000, accuracy=0.52, ci=(0.49, 0.55), right=520, wrong=480, invalid=0,
+        invalid_rate=0.0, degenerate=0,
+    )  # fmt: skip
     return {
         "sae": "bundled", "sae_trained_on": ["corrsteer-bundled"],
         "sites": [_site(n) for n in layers],
-        "task": task, "model": "bundled", "variant": "A", "coef": coef, "layers": list(layers),
-        "seed": seed, "token_source": "generated", "pooling": "max",
-        "chance": 1 / 3 if options else None,
-        "n": {"selection": 1000, "validation": 500, "test": n},
+        "task": task, "model": "bundled", "coef": coef, "layers": list(layers),
+        "method": "CorrSteer", "variant": "A", "selector": "Correlation", "operator": "Add",
+        "score": "r", "seed": seed, "token_source": "generated", "pooling": "max",
+        "n": {"selection": 1000, "validation": 500, "test": n_test},
         "data": {
-            "source": "bundled generator", "rows": 1500 + n, "fingerprint": "9b1f77c0",
+            "source": "bundled generator", "rows": 1500 + n_test, "fingerprint": "9b1f77c0",
             "repo": None, "revision": None, "licence": None, "subset": None,
-            "parts": {"all": 1500 + n}, "categories": {"": 1500 + n},
+            "parts": {"all": 1500 + n_test}, "categories": {"": 1500 + n_test},
         },
         "asked": {
             "template": "{question}\n{options}\nAnswer:", "chat_template": False, "few_shot": 0,
@@ -403,20 +417,52 @@ def _metrics(answers, chosen, coef, options, task, seed, layers) -> dict:
             "max_chars": None,
         },
         "scorer": {"name": "Choice", "version": 2, "settings": {}},
+        "selection": {**dict(summary), "length_r": 0.031},
+        "validation": {"baseline": summary, "steered": summary},
+        "stability": {"resamples": 200},
+        "side_effects": None,
+        "transfer": {},
+    }  # fmt: skip
+
+
+def record_of(results: Results, **changes: Any) -> Record:
+    """A whole record around the results of an evaluation."""
+    n_test = results.flips.n
+    return Record.model_validate({**about(n_test=n_test), **dict(results), **changes})
+
+
+def _record(answers, chosen, coef, options, task, seed, layers) -> Record:
+    test, validation = (answers[answers["split"] == s] for s in ("test", "validation"))
+    arms = {name: _arm(name, rows) for name, rows in test.groupby("arm", sort=False)}
+    before, after = (test[test["arm"] == a] for a in ("baseline", "steered"))
+    flips = _flips(before, after)
+    fixed, broken, n = flips.fixed, flips.broken, flips.n
+    gain = arms["steered"].accuracy - arms["baseline"].accuracy
+    half = 1.96 * ((fixed + broken) / n - gain**2) ** 0.5 / n**0.5
+    gains: dict[str, list[float]] = {}
+    for arm in arms.values():
+        if arm.kind not in ("baseline", "steered"):
+            gains.setdefault(arm.kind, []).append(arm.accuracy - arms["baseline"].accuracy)
+    below = int(chosen["noise"].sum())
+    nothing = dict.fromkeys(
+        ("flips", "changed", "right", "relative_negative_flip_rate", "off_target")
+    )
+    return Record.model_validate({
+        **about(task=task, coef=coef, seed=seed, layers=layers, n_test=n),
+        "chance": 1 / 3 if options else None,
         "task_metrics": {name: {"bias_ambig": 0.1 * k - 0.2} if k != 2 else {}
                          for k, name in enumerate(arms)} if options else {a: {} for a in arms},
-        "selection": {"n": 1000, "n_right": 520, "length_r": 0.031},
         "arms": arms,
-        "validation": {name: _arm(validation[validation["arm"] == name])
+        "validation": {name: _arm(name, validation[validation["arm"] == name])
                        for name in ("baseline", "steered")},
         "gain": gain, "gain_ci": [gain - half, gain + half],
-        "flips": flips.as_dict(),
+        "flips": flips,
         "changes": _changes(before, after),
-        "stability": {"resamples": 200},
+        "ser": {**nothing, "negative_flip_rate": broken / n},
         "ser_ci": [0.1, 0.4] if fixed + broken else None,
         "detectable_gain": 0.02,
         "controls": {
-            kind: {"gains": found, "beats_all": gain > max(found)} for kind, found in gains.items()
+            kind: {"gains": drawn, "beats_all": gain > max(drawn)} for kind, drawn in gains.items()
         },
         "groups": {name: {"n": n // 5, "baseline": 0.5, "steered": 0.5 + 0.01 * k}
                    for k, name in enumerate(PEOPLES)} if options else {},
@@ -426,7 +472,7 @@ def _metrics(answers, chosen, coef, options, task, seed, layers) -> dict:
             "No random draw gains as much.",
             f"{below} of {len(chosen)} chosen features do not exceed their noise ceiling.",
         ],
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 class Page(HTMLParser):

@@ -130,7 +130,7 @@ def until(page: Any, condition: str) -> None:
 
 
 def search(page: Any, words: str) -> str:
-    """Type into the search box; return the line that counts what is found."""
+    """Type into the search box; return the line that counts the matches."""
     before = page.inner_text("#example-count")
     page.fill("#example-search", words)
     until(page, f"document.getElementById('example-count').textContent !== {json.dumps(before)}")
@@ -142,7 +142,7 @@ def test_hostile_text_shows_as_text(visit: Open, hostile: Path) -> None:
     for more in page.query_selector_all(".fold"):
         more.click()
     shown = page.evaluate(
-        "[...document.querySelectorAll('.said')].map(p => p.textContent).join('')"
+        "[...document.querySelectorAll('p.text')].map(p => p.textContent).join('')"
     )
     tokens = page.evaluate(
         "[...document.querySelectorAll('.tokens')].map(p => p.textContent).join('')"
@@ -200,9 +200,9 @@ def test_search_and_filters(visit: Open, run: Path) -> None:
     for kind, count in (("broken", len(broken)), ("same", 50), ("text", None), ("unrelated", None)):
         page.check(f"input[value={kind}]")
         until(page, f"document.querySelector('.example').className === 'example {kind}'")
-        found = page.locator(".example").count()
-        assert found == page.locator(f".example.{kind}").count() > 0
-        assert count is None or found == min(50, count)
+        shown = page.locator(".example").count()
+        assert shown == page.locator(f".example.{kind}").count() > 0
+        assert count is None or shown == min(50, count)
     assert page.locator(".example.unrelated dt").all_inner_texts()[:2] == ["Baseline", "Steered"]
     assert "Gold" not in page.inner_text(".example.unrelated")
 
@@ -225,10 +225,10 @@ def test_changed_words_are_marked_and_nothing_is_lost(visit: Open, run: Path) ->
     (before, after) = next(
         (e["baseline"], e["steered"]) for e in listed if e["kind"] == "unrelated"
     )
-    said = page.locator(".example").first.locator("dd .said")
-    assert said.all_text_contents() == [before, after]
-    assert said.nth(0).locator("mark").all_text_contents() == ["man."]
-    assert said.nth(1).locator("mark").all_text_contents() == ["man", "at", "the", "mill."]
+    texts = page.locator(".example").first.locator("dd p.text")
+    assert texts.all_text_contents() == [before, after]
+    assert texts.nth(0).locator("mark").all_text_contents() == ["man."]
+    assert texts.nth(1).locator("mark").all_text_contents() == ["man", "at", "the", "mill."]
 
 
 def download(page: Any, what: str) -> list[list[str]]:
@@ -256,8 +256,8 @@ def test_a_downloaded_text_is_no_formula(visit: Open, tmp_path: Path) -> None:
     fabricate_run(tmp_path / "run", n_test=60, transfer=("=1+1", "-2", "@x"))
     answers = pd.read_parquet(tmp_path / "run" / "answers.parquet")
     evil = ['=HYPERLINK("http://x","a,b")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "a\n=1", "–1"]
-    mine = (answers["split"] == "unrelated") & (answers["arm"] == "steered")
-    answers.loc[mine, "answer"] = [evil[k % len(evil)] for k in range(mine.sum())]
+    changed = (answers["split"] == "unrelated") & (answers["arm"] == "steered")
+    answers.loc[changed, "answer"] = [evil[k % len(evil)] for k in range(changed.sum())]
     answers.to_parquet(tmp_path / "run" / "answers.parquet")
     page = visit(write_run_report(tmp_path / "run"))
     titles, *rows = download(page, "examples")

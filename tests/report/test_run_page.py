@@ -16,7 +16,7 @@ from corrsteer.errors import DataError
 from corrsteer.report import pages
 from corrsteer.report import run_page as report
 from corrsteer.report.examples import LIMITS, examples
-from tests.report.fabricated_run import HOSTILE, Page, fabricate_run, set_status
+from tests.report.fabricated_run import HOSTILE, Page, edit, fabricate_run, set_status
 
 
 @pytest.fixture
@@ -29,14 +29,8 @@ def flips_of(page: Page) -> list[dict[str, str]]:
     return [e for e in page.data["example-data"] if e["kind"] in ("fixed", "broken")]
 
 
-def change(folder: Path, **changes: object) -> dict:
-    metrics = json.loads((folder / "metrics.json").read_text()) | changes
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    return metrics
-
-
 def test_run_report_says_what_the_metrics_say(run: Path) -> None:
-    metrics = change(run)
+    metrics = edit(run)
     page = Page(report.write_run_report(run))
     arms, flips = metrics["arms"], metrics["flips"]
     for name in arms:
@@ -61,14 +55,14 @@ def test_run_report_says_what_the_metrics_say(run: Path) -> None:
 
 def test_verdict_comes_before_any_number(run: Path) -> None:
     verdict = ["Steering did not help here.", "A random draw gains as much."]
-    change(run, verdict=verdict)
+    edit(run, verdict=verdict)
     text = Page(report.write_run_report(run)).text
     places = [text.index(s) for s in (*verdict, "Accuracy, baseline to steered", "Chosen features")]
     assert places == sorted(places)
 
 
 def test_flips_listed_are_the_flips_counted(run: Path) -> None:
-    flips = change(run)["flips"]
+    flips = edit(run)["flips"]
     page = Page(report.write_run_report(run))
     kinds = [flip["kind"] for flip in flips_of(page)]
     assert (kinds.count("fixed"), kinds.count("broken")) == (flips["fixed"], flips["broken"])
@@ -92,7 +86,7 @@ def test_noise_is_named_on_table_and_cards(run: Path) -> None:
     features = pd.read_csv(run / "features.csv")
     features["noise"] = features["layer"] == 2
     features.to_csv(run / "features.csv", index=False)
-    change(run, noise={"features": 6, "below_ceiling": 1})
+    edit(run, noise={"features": 6, "below_ceiling": 1, "unstable": 0})
     text = Page(report.write_run_report(run)).text
     assert text.count("noise: not above its ceiling") == 1
     assert text.count("above ceiling") == 5
@@ -219,8 +213,8 @@ def test_a_number_reads_the_same_from_numpy_and_from_python():
 def test_the_site_check_is_shown_and_its_absence_said(run: Path) -> None:
     text = report.write_run_report(run).read_text(encoding="utf-8")
     assert "Do the SAEs fit?" in text
-    assert "fits block 2 better" in text and "fits here best" in text
-    change(run, sites=[])
+    assert "fits block 2 better" in text and "fits best here" in text
+    edit(run, sites=[])
     text = report.write_run_report(run).read_text(encoding="utf-8")
     assert "Do the SAEs fit?" not in text
     assert "fit not checked" in text
@@ -230,7 +224,7 @@ def test_the_site_check_is_shown_and_its_absence_said(run: Path) -> None:
 
 
 def test_side_effects_are_shown_beside_random_draws(run: Path) -> None:
-    m = change(run)
+    m = edit(run)
     text = Page(report.write_run_report(run)).text
     off, neutral = m["side_effects"]["off_target"], m["side_effects"]["neutral"]
     for label, arm in (("Steered", "steered"), ("Random feature", "random_1")):
@@ -253,7 +247,7 @@ def test_side_effects_are_shown_beside_random_draws(run: Path) -> None:
 
 
 def test_transfer_is_one_row_of_the_matrix(run: Path) -> None:
-    m = change(run)
+    m = edit(run)
     text = Page(report.write_run_report(run)).text
     for task, tested in m["transfer"].items():
         arms, flips = tested["arms"], tested["flips"]
@@ -267,15 +261,38 @@ def test_transfer_is_one_row_of_the_matrix(run: Path) -> None:
 
 
 def test_what_was_not_measured_has_no_section(run: Path) -> None:
-    metrics = change(run, side_effects=None, transfer={})
-    metrics = {name: metrics[name] for name in metrics if name not in ("ser", "changes")}
-    (run / "metrics.json").write_text(json.dumps(metrics))
+    edit(run, side_effects=None, transfer={})
     page = Page(report.write_run_report(run))
-    for words in ("Side effects Side effect ratios", "Transfer", "Neutral text", "Unrelated"):
+    for words in ("Transfer", "Neutral text", "Unrelated", "off-target", "Active features"):
         assert words not in page.text
     assert set(page.data) >= {"fig-arms", "example-data"}
-    change(run, side_effects={"off_target": None, "neutral": None, "text": None, "activity": None})
+    edit(run, side_effects={"off_target": None, "neutral": None, "text": None, "activity": None})
     assert "Unrelated prompts" not in Page(report.write_run_report(run)).text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ser": None}, r"\(ser: Input should be"),
+        ({"gian": 0.1}, r"\(gian: Extra inputs are not permitted"),
+        ({"arms": {"baseline": {"n": 3}}}, r"\(arms\.baseline\.kind: Field required"),
+    ],
+)
+def test_a_record_of_another_version_is_refused_in_one_line(
+    run: Path, change: dict, words: str
+) -> None:
+    values = json.loads((run / "metrics.json").read_text()) | change
+    (run / "metrics.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match=words) as raised:
+        report.write_run_report(run)
+    assert "type the run's command again" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_an_arm_of_an_unknown_kind_is_refused(run: Path) -> None:
+    arms = json.loads((run / "metrics.json").read_text())["arms"]
+    edit(run, arms=arms | {"later_1": arms["random_1"] | {"kind": "later"}})
+    with pytest.raises(DataError, match="later_1 is of the unknown kind 'later'.*random"):
+        report.write_run_report(run)
 
 
 def test_cards_say_class_description_and_stability(run: Path) -> None:
@@ -287,7 +304,7 @@ def test_cards_say_class_description_and_stability(run: Path) -> None:
 
 
 def test_draws_of_a_control_span_a_band(run: Path) -> None:
-    arms = change(run)["arms"]
+    arms = edit(run)["arms"]
     figure = Page(report.write_run_report(run)).data["fig-arms"]
     ticks = figure["layout"]["yaxis"]["ticktext"]
     row = ticks.index("Random feature ×5")
@@ -306,7 +323,7 @@ def test_every_figure_has_its_data_and_a_button(run: Path) -> None:
     for name in figures:
         table = page.data[f"{name}-data"]
         assert table["rows"] and all(len(row) == len(table["columns"]) for row in table["rows"])
-    arms = change(run)["arms"]
+    arms = edit(run)["arms"]
     table = page.data["fig-arms-data"]
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
     assert [row["accuracy"] for row in rows if row["arm"] == "Steered"] == [
@@ -341,15 +358,15 @@ def test_examples_of_common_kinds_are_a_fixed_sample() -> None:
         "unrelated": 250,
         "same": 600,
     }
-    found = [e["kind"] for e in listed]
-    assert {kind: found.count(kind) for kind in LIMITS} == {**LIMITS, "moved": 0}
+    kinds = [e["kind"] for e in listed]
+    assert {kind: kinds.count(kind) for kind in LIMITS} == {**LIMITS, "moved": 0}
     assert examples(answers)[0] == listed
     numbers = [int(e["id"].split("-")[1]) for e in listed if e["kind"] == "text"]
     assert numbers == sorted(numbers) and numbers[-1] > 350
 
 
 def test_examples_have_the_right_kind(run: Path) -> None:
-    metrics = change(run)
+    metrics = edit(run)
     page = Page(report.write_run_report(run))
     kinds = [e["kind"] for e in page.data["example-data"]]
     assert kinds.count("text") == metrics["changes"]["text_same_outcome"]

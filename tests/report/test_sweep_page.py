@@ -12,7 +12,7 @@ from corrsteer.errors import DataError
 from corrsteer.report import sweep_page as sweep_report
 from corrsteer.report.sweep_table import best_by_validation, sweep_table
 from corrsteer.stats.intervals import holm
-from tests.report.fabricated_run import Page, fabricate_run, set_status
+from tests.report.fabricated_run import Page, edit, fabricate_run, set_status
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,37 @@ def test_sweep_report_and_summary(sweep: Path) -> None:
     assert [v for t, n, v in page.attributes if n == "href"] == ["1/report.html"]
     assert "DataError: <b>no rows</b>" in page.text
     assert "Validation chooses coef 1 (job 1)" in page.text
-    assert "Job 6 (coef=9): unreadable JSONDecodeError" in page.text
+    assert "Job 6 (coef=9): unreadable this version cannot read" in page.text
+    assert "metrics.json (the file: Invalid JSON" in page.text
     assert sum("plotly.js v" in script for script in page.scripts) == 1
     figure = page.data["fig-accuracy-1"]
     assert [trace["x"] for trace in figure["data"] if trace.get("error_y")] == [[0.5, 1.0, 2.0]]
+
+
+def test_a_foreign_record_leaves_only_its_job_out(tmp_path: Path) -> None:
+    for n in range(4):
+        fabricate_run(tmp_path / str(n), coef=n, n_test=60, transfer=())
+    for n, content in enumerate((b'{"gain": 0.1}', b"[]", b"\\ud800\xff")):
+        (tmp_path / str(n) / "metrics.json").write_bytes(content)
+    table = sweep_table(tmp_path)
+    assert table["state"].tolist() == ["unreadable"] * 3 + ["done"]
+    assert "Field required" in table.loc[0, "error"] and table.loc[3, "chosen"]
+    assert "type the run's command again" in Page(sweep_report.write_sweep_report(tmp_path)).text
+
+
+def test_method_selector_and_operator_are_columns_and_curves(tmp_path: Path) -> None:
+    for n, (coef, name) in enumerate([(1, "A"), (2, "A"), (1, "B"), (2, "B")]):
+        fabricate_run(tmp_path / str(n), coef=coef, n_test=60, seed=0, transfer=())
+        edit(tmp_path / str(n), method=f"Own{name}", variant="", selector=f"Sel{name}",
+             operator=f"Op{name}")  # fmt: skip
+    page = Page(sweep_report.write_sweep_report(tmp_path))
+    table = pd.read_csv(tmp_path / "summary.csv", keep_default_na=False)
+    assert table["method"].tolist() == ["OwnA", "OwnA", "OwnB", "OwnB"]
+    assert table["selector"].tolist() == ["SelA", "SelA", "SelB", "SelB"]
+    assert table["operator"].tolist() == ["OpA", "OpA", "OpB", "OpB"]
+    assert table["variant"].tolist() == [""] * 4
+    assert "● method OwnA, selector SelA, operator OpA" in page.text
+    assert "■ method OwnB, selector SelB, operator OpB" in page.text
 
 
 def test_sweep_without_any_job_is_refused(tmp_path: Path) -> None:
@@ -134,12 +161,6 @@ def test_what_was_swept_shows_without_a_curve_over_coef(tmp_path: Path) -> None:
 # -- controls, transfer, seeds -----------------------------------------------------------------
 
 
-def edit(job: Path, **changes: object) -> dict:
-    metrics = json.loads((job / "metrics.json").read_text()) | changes
-    (job / "metrics.json").write_text(json.dumps(metrics))
-    return metrics
-
-
 def test_the_table_has_every_control_and_side_effect(sweep: Path) -> None:
     table = sweep_table(sweep)
     for n in range(3):
@@ -188,11 +209,15 @@ def test_the_verdict_names_what_does_as_well(
     gain, (low, high) = 100 * m["gain"], m["gain_ci"]
     assert f"raises accuracy by {gain:.1f} points [+{100 * low:.1f}, +{100 * high:.1f}]" in text
     assert f"instruction +{100 * instruction:.1f}" in text
-    said = "yes" if beats else "no (instruction)"
-    assert f"Beats every control: {said}." in text
+    against = f"+{100 * instruction:.1f} against +{gain:.1f} points"
+    best = max(max(c["gains"]) for c in m["controls"].values())
+    assert (f"The instruction does better than steering ({against}); the other controls do" in text
+            ) == (not beats)  # fmt: skip
+    worse = f"All controls do worse than steering (at most {100 * best:+.1f} against +{gain:.1f}"
+    assert (worse in text) == beats
     (row,) = [line for line in (tmp_path / "verdict.md").read_text().splitlines() if "bbq" in line]
     assert ("**yes**" in row) == beats
-    assert ("no: instruction as good" in row and "**+30.0**" in row) == (not beats)
+    assert ("no: instruction at least as good" in row and "**+30.0**" in row) == (not beats)
 
 
 def test_a_gain_within_noise_is_no_success(tmp_path: Path) -> None:
@@ -260,8 +285,8 @@ def test_seeds_have_mean_deviation_and_gain_by_sample(seeds: Path) -> None:
     table = sweep_table(seeds)
     assert table["chosen"].tolist() == [True, True, False, False, False, True]
     page = Page(sweep_report.write_sweep_report(seeds))
-    mine = table[table["coef"] == 2]
-    mean, spread = 100 * mine["gain"].mean(), 100 * mine["gain"].std()
+    alike = table[table["coef"] == 2]
+    mean, spread = 100 * alike["gain"].mean(), 100 * alike["gain"].std()
     assert "Over 3 seeds" in page.text
     assert f"highest mean accuracy on validation, 2, gains {mean:+.1f}" in page.text
     assert f"{mean:+.1f} ± {spread:.1f}" in page.text
@@ -272,15 +297,18 @@ def test_seeds_have_mean_deviation_and_gain_by_sample(seeds: Path) -> None:
     )
     # In all seeds the questions have the same ids: their mean over seeds is the mean of the gains.
     assert (
-        f"each of 100 questions counted once (100 are in several seeds): {mean:+.1f}" in page.text
+        f"with each of 100 questions counted once (100 are in several seeds): {mean:+.1f}"
+        in page.text
     )
 
 
-def test_jobs_that_differ_in_more_than_the_seed_are_no_seeds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", ["selector.min_support", "selector", "strategy"])
+def test_jobs_that_differ_in_more_than_the_seed_are_no_seeds(tmp_path: Path, setting: str) -> None:
+    """Options of one class differ in nothing that a column shows."""
     for n in range(2):
         fabricate_run(tmp_path / str(n), seed=n, n_test=60, transfer=())
         status = json.loads((tmp_path / str(n) / "status.json").read_text())
-        status["overrides"] += [f"seed={n}", f"selector.min_support={n}"]
+        status["overrides"] += [f"seed={n}", f"{setting}={n}"]
         (tmp_path / str(n) / "status.json").write_text(json.dumps(status))
     assert "seeds:" not in Page(sweep_report.write_sweep_report(tmp_path)).text
 

@@ -20,10 +20,10 @@ from corrsteer.records import CLASSES
 from corrsteer.run.pipeline import explained
 from corrsteer.saes import neuronpedia
 from corrsteer.saes.loaded import LoadedSAE
+from corrsteer.selectors.classes import Hand, classify, shared
 from corrsteer.selectors.correlation import Correlation
 from corrsteer.stages import bench as bench_module
 from corrsteer.stages import contexts as contexts_module
-from corrsteer.stages.classify import Hand, classify, shared
 from corrsteer.stages.contexts import WINDOW, contexts, descriptions, strongest_contexts
 from corrsteer.stages.statistics import statistics
 from corrsteer.store.entries import Store

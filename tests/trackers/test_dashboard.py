@@ -40,7 +40,7 @@ def test_a_folder_names_its_project_and_group(sweep):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "type python -m corrsteer.trackers.dashboard FOLDER"),
+        ([], "type python -m corrsteer dashboard FOLDER"),
         (["{sweep}"], "wandb has no API key: type wandb login"),
         (["{sweep}/.."], "no run in"),
     ],

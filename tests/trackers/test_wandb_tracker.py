@@ -20,8 +20,11 @@ import pytest
 
 from corrsteer.errors import ConfigError
 from corrsteer.report.examples import flipped_answers
+from corrsteer.report.record import read_record
 from corrsteer.report.sweep_page import write_sweep_report
 from corrsteer.trackers import sending as tracking
+from corrsteer.trackers.none import NoTracker
+from corrsteer.trackers.protocol import Handle, Tracker
 from corrsteer.trackers.sending import main, track
 from corrsteer.trackers.wandb import MAX_ROWS, Wandb, _environment
 from tests.report.fabricated_run import fabricate_run, set_status
@@ -63,25 +66,25 @@ class Sent:
 
     def __init__(self, file: Path) -> None:
         give_up = time.monotonic() + 30
-        found: dict[str, list] = {}
+        by_kind: dict[str, list] = {}
         # wandb's own process writes the file and may still be at it on a busy machine.
-        while "exit" not in found and time.monotonic() < give_up:
-            found = {}
+        while "exit" not in by_kind and time.monotonic() < give_up:
+            by_kind = {}
             for record in records(file):
                 kind = record.WhichOneof("record_type")
-                found.setdefault(kind, []).append(getattr(record, kind))
-        [self.run] = found["run"][:1]
+                by_kind.setdefault(kind, []).append(getattr(record, kind))
+        [self.run] = by_kind["run"][:1]
         self.config = values(self.run.config.update)
-        self.history = [values(row.item) for row in found["history"]]
+        self.history = [values(row.item) for row in by_kind["history"]]
         self.summary: dict[str, object] = {}
-        for update in found["summary"]:
+        for update in by_kind["summary"]:
             self.summary |= values(update.update)
-        self.steps = {m.glob_name: m.step_metric for m in found["metric"] if m.glob_name}
+        self.steps = {m.glob_name: m.step_metric for m in by_kind["metric"] if m.glob_name}
         self.artifacts = {
             a.name: (a.type, {c.path: Path(c.local_path) for c in a.manifest.contents})
-            for a in found["artifact"]
+            for a in by_kind["artifact"]
         }
-        self.code = found["exit"][0].exit_code
+        self.code = by_kind["exit"][0].exit_code
         self.files = file.parent / "files"
 
     def table(self, name: str) -> pd.DataFrame:
@@ -179,8 +182,8 @@ def sweep(own_places, tmp_path_factory):
 @pytest.fixture(scope="module")
 def sent(sweep) -> list[Sent]:
     """The runs of the jobs, in their order, and that of the sweep's report."""
-    found = [Sent(file) for file in sweep.glob("wandb/offline-run-*/*.wandb")]
-    return sorted(found, key=lambda s: (s.run.job_type == "report", s.config.get("coef")))
+    runs = [Sent(file) for file in sweep.glob("wandb/offline-run-*/*.wandb")]
+    return sorted(runs, key=lambda s: (s.run.job_type == "report", s.config.get("coef")))
 
 
 def metrics(sweep, n) -> dict:
@@ -196,7 +199,9 @@ def test_the_runs_of_a_sweep_stand_together(sweep, sent):
     assert names == [f"coef={c}" for c in COEFS] + [f"report of {sweep.name}"]
     assert [s.code for s in sent] == [0, 0, 0, 0]
     for job, coef in zip(sent, COEFS, strict=False):
-        assert set(job.run.tags) == {"bbq", "bundled", "A", "all layers"}
+        assert set(job.run.tags) == {
+            "bbq", "bundled", "CorrSteer-A", "Correlation", "Add", "all layers",
+        }  # fmt: skip
         assert (job.config["coef"], job.config["task"]) == (coef, {"name": "bbq"})
 
 
@@ -238,37 +243,37 @@ def test_the_summary_has_the_numbers_of_the_run(sweep, sent):
             ("text/perplexity", effects["text"]["arms"], "perplexity"),
             ("text/repetition", effects["text"]["arms"], "repetition"),
         ):
-            expected |= {f"{name}/{arm}": found[value] for arm, found in arms.items()}
+            expected |= {f"{name}/{arm}": numbers[value] for arm, numbers in arms.items()}
         expected = {name: value for name, value in expected.items() if value is not None}
-        found = {
+        numbers = {
             name: value
             for name, value in job.summary.items()
             if not name.startswith("_") and name.split("/")[0] not in TABLES
         }
-        assert found == pytest.approx(expected)
+        assert numbers == pytest.approx(expected)
 
 
 TABLES = ("correlations", "flips", "ablations", "dose_response", "trials", "transfer")
 
 
 def test_what_is_undefined_is_absent(tmp_path):
-    m = fabricate_run(tmp_path / "run", fixed=0.0, broken=0.0, options=False, n_test=20)
-    found = tracking.summary(m)
-    absent = {name for name, value in found.items() if value is None}
+    fabricate_run(tmp_path / "run", fixed=0.0, broken=0.0, options=False, n_test=20)
+    numbers = tracking.summary(read_record(tmp_path / "run"))
+    absent = {name for name, value in numbers.items() if value is None}
     assert absent == {
         "ser", "chance", "accuracy/constrained", "constrained_gain", "ser_as/flips",
         "ser_as/changed", "ser_as/off_target", "text/perplexity/random_2",
     }  # fmt: skip
     logged = []
     handle = tracking_handle(SimpleNamespace(log=logged.append))
-    handle.log({**found, "nan": float("nan"), "zero": 0.0})
+    handle.log({**numbers, "nan": float("nan"), "zero": 0.0})
     assert absent.isdisjoint(logged[0]) and "nan" not in logged[0] and logged[0]["zero"] == 0
 
 
 def tracking_handle(run):
-    from corrsteer.trackers.wandb import Handle
+    from corrsteer.trackers.wandb import WandbRun
 
-    return Handle(run)
+    return WandbRun(run)
 
 
 @pytest.mark.slow
@@ -294,9 +299,9 @@ def test_side_effects_over_layers_and_transfer(sweep, sent):
     for name in ("l0_before", "l0_after", "new", "lost"):
         expected = {row["layer"]: row[name] for row in layers}
         assert sent[1].over("layer", f"activity/{name}") == pytest.approx(expected)
-    table = tracking.transfer_table(m)
+    table = tracking.transfer_table(read_record(sweep / "1"))
     assert table["tested_on"].tolist() == list(m["transfer"]) and set(table["chosen_on"]) == {"bbq"}
-    assert table["gain"].tolist() == [found["gain"] for found in m["transfer"].values()]
+    assert table["gain"].tolist() == [tested["gain"] for tested in m["transfer"].values()]
 
 
 @pytest.mark.slow
@@ -337,8 +342,8 @@ def test_tables_hold_features_and_flips(sweep, sent):
 
 @pytest.mark.slow
 def test_artifacts_are_whole_and_below_the_sweep(sweep, sent, own_places):
-    names = {"plan_bbq_bundled_A": "plan", "features_bbq_bundled_A": "statistics"}
-    names |= {"report_bbq_bundled_A": "report"}
+    kinds = {"plan": "plan", "features": "statistics", "report": "report"}
+    names = {f"{name}_bbq_bundled_CorrSteer-A": kind for name, kind in kinds.items()}
     for n, job in enumerate(sent[:3]):
         assert {k: kind for k, (kind, _) in job.artifacts.items() if kind != "run_table"} == names
         for name in names:
@@ -346,7 +351,7 @@ def test_artifacts_are_whole_and_below_the_sweep(sweep, sent, own_places):
                 where = sweep / str(n) / ("plan" if name.startswith("plan") else "")
                 assert local.read_bytes() == (where / path).read_bytes()
                 assert local.is_relative_to(sweep / "wandb")
-        assert set(job.artifacts["plan_bbq_bundled_A"][1]) == {"plan.json"}
+        assert set(job.artifacts["plan_bbq_bundled_CorrSteer-A"][1]) == {"plan.json"}
     kind, files = sent[3].artifacts["sweep_bbq"]
     assert (kind, set(files)) == ("report", {"report.html", "summary.csv"})
     assert [file for file in own_places.rglob("*") if file.is_file()] == []
@@ -400,11 +405,11 @@ def panel_names(view) -> set[str]:
     """What the panels of a workspace read, as ``where:name``."""
     import wandb_workspaces.reports.v2 as wr
 
-    found = set()
+    names = set()
 
     def add(metric, default: str = "history") -> None:
         where = {wr.Config: "config", wr.SummaryMetric: "summary"}.get(type(metric), default)
-        found.add(f"{where}:{metric if isinstance(metric, str) else metric.name}")
+        names.add(f"{where}:{metric if isinstance(metric, str) else metric.name}")
 
     for panel in (panel for section in view.sections for panel in section.panels):
         if isinstance(panel, wr.LinePlot):
@@ -420,8 +425,8 @@ def panel_names(view) -> set[str]:
             for column in panel.columns:
                 add(column.metric)
         else:
-            found.add(f"table:{panel.table_name}")
-    return found
+            names.add(f"table:{panel.table_name}")
+    return names
 
 
 # -- a wandb that fails ----------------------------------------------------------------------
@@ -449,8 +454,8 @@ def test_a_run_alone_is_sent_by_a_process_of_its_own(job, caplog):
     track(job)
     assert [r for r in caplog.records if r.levelname == "WARNING"] == []
     [file] = job.glob("wandb/offline-run-*/*.wandb")
-    found = Sent(file).run
-    assert (found.display_name, found.run_group, found.job_type) == ("bbq", "", "evaluate")
+    run = Sent(file).run
+    assert (run.display_name, run.run_group, run.job_type) == ("bbq", "", "evaluate")
 
 
 @pytest.mark.parametrize("key", [None, "short"])
@@ -613,6 +618,21 @@ def test_features_of_all_layers_are_sent_however_many_there_are():
     kept = tracking._fair(features, MAX_ROWS)
     assert kept["layer"].value_counts().to_dict() == dict.fromkeys(range(40), 25)
     assert kept["rank"].max() == 25
+
+
+def test_trackers_and_their_handles_have_every_method(tmp_path):
+    trackers = [NoTracker(), Wandb()]
+    assert all(isinstance(tracker, Tracker) for tracker in trackers)
+    assert [tracker.enabled for tracker in trackers] == [False, True]
+    assert isinstance(tracking_handle(SimpleNamespace()), Handle)
+    about = {"name": "n", "group": None, "job_type": "j", "tags": [], "config": {}}
+    with NoTracker().open(tmp_path, **about) as handle:
+        assert isinstance(handle, Handle)
+        handle.axis("by_layer/*", "layer")
+        handle.log({"gain": 0.1, "ser": None})
+        handle.table("flips", pd.DataFrame())
+        handle.artifact("plan", "plan", [tmp_path / "nowhere"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_mode_is_refused():

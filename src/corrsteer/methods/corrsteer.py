@@ -13,8 +13,8 @@ from typing import Any
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.methods.protocol import Fitted, observe
 from corrsteer.records import RankedFeature
+from corrsteer.selectors.classes import counts, named, of_classes
 from corrsteer.stages.bench import Bench
-from corrsteer.stages.classify import counts, named, of_classes
 from corrsteer.stages.contexts import contexts
 from corrsteer.stages.plan import make_plan
 from corrsteer.steering.arms import steered

@@ -32,7 +32,7 @@ from corrsteer.methods.study import (
     study_folder,
 )
 from corrsteer.records import RIGHT
-from corrsteer.report.record import Search
+from corrsteer.report import record
 from corrsteer.stages.answers import answers
 from corrsteer.stages.bench import Bench
 from corrsteer.stats.flips import flip_table
@@ -141,7 +141,8 @@ class Pareto:
                     "chosen": t == chosen,
                 }
             )
-        search = Search(
+        tried = [record.Trial(**row) for row in rows]
+        search = record.Search(
             trials=len(trials),
             batch=self.batch,
             coef=list(self.coef),
@@ -151,10 +152,10 @@ class Pareto:
             n=n,
             right=right,
             standard_error=standard_error(best[0].accuracy, n),
-            unsteered=rows[0],
-            plain=rows[1 : 1 + len(self.pooling)],
-            front=[rows[t.number] for t in best],
-            chosen=rows[chosen.number],
+            unsteered=tried[0],
+            plain=tried[1 : 1 + len(self.pooling)],
+            front=[tried[t.number] for t in best],
+            chosen=tried[chosen.number],
             note=NOTE,
         )
         log.info(

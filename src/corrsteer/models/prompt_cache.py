@@ -17,7 +17,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 
-class _RoomyLayer(DynamicLayer):
+class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not followed
     """A full-attention layer whose ``update`` writes into room behind the prompt."""
 
     def __init__(self, prompt: DynamicLayer, room: int) -> None:

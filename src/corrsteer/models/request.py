@@ -36,7 +36,7 @@ _KEEPALIVE = (
 )
 
 
-class Request(RemoteBackend):
+class Request(RemoteBackend):  # type: ignore[misc]  # nnsight is not followed
     """Runs a trace of ``wrapped`` on a server; ``received`` counts the bytes of its result."""
 
     def __init__(self, wrapped: Any, host: str, key: str | None, silence_s: float) -> None:

@@ -65,11 +65,12 @@ class Text:
     def _render(self, prompts: Sequence[str]) -> list[str]:
         if not self._model.chat_template:
             return list(prompts)
-        return self._tokenizer.apply_chat_template(
+        rendered: list[str] = self._tokenizer.apply_chat_template(
             [[{"role": "user", "content": prompt}] for prompt in prompts],
             tokenize=False,
             add_generation_prompt=True,
         )
+        return rendered
 
     def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Token ids per prompt. A chat template writes its own BOS."""
@@ -84,7 +85,7 @@ class Text:
         if not texts:
             return []
         # Not verbose about long texts: _check_room has better words for them.
-        rows = self._tokenizer(list(texts), verbose=False, **settings)["input_ids"]
+        rows: list[list[int]] = self._tokenizer(list(texts), verbose=False, **settings)["input_ids"]
         empty = sum(not row for row in rows)
         if empty:
             raise DataError(
@@ -126,7 +127,7 @@ class Text:
         )
 
     def _token_text(self, token: int) -> str:
-        piece = self._tokenizer.convert_ids_to_tokens(token)
+        piece: str | None = self._tokenizer.convert_ids_to_tokens(token)
         if piece is None:  # embeddings are often padded beyond the vocabulary
             return f"<{token}>"
         text = self._tokenizer.decode([token], clean_up_tokenization_spaces=False)
@@ -158,11 +159,14 @@ class Text:
         (rendered,) = self._render([prompt])
         after = _after(rendered, f" {text.strip()}")
         chat = self._model.chat_template
-        whole = self._tokenizer(rendered + after, add_special_tokens=not chat)["input_ids"]
+        whole: list[int] = self._tokenizer(rendered + after, add_special_tokens=not chat)[
+            "input_ids"
+        ]
         if whole[: len(row)] == row and len(whole) > len(row):
             return whole[len(row) :]
         # Some tokenizers join the prompt's end with the answer's start, or end a text themselves.
-        return self._tokenizer(after, add_special_tokens=False)["input_ids"] or [self._pad]
+        alone: list[int] = self._tokenizer(after, add_special_tokens=False)["input_ids"]
+        return alone or [self._pad]
 
     # -- ends of answers -----------------------------------------------------------------
 
@@ -172,9 +176,10 @@ class Text:
         """The tokens up to the one that completes a stop text, and the text before that."""
 
         def text_of(part: tuple[int, ...]) -> str:
-            return self._tokenizer.decode(
+            decoded: str = self._tokenizer.decode(
                 part, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
+            return decoded
 
         text = text_of(tokens)
         if not any(s in text for s in stop):

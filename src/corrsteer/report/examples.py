@@ -1,22 +1,26 @@
-"""Answers side by side, without and with steering, for a reader to look at.
+"""Answers side by side, without and with steering, for readers to look at.
 
-Every flip is listed; of what is more common and says less, a sample that is the same each time.
-Cost: a few microseconds per answer that is listed, and their texts are a page's size.
+Every flip is listed, and of the more frequent changes a fixed random sample. Cost: a few
+microseconds per listed answer; their texts make up most of a page.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import pandas as pd
 
 from corrsteer.report.pages import visible
 from corrsteer.stats.flips import state
+from corrsteer.steering.arms import BASELINE, STEERED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LIMITS = {"moved": 300, "text": 300, "unrelated": 200, "same": 50}
-"""At most so many examples of a kind; fixed and broken answers are all listed."""
+"""Most examples of a category; fixed and broken answers are all listed."""
 
-KINDS = {
+CATEGORIES = {
     "fixed": "fixed",
     "broken": "broken",
     "moved": "between wrong and invalid",
@@ -25,68 +29,93 @@ KINDS = {
     "same": "unchanged",
 }
 
-
-def examples(answers: pd.DataFrame) -> tuple[list[dict[str, str]], dict[str, int]]:
-    """What to list, by kind in the order of ``KINDS``, and how many of each kind there are.
-
-    ``answers``: rows of a run's ``answers.parquet`` with the arms baseline and steered of the
-    splits test and unrelated. A listed answer has ``kind``, ``from`` and ``to`` (states), and as
-    printable text ``id``, ``prompt``, ``baseline``, ``steered`` and ``gold``.
-    """
-    tested, unrelated = (_paired(answers, split) for split in ("test", "unrelated"))
-    changed = unrelated[unrelated["answer"] != unrelated["answer_after"]]
-    both = pd.concat([tested.assign(kind=_kinds(tested)), changed.assign(kind="unrelated")])
-    listed, totals = [], {}
-    for kind in KINDS:
-        mine = both[both["kind"] == kind]
-        totals[kind] = len(mine)
-        if len(mine) > LIMITS.get(kind, len(mine)):
-            mine = mine.sample(LIMITS[kind], random_state=0).sort_index()
-        listed += [_example(row) for row in mine.itertuples()]
-    return listed, totals
+Example = dict[str, str]
+"""``kind`` (of ``CATEGORIES``), ``from`` and ``to`` (states; empty for an unrelated prompt, which
+has no right answer), and as printable text ``id``, ``prompt``, ``baseline``, ``steered`` and
+``gold``."""
 
 
-def flipped_answers(baseline: pd.DataFrame, steered: pd.DataFrame) -> list[dict[str, str]]:
-    """Every answer whose outcome changed, fixed ones first, with both answers as text."""
-    both = baseline.merge(steered[_AFTER], on="id", suffixes=("", "_after"))
-    both["kind"] = _kinds(both)
-    flips = [both[both["kind"] == kind] for kind in ("fixed", "broken")]
-    return [_example(row) for part in flips for row in part.itertuples()]
+class _Pair(NamedTuple):
+    """One question with both answers; ``kind``: of ``CATEGORIES``."""
+
+    id: str
+    prompt: str
+    gold: str
+    answer: str
+    score: float
+    invalid: bool
+    answer_after: str
+    score_after: float
+    invalid_after: bool
+    kind: str
 
 
 _AFTER = ["id", "answer", "score", "invalid"]
 
 
+def examples(answers: pd.DataFrame) -> tuple[list[Example], dict[str, int]]:
+    """The listed examples, and how many there are of each category, in the order of ``CATEGORIES``.
+
+    ``answers``: rows of a run's ``answers.parquet`` with the arms baseline and steered of the
+    splits test and unrelated.
+    """
+    tested, unrelated = (_paired(answers, split) for split in ("test", "unrelated"))
+    changed = unrelated[unrelated["answer"] != unrelated["answer_after"]]
+    both = pd.concat([tested.assign(kind=_kinds(tested)), changed.assign(kind="unrelated")])
+    listed, totals = [], {}
+    for kind in CATEGORIES:
+        rows = both[both["kind"] == kind]
+        totals[kind] = len(rows)
+        if len(rows) > LIMITS.get(kind, len(rows)):
+            rows = rows.sample(LIMITS[kind], random_state=0).sort_index()
+        listed += [_example(pair) for pair in _pairs(rows)]
+    return listed, totals
+
+
+def flipped_answers(baseline: pd.DataFrame, steered: pd.DataFrame) -> list[Example]:
+    """Every answer whose outcome changed, fixed ones first."""
+    both = baseline.merge(steered[_AFTER], on="id", suffixes=("", "_after"))
+    both["kind"] = _kinds(both)
+    flips = [both[both["kind"] == kind] for kind in ("fixed", "broken")]
+    return [_example(pair) for part in flips for pair in _pairs(part)]
+
+
 def _paired(answers: pd.DataFrame, split: str) -> pd.DataFrame:
-    mine = answers[answers["split"] == split]
-    before, after = (mine[mine["arm"] == arm] for arm in ("baseline", "steered"))
+    rows = answers[answers["split"] == split]
+    before, after = (rows[rows["arm"] == arm] for arm in (BASELINE, STEERED))
     return before.merge(after[_AFTER], on="id", suffixes=("", "_after"))
+
+
+def _pairs(rows: pd.DataFrame) -> Iterable[_Pair]:
+    return cast("Iterable[_Pair]", rows.itertuples())
 
 
 def _kinds(both: pd.DataFrame) -> list[str]:
     kinds = []
-    for row in both.itertuples():
-        was, is_now = state(row.score, row.invalid), state(row.score_after, row.invalid_after)
-        if (was == "right") != (is_now == "right"):
-            kinds.append("broken" if was == "right" else "fixed")
-        elif was != is_now:
+    for pair in _pairs(both):
+        before, after = _states(pair)
+        if (before == "right") != (after == "right"):
+            kinds.append("broken" if before == "right" else "fixed")
+        elif before != after:
             kinds.append("moved")
         else:
-            kinds.append("same" if row.answer == row.answer_after else "text")
+            kinds.append("same" if pair.answer == pair.answer_after else "text")
     return kinds
 
 
-def _example(row: Any) -> dict[str, str]:
+def _states(pair: _Pair) -> tuple[str, str]:
+    before = state(pair.score, pair.invalid)
+    return before, state(pair.score_after, pair.invalid_after)
+
+
+def _example(pair: _Pair) -> Example:
+    before, after = ("", "") if pair.kind == "unrelated" else _states(pair)
     texts = {
-        "id": str(row.id),
-        "prompt": row.prompt,
-        "baseline": row.answer,
-        "steered": row.answer_after,
-        "gold": row.gold,
+        "id": str(pair.id),
+        "prompt": pair.prompt,
+        "baseline": pair.answer,
+        "steered": pair.answer_after,
+        "gold": pair.gold,
     }
-    # An unrelated prompt has no right answer.
-    states = {"from": "", "to": ""}
-    if row.kind != "unrelated":
-        states["from"] = state(row.score, row.invalid)
-        states["to"] = state(row.score_after, row.invalid_after)
-    return {"kind": row.kind, **states, **{name: visible(text) for name, text in texts.items()}}
+    shown = {name: visible(text) for name, text in texts.items()}
+    return {"kind": pair.kind, "from": before, "to": after, **shown}

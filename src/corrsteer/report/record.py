@@ -1,18 +1,17 @@
 """The typed record of a run: what ``metrics.json`` holds.
 
 Stages build the parts, the run puts them together, reports and trackers read attributes. A new
-number is a field here, the line that computes it and the line that shows it. Shares, accuracies and
-gains are shares of 1. None: not measured, or undefined where the docstring says so. Importing it
-costs 0.1 s (pydantic).
+number needs a field here, the line that computes it and the line that shows it. Accuracies, rates
+and gains are fractions of 1. None means not measured, or undefined where the docstring says so.
+Importing this module costs 0.1 s (pydantic).
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from corrsteer.errors import DataError
 from corrsteer.records import SiteFit
@@ -34,6 +33,7 @@ class ArmSummary(Part):
     """Answers of one arm to one split; accuracy with its Wilson interval. ``kind``: one of
     :data:`corrsteer.steering.arms.KINDS`."""
 
+    kind: str
     n: int
     accuracy: float
     ci: Interval
@@ -42,11 +42,10 @@ class ArmSummary(Part):
     invalid: int
     invalid_rate: float
     degenerate: int
-    kind: str = "baseline"
 
 
 class Selection(ArmSummary):
-    """``length_r``: correlation of the length of an answer with its outcome."""
+    """``length_r``: correlation of answer length with outcome."""
 
     length_r: float
 
@@ -66,8 +65,8 @@ class Flips(Part):
 
 
 class Changes(Part):
-    """Answers that differ from the baseline's: in their text, in their text with the same outcome,
-    in what was read of them."""
+    """Answers that differ from the baseline's: in their text, in their text but not their outcome,
+    in the parsed answer."""
 
     text: int
     text_same_outcome: int
@@ -86,16 +85,20 @@ class Ratios(Part):
 
 
 class Control(Part):
-    """Gains of each draw of one kind of control."""
+    """Gain of each draw of one kind of control."""
 
     gains: list[float]
     beats_all: bool
     """Whether steering gains more than every draw."""
 
+    @property
+    def best(self) -> float:
+        return max(self.gains)
+
 
 class Noise(Part):
     """Of the chosen ``features``: how many are at or below their layer's noise ceiling, and how
-    many win their layer in fewer than half of the resamples."""
+    many are their layer's best in fewer than half of the resamples."""
 
     features: int
     below_ceiling: int
@@ -152,7 +155,9 @@ class Neutral(Part):
 
 
 class LayerActivity(Part):
-    """Active features per position of one layer, before and after; ``new`` and ``lost`` ones."""
+    """Active features per position of one layer without (``before``) and with (``after``) steering;
+    ``new`` are active only with it, ``lost`` only without it. ``steered``: whether the plan has the
+    layer."""
 
     layer: int
     n_positions: int
@@ -177,7 +182,7 @@ class SideEffects(Part):
 
 
 class Transfer(Part):
-    """The plan on another task's test questions."""
+    """The plan on another task's test questions, beside random features at its norms."""
 
     n: int
     chance: float | None
@@ -189,7 +194,7 @@ class Transfer(Part):
 
 
 class Data(Part):
-    """Which rows a run was made on."""
+    """Which rows the run used."""
 
     source: str
     repo: str | None
@@ -203,7 +208,7 @@ class Data(Part):
 
 
 class Asked(Part):
-    """How the questions were put, and how they were answered."""
+    """How the questions were asked and answered."""
 
     template: str
     chat_template: bool
@@ -219,7 +224,7 @@ class Asked(Part):
 class ScorerUsed(Part):
     name: str
     version: int | str | None
-    settings: dict[str, Any]
+    settings: dict[str, JsonValue]
     model: str | None = None
     """Fingerprint of the scorer's own model, where it has one."""
 
@@ -228,9 +233,34 @@ class Stability(Part):
     resamples: int
 
 
+class Trial(Part):
+    """One candidate of a search, on the validation split. ``broken_share``: of the answers that
+    were right. Every other field is ``layer_N``, the factor of layer N."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, float]
+
+    number: int
+    coef: float
+    pooling: str
+    accuracy: float
+    broken: int
+    broken_share: float
+    fixed: int
+    ser: float | None
+    norm: float
+    on_front: bool
+    chosen: bool
+
+    @property
+    def factors(self) -> dict[int, float]:
+        """By layer."""
+        return {int(n.removeprefix("layer_")): f for n, f in self.__pydantic_extra__.items()}
+
+
 class Search(Part):
-    """A search over dials, layers and poolings. Trials are rows of ``trials.csv``, whose columns
-    ``layer_N`` depend on the run."""
+    """A search over dials, layers and poolings; all its trials are in ``trials.csv``. ``right``: of
+    the ``n`` unsteered answers."""
 
     trials: int
     batch: int
@@ -241,15 +271,16 @@ class Search(Part):
     n: int
     right: int
     standard_error: float
-    unsteered: dict[str, Any]
-    plain: list[dict[str, Any]]
-    front: list[dict[str, Any]]
-    chosen: dict[str, Any]
+    unsteered: Trial
+    plain: list[Trial]
+    front: list[Trial]
+    chosen: Trial
     note: str
 
 
 class Results(Part):
-    """What the test split says (:func:`corrsteer.stages.evaluate.evaluate`)."""
+    """What steering did on the test split (:func:`corrsteer.stages.evaluate.evaluate`).
+    ``controls``: by kind."""
 
     chance: float | None
     arms: dict[str, ArmSummary]
@@ -265,9 +296,17 @@ class Results(Part):
     groups: dict[str, Group]
     noise: Noise
 
+    def best_gain(self, kind: str) -> float | None:
+        """Of one kind of control; None for a run without it."""
+        return self.controls[kind].best if kind in self.controls else None
+
+    @property
+    def beats_all_controls(self) -> bool:
+        return all(control.beats_all for control in self.controls.values())
+
 
 class Record(Results):
-    """Everything that a run found."""
+    """Everything a run measured, and on what."""
 
     task: str
     model: str
@@ -275,11 +314,11 @@ class Record(Results):
     method: str
     """Name of the method's class, such as CorrSteer."""
     variant: str
-    """What of the method; empty where it has no variants."""
+    """Which one of the method, such as A; empty where it has none."""
     operator: str
     selector: str
     score: str
-    """What features are ranked by, such as r."""
+    """What the selector ranks features by, such as r."""
     layers: list[int]
     seed: int
     token_source: str
@@ -300,6 +339,12 @@ class Record(Results):
     stability: Stability
     search: Search | None = None
     verdict: list[str] = []
+    """In sentences (:func:`corrsteer.report.verdict.verdict`)."""
+
+    @property
+    def method_name(self) -> str:
+        """With its variant: CorrSteer-A."""
+        return f"{self.method}-{self.variant}" if self.variant else self.method
 
     def write(self, folder: Path) -> None:
         content = json.dumps(self.model_dump(mode="python"), indent=2, allow_nan=False)
@@ -307,20 +352,21 @@ class Record(Results):
 
 
 def read_record(folder: Path) -> Record:
-    """What a finished run found. Raises DataError where there is no readable record."""
+    """The record of a finished run. Raises DataError where there is none, or one that this version
+    cannot read."""
     try:
-        text = (folder / FILE).read_text(encoding="utf-8")
+        content = (folder / FILE).read_bytes()
     except FileNotFoundError:
         raise DataError(
             f"no finished run in {folder}: it has no {FILE}; give the folder of a run whose "
             "status.json says done"
         ) from None
     try:
-        return Record.model_validate_json(text)
+        return Record.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise DataError(
-            f"{folder / FILE} is no record of this version ({where}: {first['msg']}); type the "
-            "run's command again"
+            f"this version cannot read {folder / FILE} ({where}: {first['msg']}); type the run's "
+            "command again"
         ) from None

@@ -1,153 +1,199 @@
 """The report of a run: one self-contained HTML page.
 
-Reads the run's folder and nothing else, so it can be written again at any time; needs no torch.
-Costs about 0.4 s and 5 MB (plotly.js is embedded, since a page must open without network);
-``metrics.json`` holds the same numbers for next to nothing.
+Reads only the run's folder, so it can be written again at any time; needs no torch. Costs about
+0.4 s and 5 MB (plotly.js is embedded, since a page must open without network); ``metrics.json``
+holds the same numbers.
 
-What a page shows of prompts, answers, tokens and descriptions is data from outside: the templates
-escape all of it, embedded JSON is escaped for ``<script>``, and the page's own policy forbids every
-connection and every script but the page's own. What is null or absent in ``metrics.json`` was not
-measured, and has no section.
+Prompts, answers, tokens and descriptions are data from outside: the templates escape all of it,
+embedded JSON is escaped for ``<script>``, and the page's own policy forbids every connection and
+every script but the page's own. What is null in the record was not measured, and has no section.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from corrsteer.errors import DataError
 from corrsteer.records import RIGHT
 from corrsteer.report import figures
-from corrsteer.report.examples import KINDS, examples
-from corrsteer.report.pages import cut, layer_text, short, write_page
-from corrsteer.report.tables import arm_rows, read_json, records, transfer_row
+from corrsteer.report.examples import CATEGORIES, Example, examples
+from corrsteer.report.numbers import layer_text, short
+from corrsteer.report.pages import cut, write_page
+from corrsteer.report.plots import Figure
+from corrsteer.report.record import ArmSummary, Reading, Record, Trial, read_record
+from corrsteer.report.tables import ArmRow, TransferRow, arm_rows, read_json, records
 from corrsteer.stats.flips import STATES, flip_table
+from corrsteer.steering.arms import BASELINE, STEERED
 
 
 def write_run_report(folder: Path) -> Path:
-    """Write ``report.html`` into the folder of a finished run and return its path.
+    """Write ``report.html`` to the folder of a finished run and return its path.
 
-    Raises :class:`DataError` when the folder has no ``metrics.json``.
+    Raises :class:`DataError` when the folder has no record that can be read.
     """
-    if not (folder / "metrics.json").exists():
-        raise DataError(
-            f"no finished run in {folder}: it has no metrics.json; give the folder of a run whose "
-            "status.json says done"
-        )
-    metrics = read_json(folder / "metrics.json")
+    record = read_record(folder)
     features = pd.read_csv(folder / "features.csv")
     answers = pd.read_parquet(
         folder / "answers.parquet",
         columns=["id", "split", "arm", "prompt", "answer", "gold", "score", "invalid"],
         filters=[
-            ("arm", "in", ["baseline", "steered"]),
+            ("arm", "in", [BASELINE, STEERED]),
             ("split", "in", ["selection", "test", "unrelated"]),
         ],
     )
     selection = answers[answers["split"] == "selection"]
     test = answers[answers["split"] == "test"]
-    baseline, steered = (test[test["arm"] == arm] for arm in ("baseline", "steered"))
+    baseline, steered = (test[test["arm"] == arm] for arm in (BASELINE, STEERED))
     listed, totals = examples(answers)
-    arms = arm_rows(metrics["arms"])
+    arms = arm_rows(record.arms, _kinds(record))
     page = {
-        "metrics": metrics,
+        "record": record,
         "status": read_json(folder / "status.json"),
         "plan": read_json(folder / "plan" / "plan.json"),
         "config": (folder / "config.yaml").read_text(encoding="utf-8"),
         "arms": arms,
-        "task_metrics": _task_metrics(metrics["task_metrics"], arms),
+        "task_metrics": _task_metrics(record.task_metrics, arms),
         "best": features[features["rank"] == 1].to_dict("records"),
         "ablations": _ablations(folder / "ablations.csv"),
         "cards": _cards(features, read_json(folder / "contexts.json")),
         "states": STATES,
         "transitions": _transitions(flip_table(baseline, steered).counts),
-        "search": _search(folder, metrics),
+        "search": _search(folder, record),
         "selection_right": int((selection["score"] >= RIGHT).sum()),
         "examples": listed,
         "filters": _filters(listed, totals),
-        "changes": metrics.get("changes"),
-        "ratios": _ratios(metrics),
-        "effects": _side_effects(metrics.get("side_effects") or {}),
-        "transfer": _transfer(metrics),
-        "resamples": (metrics.get("stability") or {}).get("resamples"),
+        "ratios": _ratios(record),
+        "effects": _side_effects(record),
+        "transfer": _transfer(record),
         "figures": {
-            "arms": figures.arms(arms, metrics["chance"]),
+            "arms": figures.arms(arms, record.chance),
             "correlation": figures.correlation(features) if len(features) else None,
         },
     }
     return write_page(folder / "report.html", "run.html.j2", page)
 
 
+def _kinds(record: Record) -> dict[str, str]:
+    return {name: arm.kind for name, arm in record.arms.items()}
+
+
 def _filters(
-    listed: Sequence[Mapping[str, str]], totals: Mapping[str, int]
+    listed: Sequence[Example], totals: Mapping[str, int]
 ) -> list[tuple[str, str, int, int]]:
     """The filters of the examples: value, label, how many are listed, how many there are."""
-    found = {kind: sum(e["kind"] == kind for e in listed) for kind in totals}
+    counts = {kind: sum(e["kind"] == kind for e in listed) for kind in totals}
     filters = [("", "all listed", len(listed), len(listed))]
-    filters += [(kind, KINDS[kind], found[kind], total) for kind, total in totals.items() if total]
+    filters += [
+        (kind, CATEGORIES[kind], counts[kind], total) for kind, total in totals.items() if total
+    ]
     invalid = sum("invalid" in (e["from"], e["to"]) for e in listed)
     if invalid:
         filters.insert(3, ("invalid", "from or to invalid", invalid, invalid))
     return filters
 
 
-_RATIOS = {
-    "flips": ("broken / (fixed + broken)", "CorrSteer; called SER everywhere else on this page"),
-    "changed": ("broken / changed answers", "CorrSteer's wording, “of all changed answers”"),
-    "right": ("broken / answers that were right", "share of what worked that is lost"),
-    "negative_flip_rate": ("broken / all answers", "negative flip rate, Yan et al. 2021"),
-    "relative_negative_flip_rate": (
-        "(broken / all answers) / (accuracy before × error after)",
-        "relative negative flip rate, Yan et al. 2021",
-    ),
-    "off_target": (
-        "(changed / unrelated prompts) / (fixed / test questions)",
-        "off-target: unrelated answers changed per answer fixed",
-    ),
-}
-"""The published side effect ratios: how each is computed, and whose it is."""
+# -- side effects and transfer -----------------------------------------------------------------
 
 
-def _ratios(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    values = metrics.get("ser") or {}
-    measured = (metrics.get("side_effects") or {}).get("off_target")
-    return [
-        {"name": name, "formula": formula, "source": source, "value": values[name]}
-        for name, (formula, source) in _RATIOS.items()
-        if name in values and (name != "off_target" or measured)
+@dataclass(frozen=True)
+class RatioRow:
+    formula: str
+    source: str
+    value: float | None
+
+
+def _ratios(record: Record) -> list[RatioRow]:
+    """The published side effect ratios: how each is computed, and whose it is."""
+    ratios = record.ser
+    rows = [
+        RatioRow(
+            "broken / (fixed + broken)",
+            "CorrSteer; called SER everywhere else on this page",
+            ratios.flips,
+        ),
+        RatioRow(
+            "broken / changed answers",
+            "CorrSteer's wording, “of all changed answers”",
+            ratios.changed,
+        ),
+        RatioRow(
+            "broken / answers that were right",
+            "share of the right answers that is lost",
+            ratios.right,
+        ),
+        RatioRow(
+            "broken / all answers",
+            "negative flip rate, Yan et al. 2021",
+            ratios.negative_flip_rate,
+        ),
+        RatioRow(
+            "(broken / all answers) / (accuracy before × error after)",
+            "relative negative flip rate, Yan et al. 2021",
+            ratios.relative_negative_flip_rate,
+        ),
     ]
+    if record.side_effects and record.side_effects.off_target:
+        off_target = RatioRow(
+            "(changed / unrelated prompts) / (fixed / test questions)",
+            "off-target: unrelated answers changed per answer fixed",
+            ratios.off_target,
+        )
+        rows.append(off_target)
+    return rows
 
 
-def _side_effects(measured: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What was measured beside the test answers, each part with its rows and figures."""
-    parts: dict[str, Any] = dict.fromkeys(("off_target", "neutral", "text", "activity"))
-    read = {"test questions": measured.get("text")}
-    if off := measured.get("off_target"):
-        read["unrelated prompts"] = off["text"]
-        rows = [{**row, "n": off["n"]} for row in arm_rows(off["arms"])]
-        parts["off_target"] = {**off, "rows": rows, "figure": figures.off_target(rows)}
-    if neutral := measured.get("neutral"):
-        rows = arm_rows(neutral["arms"])
-        parts["neutral"] = {**neutral, "rows": rows, "figure": figures.neutral(rows)}
-    parts["text"] = [(to, arm_rows(text["arms"])) for to, text in read.items() if text]
-    if activity := measured.get("activity"):
-        drawn = figures.activity(activity["layers"])
-        parts["activity"] = {**activity, "figures": drawn}
-    return parts if any(parts.values()) else None
-
-
-def _transfer(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    tested = metrics.get("transfer") or {}
-    if not tested:
+def _side_effects(record: Record) -> dict[str, object] | None:
+    """Rows and figures of the parts that were measured; None without any."""
+    effects = record.side_effects
+    if effects is None:
         return None
-    rows = [transfer_row(task, values) for task, values in tested.items()]
-    for row in rows:
-        row["own"] = row["task"] == metrics["task"]
-        row["task"] = cut(row["task"], 60)
-    return {"rows": rows, "figure": figures.transfer(rows)}
+    kinds = _kinds(record)
+    parts: dict[str, object] = {}
+    readings: list[tuple[str, list[ArmRow[Reading]]]] = []
+    if effects.text:
+        readings.append(("test questions", arm_rows(effects.text.arms, kinds)))
+    if effects.off_target:
+        off = arm_rows(effects.off_target.arms, kinds)
+        figure = figures.off_target(off, effects.off_target.n)
+        parts["off_target"] = {"rows": off, "figure": figure}
+        readings.append(("unrelated prompts", arm_rows(effects.off_target.text.arms, kinds)))
+    if effects.neutral:
+        moved = arm_rows(effects.neutral.arms, kinds)
+        parts["neutral"] = {"rows": moved, "figure": figures.neutral(moved)}
+    if readings:
+        parts["readings"] = readings
+    if effects.activity:
+        parts["activity"] = figures.activity(effects.activity.layers)
+    absent = dict.fromkeys(("off_target", "neutral", "readings", "activity"))
+    return absent | parts if parts else None
+
+
+def _transfer(record: Record) -> dict[str, object] | None:
+    if not record.transfer:
+        return None
+    rows = [TransferRow.of(cut(task, 60), tested) for task, tested in record.transfer.items()]
+    own = [task == record.task for task in record.transfer]
+    return {"rows": list(zip(rows, own, strict=True)), "figure": figures.transfer(rows)}
+
+
+# -- what a plan is made of --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One comparison of ``ablations.csv``. ``whole``: gain of the whole plan; ``by_layer``: whether
+    its rows are layers or numbers of layers."""
+
+    kind: str
+    title: str
+    rows: list[dict[str, Any]]
+    whole: float
+    by_layer: bool
+    figure: Figure
 
 
 _ABLATIONS = {
@@ -158,8 +204,8 @@ _ABLATIONS = {
 }
 
 
-def _ablations(file: Path) -> list[dict[str, Any]] | None:
-    """One part per kind; empty for a plan with nothing to compare, None where none was asked."""
+def _ablations(file: Path) -> list[Ablation] | None:
+    """Empty for a plan with nothing to compare, None for a run without ablations."""
     if not file.exists():
         return None
     table = pd.read_csv(file, dtype={"layer": "Int64", "layers": "string"})
@@ -167,15 +213,15 @@ def _ablations(file: Path) -> list[dict[str, Any]] | None:
     for kind, title in _ABLATIONS.items():
         rows = records(table[table["kind"] == kind])
         if rows:
-            whole = float(table.loc[table["arm"] == "steered", "gain"].iloc[0])
-            part = {"kind": kind, "title": title, "rows": rows, "whole": whole}
-            part["by_layer"] = kind in ("alone", "left_out")
-            parts.append({**part, "figure": figures.ablation(rows, whole)})
+            whole = float(table.loc[table["arm"] == STEERED, "gain"].iloc[0])
+            by_layer = kind in ("alone", "left_out")
+            figure = figures.ablation(rows, whole)
+            parts.append(Ablation(kind, title, rows, whole, by_layer, figure))
     return parts
 
 
 def _transitions(table: Sequence[Sequence[int]]) -> list[tuple[str, list[tuple[int, str]]]]:
-    """The 3x3 flip table with what each cell means: fixed, broken or nothing."""
+    """The 3x3 flip table, with the meaning of each cell: fixed, broken or nothing."""
 
     def kind(before: str, after: str) -> str:
         if (before == "right") == (after == "right"):
@@ -189,47 +235,37 @@ def _transitions(table: Sequence[Sequence[int]]) -> list[tuple[str, list[tuple[i
 
 
 def _task_metrics(
-    found: Mapping[str, Mapping[str, float]], arms: Sequence[Mapping[str, Any]]
-) -> dict[str, Any] | None:
+    metrics: Mapping[str, Mapping[str, float]], arms: Sequence[ArmRow[ArmSummary]]
+) -> dict[str, object] | None:
     """A row per arm and a column per number that the benchmark itself reports; None without any."""
-    names = list(dict.fromkeys(name for values in found.values() for name in values))
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
     if not names:
         return None
-    rows = [(a["label"], [found[a["name"]].get(name) for name in names]) for a in arms]
+    rows = [(arm.label, [metrics[arm.name].get(name) for name in names]) for arm in arms]
     return {"names": [name.replace("_", " ") for name in names], "rows": rows}
 
 
-def _search(folder: Path, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The front of a search with the candidates it began with, and its figure; None without one."""
-    if "search" not in metrics:
+def _search(folder: Path, record: Record) -> dict[str, object] | None:
+    """The front of a search with the candidates it started from, and its figure."""
+    search = record.search
+    if search is None:
         return None
-    search = metrics["search"]
-    begun = {search["unsteered"]["number"]: "unsteered"}
-    begun |= {t["number"]: "plain plan" for t in search["plain"]}
-    rows = {t["number"]: t for t in (*search["front"], search["unsteered"], *search["plain"])}
-    table = [
-        {
-            **t,
-            "layers": _factors(t),
-            "reading": ", ".join(
-                word
-                for word, said in (
-                    (begun.get(t["number"], ""), t["number"] in begun),
-                    ("on the front", t["on_front"]),
-                    ("chosen", t["chosen"]),
-                )
-                if said
-            ),
-        }
-        for t in sorted(rows.values(), key=lambda t: (-t["accuracy"], t["broken"], t["number"]))
-    ]
-    trials = pd.read_csv(folder / "trials.csv")
-    return {"rows": table, "figure": figures.pareto(trials, list(begun))}
+    begun = {search.unsteered.number: "unsteered"}
+    begun |= {t.number: "plain plan" for t in search.plain}
+    trials = {t.number: t for t in (*search.front, search.unsteered, *search.plain)}
+    rows = []
+    for t in sorted(trials.values(), key=lambda t: (-t.accuracy, t.broken, t.number)):
+        words = [begun.get(t.number, "")]
+        words += ["on the front"] if t.on_front else []
+        words += ["chosen"] if t.chosen else []
+        rows.append((t, ", ".join(word for word in words if word), _factors(t)))
+    table = pd.read_csv(folder / "trials.csv")
+    return {"rows": rows, "figure": figures.pareto(table, list(begun))}
 
 
-def _factors(trial: Mapping[str, Any]) -> str:
-    """{"layer_0": 0.5, "layer_1": 0, "layer_2": 1} -> "0: 0.5, 2: 1"; "0, 2" where all are 1."""
-    factors = {int(k.split("_")[1]): f for k, f in trial.items() if k.startswith("layer_") and f}
+def _factors(trial: Trial) -> str:
+    """{0: 0.5, 1: 0, 2: 1} -> "0: 0.5, 2: 1"; "0, 2" where all are 1."""
+    factors = {layer: factor for layer, factor in trial.factors.items() if factor}
     if not factors:
         return "none"
     if set(factors.values()) == {1}:
@@ -238,38 +274,35 @@ def _factors(trial: Mapping[str, Any]) -> str:
 
 
 def _cards(features: pd.DataFrame, contexts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The plan's features with their passages; a token's level is a share of the card's maximum."""
-    found = {(c["layer"], c["feature"]): c for c in contexts}
-    cards = features[features["chosen"]].sort_values(["layer", "rank"]).to_dict("records")
+    """The plan's features with their passages; the level of a token is a fraction of the card's
+    maximum."""
+    by_feature = {(c["layer"], c["feature"]): c for c in contexts}
+    chosen = features[features["chosen"]].sort_values(["layer", "rank"])
+    cards: list[dict[str, Any]] = chosen.to_dict("records")
     for card in cards:
-        shown = found.get((card["layer"], card["feature"]), {})
-        passages = shown.get("contexts", [])
-        card["promotes"], card["suppresses"] = (
-            [text.replace("\n", "↵") for text in shown.get(name, [])]
-            for name in ("promotes", "suppresses")
-        )
+        about = by_feature.get((card["layer"], card["feature"]), {})
+        for name in ("promotes", "suppresses"):
+            card[name] = [text.replace("\n", "↵") for text in about.get(name, [])]
         for name, most in (("class", 40), ("class_why", 400), ("description", 400)):
-            text = shown.get(name)
+            text = about.get(name)
             card[name] = cut(text, most) if text else None
-        card["class_by"] = shown.get("class_by")
-        link = shown.get("neuronpedia") or ""
+        card["class_by"] = about.get("class_by")
+        link = about.get("neuronpedia") or ""
         card["neuronpedia"] = link if link.startswith("https://") else None
+        passages = about.get("contexts", [])
         top = max((a for p in passages for a in p["activations"]), default=0)
-        card["contexts"] = [
-            {
-                **passage,
-                "tokens": [
-                    {
-                        "text": text.replace("\n", "↵"),
-                        "activation": activation,
-                        "level": round(activation / top, 2) if activation > 0 else 0,
-                        "peak": position == passage["peak"],
-                    }
-                    for position, (text, activation) in enumerate(
-                        zip(passage["tokens"], passage["activations"], strict=True)
-                    )
-                ],
-            }
-            for passage in passages
-        ]
+        card["contexts"] = [{**p, "tokens": _tokens(p, top)} for p in passages]
     return cards
+
+
+def _tokens(passage: Mapping[str, Any], top: float) -> list[dict[str, object]]:
+    both = zip(passage["tokens"], passage["activations"], strict=True)
+    return [
+        {
+            "text": text.replace("\n", "↵"),
+            "activation": activation,
+            "level": round(activation / top, 2) if activation > 0 else 0,
+            "peak": position == passage["peak"],
+        }
+        for position, (text, activation) in enumerate(both)
+    ]

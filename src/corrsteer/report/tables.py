@@ -1,39 +1,51 @@
-"""What run folders hold, as rows for the reports. Cheap; needs no torch."""
+"""What run folders hold, as rows for reports and trackers; and the kinds of arms in words.
+
+Cheap; needs no torch.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
-from corrsteer.records import arm_kind
+from corrsteer.errors import DataError
+from corrsteer.report.record import Interval, Transfer
+from corrsteer.steering.arms import BASELINE, CONTROLS, KINDS, STEERED
 
-LABELS = {
-    "baseline": "Baseline",
-    "steered": "Steered",
-    "constrained": "Constrained",
-    "instruction": "Instruction",
-    "flipped": "Sign flipped",
-    "layers": "Other layers",
-    "shuffled": "Shuffled outcomes",
-    "direction": "Random direction",
-    "random": "Random feature",
-}
-"""The arms of a run by kind, in the order they are shown."""
+Result = TypeVar("Result")
 
-CONTROLS = {
-    "random": "random features",
-    "direction": "random directions",
-    "shuffled": "shuffled outcomes",
-    "layers": "other layers",
-    "flipped": "sign flipped",
-    "instruction": "instruction",
-    "constrained": "constrained decoding",
-}
-"""The kinds of controls in a sentence."""
+
+# -- kinds of arms in words --------------------------------------------------------------------
+
+
+def control_kinds() -> list[str]:
+    """Kinds of controls in the order of a sentence; those without a place in it come last."""
+    others = (kind for kind in KINDS if kind not in (*CONTROLS, BASELINE, STEERED))
+    return [*CONTROLS, *others]
+
+
+def drawn_kinds() -> list[str]:
+    """Kinds of controls with several draws, whose range is shown as a band."""
+    return [kind for kind in control_kinds() if KINDS[kind].drawn]
+
+
+def in_words(kind: str) -> str:
+    """A kind of control in a list or a heading: instruction, random features."""
+    return re.sub("^an? ", "", KINDS[kind].plural)
+
+
+def subject(kind: str) -> str:
+    """A kind of control at the beginning of a sentence: the instruction, random features."""
+    return re.sub("^an? ", "the ", KINDS[kind].plural)
+
+
+# -- rows --------------------------------------------------------------------------------------
 
 
 def read_json(path: Path) -> Any:
@@ -42,34 +54,73 @@ def read_json(path: Path) -> Any:
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain dicts with None for what is absent."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
-
-
-def arm_rows(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Arms with ``name``, ``kind`` and ``label``, those of a kind together and numbered."""
-    rows = []
-    for kind, label in LABELS.items():
-        names = [name for name in arms if arm_kind(name) == kind]
-        for n, name in enumerate(names, start=1):
-            number = f" {n}" if len(names) > 1 else ""
-            rows.append({**arms[name], "name": name, "kind": kind, "label": label + number})
+    rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")
     return rows
 
 
-def transfer_row(task: str, tested: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell of the transfer matrix, flat. ``tested``: a value of ``transfer`` in metrics.json."""
-    arms, flips, gains = tested["arms"], tested["flips"], tested["random_gains"]
-    return {
-        "task": task,
-        "n": tested["n"],
-        "baseline": arms["baseline"]["accuracy"],
-        "steered": arms["steered"]["accuracy"],
-        "gain": tested["gain"],
-        "gain_ci": tested["gain_ci"],
-        "fixed": flips["fixed"],
-        "broken": flips["broken"],
-        "ser": flips["ser"],
-        "mcnemar_p": flips["mcnemar_p"],
-        "random_gains": gains,
-        "best_random": max(gains, default=None),
-    }
+@dataclass(frozen=True)
+class ArmRow(Generic[Result]):
+    """``label``: how the arm is shown, with a number where there are several of its kind.
+    ``result``: what was measured of it."""
+
+    name: str
+    kind: str
+    label: str
+    result: Result
+
+
+def arm_rows(results: Mapping[str, Result], kinds: Mapping[str, str]) -> list[ArmRow[Result]]:
+    """Arms in the order in which their kinds are shown. ``kinds``: of at least these arms, by name.
+
+    Raises DataError for a kind that this version does not know.
+    """
+    for name in results:
+        if kinds.get(name) not in KINDS:
+            raise DataError(
+                f"the arm {name} is of the unknown kind {kinds.get(name)!r}; this version knows: "
+                f"{', '.join(KINDS)}; type the run's command again"
+            )
+    rows = []
+    for kind in KINDS:
+        names = [name for name in results if kinds[name] == kind]
+        for n, name in enumerate(names, start=1):
+            number = f" {n}" if len(names) > 1 else ""
+            rows.append(ArmRow(name, kind, KINDS[kind].label + number, results[name]))
+    return rows
+
+
+@dataclass(frozen=True)
+class TransferRow:
+    """One cell of the transfer matrix: a plan on the test questions of ``task``."""
+
+    task: str
+    n: int
+    baseline: float
+    steered: float
+    gain: float
+    gain_ci: Interval
+    fixed: int
+    broken: int
+    ser: float | None
+    mcnemar_p: float
+    random_gains: list[float]
+
+    @classmethod
+    def of(cls, task: str, tested: Transfer) -> TransferRow:
+        return cls(
+            task=task,
+            n=tested.n,
+            baseline=tested.arms[BASELINE].accuracy,
+            steered=tested.arms[STEERED].accuracy,
+            gain=tested.gain,
+            gain_ci=tested.gain_ci,
+            fixed=tested.flips.fixed,
+            broken=tested.flips.broken,
+            ser=tested.flips.ser,
+            mcnemar_p=tested.flips.mcnemar_p,
+            random_gains=tested.random_gains,
+        )
+
+    @property
+    def best_random(self) -> float | None:
+        return max(self.random_gains, default=None)

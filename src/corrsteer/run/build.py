@@ -28,10 +28,10 @@ from corrsteer.run.elsewhere import Elsewhere
 from corrsteer.saes.protocol import SAEProvider
 from corrsteer.saes.provider import same_model
 from corrsteer.scorers.base import ModelScorer
+from corrsteer.selectors.classes import read_classes
 from corrsteer.selectors.protocol import Selector
 from corrsteer.stages.answers import check_prompts
 from corrsteer.stages.bench import Asking, Bench, Collect
-from corrsteer.stages.classify import read_classes
 from corrsteer.stages.side_effects import SideEffects
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.controls import Controls

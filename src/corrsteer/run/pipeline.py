@@ -20,10 +20,10 @@ from corrsteer.run.results import (
     save_plan,
     write_cards,
 )
+from corrsteer.selectors.classes import named
 from corrsteer.stages.ablate import ablation_arms, ablation_table
 from corrsteer.stages.answers import answer_share, answers
 from corrsteer.stages.bench import Share
-from corrsteer.stages.classify import named
 from corrsteer.stages.contexts import contexts, descriptions
 from corrsteer.stages.controls import controls
 from corrsteer.stages.evaluate import evaluate, transfer_summary, with_side_effects
@@ -82,7 +82,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
 
     # report
     found: Record = record(
-        parts, fitted, arms, validation, with_side_effects(results, effects), transfer
+        parts, fitted, arms, validation, with_side_effects(results, effects), effects, transfer
     )
     found.write(folder)
     write_cards(cards, folder)

@@ -18,6 +18,7 @@ from corrsteer.report.record import (
     Results,
     ScorerUsed,
     Selection,
+    SideEffects,
     Stability,
     Transfer,
 )
@@ -44,6 +45,7 @@ def record(
     arms: Sequence[Arm],
     validation: Mapping[str, pd.DataFrame],
     results: Results,
+    effects: SideEffects | None,
     transfer: Mapping[str, Transfer],
 ) -> Record:
     """Everything that a run found, with its verdict. ``arms``: those of the validation split whose
@@ -80,6 +82,7 @@ def record(
         ),
         coef=fitted.plan.coef if fitted.plan is not None else 1.0,
         validation={arm.name: arm_summary(validation[arm.name], arm.kind) for arm in arms},
+        side_effects=effects,
         transfer=dict(transfer),
         stability=Stability(resamples=bench.collect.resamples),
         search=fitted.search,

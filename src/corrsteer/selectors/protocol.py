@@ -25,7 +25,7 @@ class Selector(Protocol):
 
     @property
     def classes(self) -> Sequence[str] | None:
-        """Steer only with features of these classes (:mod:`corrsteer.stages.classify`); None: of
+        """Steer only with features of these classes (:mod:`corrsteer.selectors.classes`); None: of
         all. Who knows the classes applies it, after the ranking."""
 
     def rank(self, stats: Sequence[LayerStats]) -> tuple[RankedFeature, ...]:

@@ -72,13 +72,13 @@ def activity(
     prompts: Sequence[str],
     answers: Sequence[Sequence[int]],
     intervention: Intervention | None,
-    steered: Collection[int],
+    acts_at: Collection[int],
 ) -> list[LayerActivity]:
     """Active features per generation position and layer, without the intervention and with it.
 
     ``answers``: token ids that the unsteered model wrote; they are read twice. ``new`` or ``lost``:
     how many of the active features are; all are means over ``n_positions``. The residual stream of
-    a layer in ``steered`` is read after the intervention acted, as the next block reads it.
+    a layer in ``acts_at`` is read after the intervention acted, as the next block reads it.
     """
     counts = {n: np.zeros(4) for n in saes}
     positions = 0
@@ -98,7 +98,7 @@ def activity(
         LayerActivity(
             layer=n,
             n_positions=positions,
-            steered=n in steered,
+            steered=n in acts_at,
             **dict(zip(names, (counts[n] / max(positions, 1)).tolist(), strict=True)),
         )
         for n in saes

@@ -102,7 +102,7 @@ class Bench:
     collect: Collect
     seed: int
     hands: Mapping[tuple[str, int], Any] = field(default_factory=dict)
-    """Classes of features given by hand (:func:`corrsteer.stages.classify.read_classes`)."""
+    """Classes of features given by hand (:func:`corrsteer.selectors.classes.read_classes`)."""
 
     @property
     def model(self) -> LoadedModel:

@@ -16,8 +16,8 @@ import pandas as pd
 
 from corrsteer.records import RIGHT, RankedFeature
 from corrsteer.saes import neuronpedia
+from corrsteer.selectors.classes import Shared, classify, overruled, shared
 from corrsteer.stages.bench import Bench, answers_key, read_json, write_json
-from corrsteer.stages.classify import Shared, classify, overruled, shared
 from corrsteer.steering.arms import baseline
 from corrsteer.store.keys import digest
 

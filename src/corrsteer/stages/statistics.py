@@ -141,7 +141,7 @@ def collect_share(bench: Bench, answered: pd.DataFrame, share: Share) -> None:
 
 
 def _outcomes(answered: pd.DataFrame) -> np.ndarray:
-    outcomes = answered["score"].to_numpy(np.float64)
+    outcomes: np.ndarray = answered["score"].to_numpy(np.float64)
     check_outcomes(outcomes)
     return outcomes
 

@@ -1,8 +1,8 @@
 """A workspace on the wandb server for the runs of a sweep or of a whole project.
 
-``python -m corrsteer.trackers.dashboard FOLDER``, of a sweep or a run that was tracked, or ``python
--m corrsteer.trackers.dashboard ENTITY/PROJECT``. Runs that were tracked offline must have been
-uploaded with ``wandb sync``. It needs the extra ``wandb-dashboard``, a key and the network.
+``python -m corrsteer dashboard FOLDER``, of a tracked sweep or run, or ``python -m corrsteer
+dashboard ENTITY/PROJECT``. Runs tracked offline must have been uploaded with ``wandb sync``. Needs
+the extra ``wandb-dashboard``, a key and the network.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import wandb_workspaces.workspaces as ws
 
 SETTINGS = ("coef", "seed")
-"""Settings that are numbers, the first axes of the parallel coordinates."""
+"""The settings that are numbers: the first axes of the parallel coordinates."""
 OUTCOMES = ("layers_steered", "noise_share", "validation/gain", "random_gain_max", "ser", "gain")
 
 
 def workspace(entity: str, project: str, group: str | None) -> ws.Workspace:
-    """The workspace, not saved. ``group``: only the runs of one sweep."""
+    """The workspace, not yet saved. ``group``: only the runs of one sweep."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces import expr
@@ -105,10 +105,10 @@ def place(text: str) -> tuple[str | None, str, str | None]:
     from omegaconf import OmegaConf
 
     files = [folder / "config.yaml", *sorted(folder.glob("[0-9]*/config.yaml"))]
-    found = [file for file in files if file.exists()]
-    if not found:
+    configs = [file for file in files if file.exists()]
+    if not configs:
         raise ConfigError(f"no run in {folder}: give the folder of a run or sweep")
-    tracker = OmegaConf.load(found[0]).tracker
+    tracker = OmegaConf.load(configs[0]).tracker
     if "project" not in tracker:
         raise ConfigError(f"{folder} was not tracked: run it with tracker=wandb")
     homes = (folder.resolve(), folder.resolve().parent)
@@ -117,13 +117,11 @@ def place(text: str) -> tuple[str | None, str, str | None]:
 
 
 def main(arguments: list[str]) -> int:
-    """Save the workspace and print its address. Returns the exit code."""
+    """Save the workspace and print its address; return the exit code."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         if len(arguments) != 1:
-            raise ConfigError(
-                "type python -m corrsteer.trackers.dashboard FOLDER, or ENTITY/PROJECT"
-            )
+            raise ConfigError("type python -m corrsteer dashboard FOLDER, or ENTITY/PROJECT")
         entity, project, group = place(arguments[0])
         try:
             import wandb_workspaces  # noqa: F401
@@ -137,14 +135,10 @@ def main(arguments: list[str]) -> int:
         try:
             view = workspace(entity or default_entity(), project, group)
             view.save()
-        except Exception as error:  # requests, graphql, wandb: whatever the server answers
+        except Exception as error:  # of requests, graphql or wandb
             raise CorrSteerError(f"the workspace could not be saved: {error}") from error
         print(view.url)
     except CorrSteerError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,9 +1,9 @@
 """What a run and a sweep send to their tracker.
 
-Everything is read from their folder, which is the record: a tracker adds another view of it. It
-works in a process of its own that is killed after ``LIMIT_S``, since a call of wandb may wait for
-a silent server for ever; so whatever it does, the run goes on.
-``python -m corrsteer.trackers.sending FOLDER`` sends a finished run, or a sweep's report, again.
+Everything is read from their folder, which stays the record: a tracker shows it again. It works in
+a process of its own that is killed after ``LIMIT_S``, since a call of wandb may wait for a silent
+server for ever; so the run goes on whatever the tracker does.
+``python -m corrsteer track FOLDER`` sends a finished run, or a sweep's report, again.
 
 Cost with wandb: 3 s, and a copy of ``report.html`` (5 MB).
 """
@@ -18,25 +18,29 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import OmegaConf
 
 from corrsteer.config import instantiate
+from corrsteer.report.record import FILE, Record, read_record
 from corrsteer.store.runfolder import RunFolder
+from corrsteer.trackers.protocol import Number, Tracker
 
 if TYPE_CHECKING:
     import pandas as pd
+    from omegaconf import DictConfig
 
 LIMIT_S = 180
 FLIPS = 200
-"""Flipped answers that are sent, of each kind."""
+"""Most flipped answers that are sent, of fixed and of broken ones each."""
 TEXT = 500
-"""Characters that are sent of a prompt or an answer."""
+"""Most characters that are sent of a prompt or an answer."""
 JOB, REPORT = "evaluate", "report"
-"""The job types: of a run, and of the report of a sweep."""
+"""Job types: that of a run, and that of a sweep's report."""
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ def track(folder: Path) -> None:
     """
     try:
         cfg = _config(folder)
-        if cfg is None or not instantiate(cfg.tracker).enabled:
+        if cfg is None or not _tracker(cfg).enabled:
             return
         failure = _in_a_process(folder)
     except Exception as error:
@@ -58,31 +62,31 @@ def track(folder: Path) -> None:
 
 
 def _in_a_process(folder: Path) -> str:
-    """What was wrong; empty if nothing was."""
+    """What went wrong; empty if nothing did."""
     with subprocess.Popen(
-        [sys.executable, "-m", "corrsteer.trackers.sending", str(folder)],
+        [sys.executable, "-m", "corrsteer", "track", str(folder)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        start_new_session=True,  # wandb has a process of its own, which must go with it
+        start_new_session=True,  # to end the process that wandb starts, too
     ) as child:
         try:
-            _, said = child.communicate(timeout=LIMIT_S)
+            _, errors = child.communicate(timeout=LIMIT_S)
         except BaseException as error:
             os.killpg(child.pid, signal.SIGKILL)
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             return f"it was not done after {LIMIT_S} s"
-    log.debug("%s", said)
-    lines = said.split("\n")
+    log.debug("%s", errors)
+    lines = errors.split("\n")
     last = next((line for line in reversed(lines) if line.strip()), f"exit {child.returncode}")
     return last.removeprefix("error: ") if child.returncode else ""
 
 
 def main(arguments: list[str]) -> int:
-    """Send what is in one folder. Returns the exit code."""
+    """Send a folder; return the exit code."""
     try:
         send(Path(arguments[0]))
     except Exception as error:
@@ -95,19 +99,23 @@ def main(arguments: list[str]) -> int:
 
 def send(folder: Path) -> None:
     """Raises whatever goes wrong."""
-    if (folder / "metrics.json").exists():
+    if (folder / FILE).exists():
         send_run(folder)
     else:
         send_sweep(folder)
 
 
-def _config(folder: Path) -> Any:
-    """The settings of a run, or of the first job of a sweep; None where no job got that far."""
+def _tracker(cfg: DictConfig) -> Tracker:
+    return cast(Tracker, instantiate(cfg.tracker))
+
+
+def _config(folder: Path) -> DictConfig | None:
+    """The settings of a run, or of the first job of a sweep that has any; None without any."""
     jobs = (job for job in folder.iterdir() if job.name.isdigit())
     homes = [folder, *sorted(jobs, key=lambda job: int(job.name))]
     files = [home / "config.yaml" for home in homes]
-    found = next((file for file in files if file.exists()), None)
-    return found and OmegaConf.load(found)
+    first = next((file for file in files if file.exists()), None)
+    return None if first is None else cast("DictConfig", OmegaConf.load(first))
 
 
 # -- one run -----------------------------------------------------------------------------------
@@ -117,20 +125,21 @@ def send_run(folder: Path) -> None:
     import pandas as pd
 
     cfg = _config(folder)
+    assert cfg is not None, folder
     sweep = folder.parent if (folder.parent / "multirun.yaml").exists() else None
-    status, metrics = RunFolder(folder).status(), _json(folder / "metrics.json")
+    status, record = RunFolder(folder).status(), read_record(folder)
     features = pd.read_csv(folder / "features.csv")
-    with instantiate(cfg.tracker).open(
+    with _tracker(cfg).open(
         sweep or folder,
         name=_name(status["overrides"], sweep) or cfg.name,
         group=sweep.name if sweep else None,
         job_type=JOB,
-        tags=[metrics["task"], metrics["model"], metrics["variant"], _layers(cfg.layers)],
-        config=OmegaConf.to_container(cfg, resolve=True),
+        tags=_tags(record, cfg),
+        config=cast("dict[str, object]", OmegaConf.to_container(cfg, resolve=True)),
     ) as run:
         run.axis("by_layer/*", "layer")
         norms = {e["layer"]: e["norm"] for e in _json(folder / "plan" / "plan.json")["entries"]}
-        for row in layer_rows(features, norms, metrics["coef"]):
+        for row in layer_rows(features, norms, record.coef):
             run.log(row)
         if (folder / "ablations.csv").exists():
             types = {"layer": "Int64", "layers": "string"}
@@ -141,103 +150,113 @@ def send_run(folder: Path) -> None:
                     for row in ablation_rows(ablations, kind, step):
                         run.log(row)
             run.table("ablations", ablations)
-        effects = metrics["side_effects"] or {}
-        if effects.get("activity"):
+        effects = record.side_effects
+        if effects and effects.activity:
             run.axis("activity/*", "layer")
-            for row in effects["activity"]["layers"]:
-                counts = {n: row[n] for n in ("l0_before", "l0_after", "new", "lost")}
-                run.log({"layer": row["layer"]} | {f"activity/{n}": v for n, v in counts.items()})
-        if metrics["transfer"]:
-            run.table("transfer", transfer_table(metrics))
+            for layer in effects.activity.layers:
+                counts = layer.model_dump(include={"l0_before", "l0_after", "new", "lost"})
+                run.log({"layer": layer.layer} | {f"activity/{n}": v for n, v in counts.items()})
+        if record.transfer:
+            run.table("transfer", transfer_table(record))
         if (folder / "trials.csv").exists():
             run.table("trials", pd.read_csv(folder / "trials.csv"))
         run.table("correlations", _fair(features, most=1000))
         run.table("flips", flips_table(folder))
-        run.log(summary(metrics) | {"seconds": _seconds(status)})
-        about = re.sub(
-            r"[^\w.-]+", "-", "_".join((metrics["task"], metrics["model"], metrics["variant"]))
-        )
+        run.log(summary(record) | {"seconds": _seconds(status)})
+        about = "_".join((record.task, record.model, record.method_name))
+        about = re.sub(r"[^\w.-]+", "-", about)
         run.artifact(f"plan_{about}", "plan", sorted((folder / "plan").iterdir()))
         run.artifact(f"features_{about}", "statistics", [folder / "features.csv"])
         run.artifact(f"report_{about}", "report", [folder / "report.html"])
 
 
 ABLATIONS = {"layer": ("alone", "left_out"), "k": ("by_depth", "by_r")}
-"""The kinds of ablation by what their curves are drawn over."""
+"""Kinds of ablation by what their curves are drawn over."""
 
 
-def summary(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    """Flat numbers of a run's ``metrics.json``; None for what does not exist or is undefined.
+def _tags(record: Record, cfg: DictConfig) -> list[str]:
+    names = [record.task, record.model, record.method_name, record.selector, record.operator]
+    return [*names, _layers(cfg.layers)]
 
-    Accuracies, gains and rates are shares of 1.
+
+def summary(record: Record) -> dict[str, Number]:
+    """The numbers of a run, flat; None for what was not measured or is undefined.
+
+    Accuracies, gains and rates are fractions of 1.
     """
-    arms, flips, validation = metrics["arms"], metrics["flips"], metrics["validation"]
-    base, steered = arms["baseline"], arms["steered"]
-    constrained = arms.get("constrained")
-    noise = metrics["noise"]
-    effects = metrics["side_effects"] or {}
-    off, neutral = effects.get("off_target"), effects.get("neutral")
-    best = {kind: max(control["gains"]) for kind, control in metrics["controls"].items()}
-    read = (effects.get("text") or {}).get("arms")
+    base, steered = record.arms["baseline"], record.arms["steered"]
+    constrained = next((a for a in record.arms.values() if a.kind == "constrained"), None)
+    random, noise, flips = record.controls.get("random"), record.noise, record.flips
+    validation = {name: arm.accuracy for name, arm in record.validation.items()}
     return {
-        **{f"control_gain/{kind}": gain for kind, gain in best.items()},
-        "beats_all_controls": int(all(c["beats_all"] for c in metrics["controls"].values())),
-        **{f"ser_as/{name}": ratio for name, ratio in metrics["ser"].items()},
-        **{f"changed/{name}": count for name, count in metrics["changes"].items()},
-        **_by_arm("off_target/rate", off and off["arms"], "rate"),
-        **_by_arm("neutral/kl", neutral and neutral["arms"], "kl"),
-        **_by_arm("neutral/top1_changed", neutral and neutral["arms"], "top1_changed"),
-        **_by_arm("text/perplexity", read, "perplexity"),
-        **_by_arm("text/repetition", read, "repetition"),
-        "accuracy/baseline": base["accuracy"],
-        "accuracy/steered": steered["accuracy"],
-        "accuracy/constrained": constrained and constrained["accuracy"],
-        "gain": metrics["gain"],
-        "gain_low": metrics["gain_ci"][0],
-        "gain_high": metrics["gain_ci"][1],
-        "fixed": flips["fixed"],
-        "broken": flips["broken"],
-        "ser": flips["ser"],
-        "mcnemar_p": flips["mcnemar_p"],
-        "invalid_rate/baseline": base["invalid_rate"],
-        "invalid_rate/steered": steered["invalid_rate"],
-        "random_gain_max": max(metrics["controls"]["random"]["gains"]),
-        "beats_random": int(metrics["controls"]["random"]["beats_all"]),
-        "constrained_gain": constrained and constrained["accuracy"] - base["accuracy"],
-        "noise_share": noise["below_ceiling"] / noise["features"] if noise["features"] else None,
-        "layers_steered": noise["features"],
-        "plan_coef": metrics["coef"],
-        "chance": metrics["chance"],
-        "validation/baseline": validation["baseline"]["accuracy"],
-        "validation/steered": validation["steered"]["accuracy"],
-        "validation/gain": validation["steered"]["accuracy"] - validation["baseline"]["accuracy"],
+        **{f"control_gain/{kind}": control.best for kind, control in record.controls.items()},
+        "beats_all_controls": int(record.beats_all_controls),
+        **{f"ser_as/{name}": ratio for name, ratio in record.ser.model_dump().items()},
+        **{f"changed/{name}": count for name, count in record.changes.model_dump().items()},
+        **_side_effects(record),
+        "accuracy/baseline": base.accuracy,
+        "accuracy/steered": steered.accuracy,
+        "accuracy/constrained": constrained.accuracy if constrained else None,
+        "gain": record.gain,
+        "gain_low": record.gain_ci[0],
+        "gain_high": record.gain_ci[1],
+        "fixed": flips.fixed,
+        "broken": flips.broken,
+        "ser": flips.ser,
+        "mcnemar_p": flips.mcnemar_p,
+        "invalid_rate/baseline": base.invalid_rate,
+        "invalid_rate/steered": steered.invalid_rate,
+        "random_gain_max": random.best if random else None,
+        "beats_random": int(random.beats_all) if random else None,
+        "constrained_gain": constrained.accuracy - base.accuracy if constrained else None,
+        "noise_share": noise.below_ceiling / noise.features if noise.features else None,
+        "layers_steered": noise.features,
+        "plan_coef": record.coef,
+        "chance": record.chance,
+        "validation/baseline": validation["baseline"],
+        "validation/steered": validation["steered"],
+        "validation/gain": validation["steered"] - validation["baseline"],
     }
 
 
-def _by_arm(
-    name: str, arms: Mapping[str, Mapping[str, Any]] | None, value: str
-) -> dict[str, float | None]:
-    return {f"{name}/{arm}": found[value] for arm, found in (arms or {}).items()}
+def _side_effects(record: Record) -> dict[str, Number]:
+    """By measure and arm."""
+    numbers: dict[str, Number] = {}
+    effects = record.side_effects
+    if effects and effects.off_target:
+        for name, changed in effects.off_target.arms.items():
+            numbers[f"off_target/rate/{name}"] = changed.rate
+    if effects and effects.neutral:
+        for name, moved in effects.neutral.arms.items():
+            numbers[f"neutral/kl/{name}"] = moved.kl
+            numbers[f"neutral/top1_changed/{name}"] = moved.top1_changed
+    if effects and effects.text:
+        for name, reading in effects.text.arms.items():
+            numbers[f"text/perplexity/{name}"] = reading.perplexity
+            numbers[f"text/repetition/{name}"] = reading.repetition
+    return numbers
 
 
-def transfer_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
+def transfer_table(record: Record) -> pd.DataFrame:
     """One row of the transfer matrix: the run's plan on other tasks' questions."""
     import pandas as pd
 
-    from corrsteer.report.tables import transfer_row
+    from corrsteer.report.tables import TransferRow
 
-    table = pd.DataFrame([transfer_row(*tested) for tested in metrics["transfer"].items()])
-    table[["gain_low", "gain_high"]] = table.pop("gain_ci").tolist()
-    table = table.drop(columns="random_gains")
-    table = table.rename(columns={"task": "tested_on", "best_random": "random_gain_max"})
-    return table.assign(chosen_on=metrics["task"])
+    rows = []
+    for task, tested in record.transfer.items():
+        row = TransferRow.of(task, tested)
+        numbers = {n: v for n, v in asdict(row).items() if n not in ("gain_ci", "random_gains")}
+        numbers |= {"gain_low": row.gain_ci[0], "gain_high": row.gain_ci[1]}
+        rows.append(numbers | {"random_gain_max": row.best_random})
+    return pd.DataFrame(rows).rename(columns={"task": "tested_on"}).assign(chosen_on=record.task)
 
 
 def layer_rows(
     features: pd.DataFrame, norms: Mapping[int, float], coef: float
-) -> Iterator[dict[str, Any]]:
-    """The best feature of every layer, beside its noise ceiling; where the layer steers, that
-    feature is the plan's and ``by_layer/norm`` is the length of what is added there."""
+) -> Iterator[dict[str, Number]]:
+    """The best feature of every layer with its noise ceiling. Where the layer steers, it is the
+    plan's feature, and ``by_layer/norm`` is the norm of the vector that is added."""
     best = features.sort_values(["chosen", "rank"], ascending=[False, True]).groupby("layer")
     for f in best.head(1).sort_values("layer").itertuples():
         steers = f.layer in norms
@@ -252,14 +271,14 @@ def layer_rows(
         }
 
 
-def ablation_rows(table: pd.DataFrame, kind: str, step: str) -> Iterator[dict[str, Any]]:
+def ablation_rows(table: pd.DataFrame, kind: str, step: str) -> Iterator[dict[str, Number]]:
     for row in table[table["kind"] == kind].to_dict("records"):
         values = {n: row[n] for n in ("accuracy", "gain", "gain_low", "gain_high", "ser")}
         yield {step: int(row[step]), **{f"ablation/{kind}/{n}": v for n, v in values.items()}}
 
 
 def flips_table(folder: Path) -> pd.DataFrame:
-    """The first flipped answers of each kind, with their texts cut."""
+    """The first fixed and the first broken answers, with their texts cut."""
     import pandas as pd
 
     from corrsteer.report.examples import flipped_answers
@@ -280,13 +299,13 @@ def flips_table(folder: Path) -> pd.DataFrame:
 
 
 def _cut(text: str) -> str:
-    # Half of a surrogate pair cannot be sent.
+    # Half of a surrogate pair cannot be encoded.
     text = text.encode("utf-8", "replace").decode("utf-8")
     return text if len(text) <= TEXT else f"{text[:TEXT]} …"
 
 
 def _fair(features: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most so many features, of all layers alike."""
+    """At most ``most`` features, equally many of each layer."""
     return features.sort_values(["rank", "layer"]).head(most).sort_values(["layer", "rank"])
 
 
@@ -297,7 +316,7 @@ def _layers(asked: Any) -> str:
 
 
 def _name(overrides: list[str], sweep: Path | None) -> str:
-    """What sets a job apart in its sweep; empty for a run alone."""
+    """The overrides that set a job apart in its sweep; empty for a single run."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     if sweep is None:
@@ -310,7 +329,8 @@ def _name(overrides: list[str], sweep: Path | None) -> str:
 
 def _seconds(status: Mapping[str, Any]) -> float:
     started = datetime.fromisoformat(status["started"])
-    return status["seconds"] or round((datetime.now(UTC) - started).total_seconds(), 2)
+    seconds = status["seconds"] or round((datetime.now(UTC) - started).total_seconds(), 2)
+    return float(seconds)
 
 
 # -- a sweep -----------------------------------------------------------------------------------
@@ -322,9 +342,10 @@ def send_sweep(folder: Path) -> None:
     from corrsteer.report.sweep_table import QUESTION, SETTINGS
 
     cfg = _config(folder)
+    assert cfg is not None, folder
     table = pd.read_csv(folder / "summary.csv")
     done = table[table["state"] == "done"]
-    with instantiate(cfg.tracker).open(
+    with _tracker(cfg).open(
         folder,
         name=f"report of {folder.name}",
         group=folder.name,
@@ -336,9 +357,15 @@ def send_sweep(folder: Path) -> None:
         curves = [
             n for n in (*SETTINGS, "question") if n != "coef" and done[n].nunique(dropna=False) > 1
         ]
-        for series, part in done.groupby(curves, sort=False) if curves else [((), done)]:
-            named = [f"{n} {v}" for n, v in zip(curves, series, strict=True) if n != "question"]
-            for row in dose_rows(part, ", ".join(named)):
+        # dropna: a method without variants has none.
+        groups = done.groupby(curves, sort=False, dropna=False) if curves else [((), done)]
+        for values, part in groups:
+            words = [
+                f"{name} {value}"
+                for name, value in zip(curves, values, strict=True)
+                if name != "question" and not pd.isna(value)
+            ]
+            for row in dose_rows(part, ", ".join(words)):
                 run.log(row)
         run.table("dose_response", table.drop(columns=["question"]))
         run.log({"jobs": len(table), "jobs_done": len(done)} | _chosen(done, list(QUESTION)))
@@ -349,16 +376,16 @@ def send_sweep(folder: Path) -> None:
 DOSE = ("steered", "baseline", "gain", "gain_low", "gain_high", "ser", "random_gain_max")
 
 
-def dose_rows(jobs: pd.DataFrame, series: str) -> Iterator[dict[str, Any]]:
-    """What comes of every coef, for jobs that differ in nothing else; ``series`` names them where
-    there are others."""
+def dose_rows(jobs: pd.DataFrame, series: str) -> Iterator[dict[str, Number]]:
+    """The results at every coef, of jobs that differ in nothing else. ``series``: their name, empty
+    if there are no others."""
     for job in jobs.sort_values("coef").to_dict("records"):
-        where = f"dose_response/{series}/" if series else "dose_response/"
-        yield {"coef": job["coef"], **{f"{where}{n}": job[n] for n in DOSE}}
+        group = f"dose_response/{series}/" if series else "dose_response/"
+        yield {"coef": job["coef"], **{f"{group}{n}": job[n] for n in DOSE}}
 
 
-def _chosen(done: pd.DataFrame, question: list[str]) -> dict[str, Any]:
-    """The job that validation chooses, where the sweep asks one question."""
+def _chosen(done: pd.DataFrame, question: list[str]) -> dict[str, Number]:
+    """The job that validation chooses, if the sweep asks a single question."""
     if len(done[question].drop_duplicates()) != 1:
         return {}
     best = done[done["chosen"]].iloc[0]
@@ -369,7 +396,3 @@ def _chosen(done: pd.DataFrame, question: list[str]) -> dict[str, Any]:
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

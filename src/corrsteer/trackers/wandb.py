@@ -1,7 +1,7 @@
 """Weights & Biases, offline unless told otherwise: no account, no network.
 
-Importing wandb and opening a run costs about 2 s. Whatever fails here raises, and some of wandb's
-calls wait for a silent server for ever: the caller sees to both.
+Importing wandb and opening a run costs about 2 s. Failures raise, and some of wandb's calls wait
+for a silent server for ever: the caller handles both.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError, CorrSteerError
+from corrsteer.trackers.protocol import Handle, Number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ START_S, END_S = 30, 120
 
 @dataclass(frozen=True)
 class Wandb:
-    """``group`` None: the name of the sweep's folder, so that a sweep's runs stand together."""
+    """``group`` None: the name of the sweep's folder, so that its runs are shown together."""
 
     project: str = "corrsteer"
     mode: str = "offline"
@@ -51,11 +52,11 @@ class Wandb:
         group: str | None,
         job_type: str,
         tags: Sequence[str],
-        config: Mapping[str, Any],
+        config: Mapping[str, object],
     ) -> Iterator[Handle]:
         """A run of wandb, finished at the end.
 
-        Its files go to ``home/wandb``, those included that wandb would put into the user's home.
+        Its files go to ``home/wandb``, including those that wandb would put into the user's home.
         """
         with _environment(home):
             import wandb
@@ -85,11 +86,11 @@ class Wandb:
                     ),
                 ) as run
             ):
-                yield Handle(run)
+                yield WandbRun(run)
 
 
 def sign_in() -> None:
-    """Raises CorrSteerError without a key that the server accepts; waits for it 10 s at most."""
+    """Raises CorrSteerError without a key that the server accepts; waits at most 10 s for it."""
     import wandb
 
     try:
@@ -110,13 +111,13 @@ def default_entity() -> str:
 
 @contextmanager
 def _environment(home: Path) -> Iterator[None]:
-    """wandb's folders below ``home`` and no reports of its errors, where the user has not said
-    otherwise. A report of an error holds up the end of a program without network by 10 s."""
-    there = home / "wandb"
+    """wandb's folders below ``home``, and no error reports, unless the user has set otherwise.
+    Without network, an error report delays the end of the program by 10 s."""
+    folder = home / "wandb"
     own = {
         "WANDB_DIR": str(home),
-        "WANDB_DATA_DIR": str(there / "data"),
-        "WANDB_CACHE_DIR": str(there / "cache"),
+        "WANDB_DATA_DIR": str(folder / "data"),
+        "WANDB_CACHE_DIR": str(folder / "cache"),
         "WANDB_ERROR_REPORTING": "false",
     }
     new = {name: value for name, value in own.items() if name not in os.environ}
@@ -128,21 +129,20 @@ def _environment(home: Path) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-class Handle:
-    """One run of wandb."""
+class WandbRun:
+    """A :class:`Handle` on a run of wandb."""
 
     def __init__(self, run: Any) -> None:
         self._run = run
 
     def axis(self, names: str, step: str) -> None:
-        """Draw the metrics ``names`` (``by_layer/*``) over another one. Neither is summarised:
-        the last layer's value would say nothing of the run."""
+        """Neither metric is summarised: the value of the last layer says nothing about the run."""
         self._run.define_metric(step, summary="none")
         self._run.define_metric(names, step_metric=step, summary="none")
 
-    def log(self, values: Mapping[str, Any]) -> None:
-        """One row of the history; also of the summary, unless :meth:`axis` says otherwise. What is
-        None or NaN is left out: there it would be drawn as 0."""
+    def log(self, values: Mapping[str, Number]) -> None:
+        """One row of the history, and of the summary unless :meth:`axis` has excluded it. wandb
+        would draw None and NaN as 0."""
         self._run.log({n: v for n, v in values.items() if v is not None and v == v})
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
@@ -155,7 +155,7 @@ class Handle:
         self._run.log({name: table})
 
     def artifact(self, name: str, kind: str, files: Sequence[Path]) -> None:
-        """Copies of ``files``, under their names; ``wandb sync`` needs them as they are now."""
+        """Copies, because ``wandb sync`` needs the files as they are now."""
         import wandb
 
         artifact = wandb.Artifact(name, kind)

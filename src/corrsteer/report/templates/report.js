@@ -118,7 +118,7 @@
   const more = document.getElementById("example-more");
   const count = document.getElementById("example-count");
   const search = document.getElementById("example-search");
-  let found = [], shown = 0;
+  let matching = [], shown = 0;
 
   // Both texts in pieces [text, whether only this one has it], by the longest common subsequence
   // of words; null where there is nothing to mark or too much to compare.
@@ -147,8 +147,8 @@
   }
 
   // Long text shows its beginning and unfolds on demand, so that 100 kB cost nothing unasked.
-  function said(text, pieces) {
-    const box = element("div"), body = element("p", "said", pieces ? "" : text || "(empty)");
+  function textBox(text, pieces) {
+    const box = element("div"), body = element("p", "text", pieces ? "" : text || "(empty)");
     body.dir = "auto";
     box.append(body);
     for (const [piece, changed] of pieces || [])
@@ -180,30 +180,30 @@
     if (e.gold) parts.push(["Gold", e.gold]);
     for (const [label, text, pieces] of parts) {
       const pair = element("div"), value = element("dd");
-      value.append(said(text, pieces));
+      value.append(textBox(text, pieces));
       pair.append(element("dt", "", label), value);
       answers.append(pair);
     }
-    node.append(head, said(e.prompt), answers);
+    node.append(head, textBox(e.prompt), answers);
     return node;
   }
 
   function grow() {
-    const next = found.slice(shown, shown + PAGE);
+    const next = matching.slice(shown, shown + PAGE);
     list.append(...next.map((i) => card(examples[i])));
     shown += next.length;
-    more.hidden = shown >= found.length;
-    const matching = found.length === examples.length ? "" : ` matching, of ${examples.length.toLocaleString("en")}`;
-    count.textContent = `${shown.toLocaleString("en")} shown of ${found.length.toLocaleString("en")}${matching}`;
+    more.hidden = shown >= matching.length;
+    const all = matching.length === examples.length ? "" : ` matching, of ${examples.length.toLocaleString("en")}`;
+    count.textContent = `${shown.toLocaleString("en")} shown of ${matching.length.toLocaleString("en")}${all}`;
   }
 
   function filter() {
     const words = search.value.toLowerCase();
     const kind = document.querySelector("#example-filter input[name=kind]:checked").value;
-    found = [];
+    matching = [];
     examples.forEach((e, i) => {
       const fits = !kind || e.kind === kind || (kind === "invalid" && (e.from === kind || e.to === kind));
-      if (fits && haystack[i].includes(words)) found.push(i);
+      if (fits && haystack[i].includes(words)) matching.push(i);
     });
     shown = 0;
     list.replaceChildren();

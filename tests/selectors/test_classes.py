@@ -8,7 +8,7 @@ import pytest
 
 from corrsteer.errors import DataError
 from corrsteer.records import CLASSES, RankedFeature
-from corrsteer.stages.classify import (
+from corrsteer.selectors.classes import (
     Hand,
     Shared,
     Verdict,
