@@ -137,7 +137,7 @@ def test_imports_point_one_way():
     ("place", "code"),
     [
         ("corrsteer/tasks/x.py", "from corrsteer.scorers.choice import Choice"),
-        ("corrsteer/tasks/x.py", "from corrsteer.store.keys import digest"),
+        ("corrsteer/tasks/x.py", "from corrsteer.store.entries import Store"),
         ("corrsteer/stats/x.py", "def f():\n    import corrsteer.report.run_page"),
         ("corrsteer/records.py", "from corrsteer.errors import DataError"),
         ("corrsteer/store/x.py", "from corrsteer.steering.arms import Arm"),

@@ -78,7 +78,7 @@ def test_random_features_are_ranked(random, words):
          " do worse."),
         ({"instruction": [0.205], "layers": [0.221], "flipped": [-0.1]},
          "Other layers and the instruction do better than steering (+22.1 and +20.5 against +8.8"
-         " points); sign flipped does worse."),
+         " points); the flipped sign does worse."),
         ({"direction": [0.01, 0.2], "layers": [0.0]},
          "Random directions do better than steering (+20.0 at best against +8.8 points); other"
          " layers do worse."),

@@ -504,15 +504,15 @@ def test_a_server_that_falls_silent_is_given_up(job, monkeypatch, caplog):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-        monkeypatch.setattr(tracking, "LIMIT_S", 6)
+        monkeypatch.setattr(tracking, "LIMIT_S", 12)
         set_tracker(job, **WANDB, mode="online")
         began = time.monotonic()
         track(job)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 30
         over.set()
         server.shutdown()
     assert fell_silent.is_set()
-    assert "not done after 6 s" in only_warning(caplog)
+    assert "not done after 12 s" in only_warning(caplog)
 
 
 def test_a_folder_that_cannot_be_written_is_no_failure_of_the_run(job, caplog, monkeypatch):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.methods.protocol import Fitted, observe
@@ -33,6 +33,7 @@ class CorrSteer:
     ``coef``: the dial. ``operator``, ``positions``, ``gate``: how the plan acts.
     """
 
+    name: ClassVar[str] = "CorrSteer"
     variant: str = "A"
     coef: float = 1.0
     operator: Operator = Add()

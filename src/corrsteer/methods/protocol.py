@@ -74,7 +74,11 @@ class Fitted:
 
 
 class Method(Protocol):
-    """A frozen dataclass. Its class name is what it is called in tables."""
+    """A frozen dataclass. What is not a setting of it may be a class attribute."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables, such as CorrSteer."""
 
     @property
     def variant(self) -> str:

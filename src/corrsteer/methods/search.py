@@ -99,6 +99,10 @@ class Pareto:
             )
 
     @property
+    def name(self) -> str:
+        return self.method.name
+
+    @property
     def variant(self) -> str:
         return self.method.variant
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from corrsteer.errors import DataError
 from corrsteer.report.record import Interval, Transfer
-from corrsteer.steering.arms import BASELINE, CONTROLS, KINDS, STEERED
+from corrsteer.steering.arms import BASELINE, KINDS, STEERED
 
 Result = TypeVar("Result")
 
@@ -25,9 +25,8 @@ Result = TypeVar("Result")
 
 
 def control_kinds() -> list[str]:
-    """Kinds of controls in the order of a sentence; those without a place in it come last."""
-    others = (kind for kind in KINDS if kind not in (*CONTROLS, BASELINE, STEERED))
-    return [*CONTROLS, *others]
+    """Kinds of controls in the order of a sentence: the closest to the plan first."""
+    return [kind for kind in reversed(KINDS) if kind not in (BASELINE, STEERED)]
 
 
 def drawn_kinds() -> list[str]:

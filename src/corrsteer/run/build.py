@@ -20,7 +20,6 @@ from corrsteer.config import instantiate
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.layers import parse_layers
 from corrsteer.methods.protocol import Method, Tunable
-from corrsteer.methods.search import Pareto
 from corrsteer.models.protocol import Backend
 from corrsteer.models.spec import Model
 from corrsteer.records import Question
@@ -105,7 +104,7 @@ def build(cfg: DictConfig) -> Parts:
     method = _method(cfg)
     if lacking := sorted(method.needs - backend.supports()):
         raise ConfigError(
-            f"strategy {type(method).__name__} needs {', '.join(lacking)}, and backend"
+            f"strategy {method.name} needs {', '.join(lacking)}, and backend"
             f" {type(backend).__name__} supports {', '.join(sorted(backend.supports()))}"
         )
     others = {name: _other(cfg, name, node, spec) for name, node in cfg.transfer.items()}
@@ -226,7 +225,3 @@ def sae_origin(bench: Bench) -> list[str]:
     if others and not spec.is_local:
         log.warning("the SAEs were trained on %s and are used on %s", ", ".join(others), spec.path)
     return names
-
-
-def searching(method: Method) -> Pareto | None:
-    return method if isinstance(method, Pareto) else None

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.methods.protocol import Fitted
+from corrsteer.methods.search import Pareto
 from corrsteer.report.record import Record
-from corrsteer.run.build import Parts, build, searching
+from corrsteer.run.build import Parts, build
 from corrsteer.run.elsewhere import other_answers, side_effects, unrelated_answers
 from corrsteer.run.results import (
     answers_table,
@@ -159,7 +160,6 @@ def collect_shard(cfg: DictConfig, folder: Path, index: int) -> float:
 def search_worker(cfg: DictConfig, folder: Path, index: int) -> float:
     """Works on the study of a search, beside others; ``search.workers`` says how many."""
     parts = build(cfg)
-    search = searching(parts.method)
-    assert search is not None, "a worker without a search"
-    search.work(parts.bench, index)
+    assert isinstance(parts.method, Pareto), parts.method
+    parts.method.work(parts.bench, index)
     return math.nan

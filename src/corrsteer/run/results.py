@@ -57,7 +57,7 @@ def record(
         task=parts.task.name,
         model=bench.spec.name,
         sae=bench.sae.name,
-        method=type(fitted_method(parts)).__name__,
+        method=parts.method.name,
         variant=parts.method.variant,
         operator=type(parts.operator).__name__,
         selector=type(bench.selector).__name__,
@@ -88,11 +88,6 @@ def record(
         search=fitted.search,
     )
     return without_verdict.model_copy(update={"verdict": verdict(without_verdict)})
-
-
-def fitted_method(parts: Parts) -> Any:
-    """The method that chose: under a search, the one whose plan is turned."""
-    return getattr(parts.method, "method", parts.method)
 
 
 def _scorer(parts: Parts) -> ScorerUsed:

@@ -20,6 +20,7 @@ from corrsteer.models.protocol import Backend
 from corrsteer.models.spec import Model
 from corrsteer.records import Example
 from corrsteer.saes.protocol import SAEProvider
+from corrsteer.selectors.classes import Hands
 from corrsteer.selectors.protocol import Selector
 from corrsteer.steering.arms import Arm
 from corrsteer.store.entries import Store
@@ -101,7 +102,7 @@ class Bench:
     layers: tuple[int, ...]
     collect: Collect
     seed: int
-    hands: Mapping[tuple[str, int], Any] = field(default_factory=dict)
+    hands: Hands = field(default_factory=dict)
     """Classes of features given by hand (:func:`corrsteer.selectors.classes.read_classes`)."""
 
     @property

@@ -7,7 +7,6 @@ is called and drawn. Costs nothing: plain values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,26 +25,22 @@ class Kind:
     drawn: bool = False
 
 
-KINDS: Mapping[str, Kind] = {
+KINDS: dict[str, Kind] = {
     "baseline": Kind("Baseline", "the unsteered model", "baseline"),
     "steered": Kind("Steered", "steering", "steered"),
     "constrained": Kind("Constrained", "constrained decoding", "constrained"),
     "instruction": Kind("Instruction", "an instruction"),
-    "flipped": Kind("Sign flipped", "sign flipped"),
+    "flipped": Kind("Sign flipped", "a flipped sign"),
     "layers": Kind("Other layers", "other layers"),
     "shuffled": Kind("Shuffled outcomes", "shuffled outcomes", "shuffled", drawn=True),
     "direction": Kind("Random direction", "random directions", "direction", drawn=True),
     "random": Kind("Random feature", "random features", "random", drawn=True),
 }
-"""Kinds of arms, in the order they are shown. All but the first two are controls."""
-
-CONTROLS = (
-    "random", "direction", "shuffled", "layers", "flipped", "instruction", "constrained",
-)  # fmt: skip
-"""The kinds of controls in the order of a sentence: the closest to the plan first."""
+"""Kinds of arms, in the order they are shown. All but the first two are controls, the closest to
+the plan last."""
 
 BASELINE, STEERED = "baseline", "steered"
-"""Names of the two arms that every comparison has."""
+"""Names, and kinds, of the two arms that every comparison has."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +61,6 @@ class Arm:
         """What stands for the intervention in a cache key; prompts and decoding have keys of their
         own (:func:`corrsteer.stages.answers.answers_key`)."""
         return {"plan": None} if self.intervention is None else self.intervention.key()
-
-    @property
-    def changes_nothing(self) -> bool:
-        return self.intervention is None
 
 
 def baseline() -> Arm:
