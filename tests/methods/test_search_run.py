@@ -9,16 +9,17 @@ from dataclasses import fields
 import numpy as np
 import pandas as pd
 import pytest
-from corrsteer.steering.planfile import load_plan
 
 from corrsteer.config import resolved_yaml
-from corrsteer.methods.search import NOTE, Found
+from corrsteer.methods import protocol, search
+from corrsteer.methods.protocol import Fitted
+from corrsteer.methods.search import NOTE
 from corrsteer.methods.study import Candidate
 from corrsteer.records import RankedFeature
 from corrsteer.report.run_page import write_run_report
 from corrsteer.run import pipeline
-from corrsteer.stages.bench import Cached
-from corrsteer.steering.plan import Plan, PlanEntry
+from corrsteer.steering.arms import steered
+from corrsteer.steering.plan import Plan, PlanEntry, load_plan
 from corrsteer.store.runfolder import RunFolder
 from tests.report.fabricated_run import HOSTILE, fabricate_run
 from tests.test_config import composed, refusal
@@ -41,16 +42,18 @@ ANSWERS: dict = {}
 
 def asked(call):
     """(result, arms that were asked for: (split, name, plan), in order); answers in ANSWERS."""
-    calls, real = [], Cached.answers
+    calls, real = [], pipeline.answers
 
-    def answers(self, examples, plans, what, decoding=None):
-        calls.extend((what, arm, plan) for arm, plan in plans.items())
-        found = real(self, examples, plans, what, decoding)
-        ANSWERS.update({(what, arm): frame for arm, frame in found.items()})
-        return found
+    def answers(bench, asking, split, arms, what=None):
+        arms = list(arms)
+        calls.extend((split, arm.name, arm.intervention) for arm in arms)
+        frames = real(bench, asking, split, arms, what)
+        ANSWERS.update({(split, name): frame for name, frame in frames.items()})
+        return frames
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Cached, "answers", answers)
+        for module in (protocol, search, pipeline):
+            patch.setattr(module, "answers", answers)
         return call(), calls
 
 
@@ -79,13 +82,12 @@ def norms(plan):
 
 def test_the_metrics_say_what_the_trials_say(searched, place):
     metrics, trials, *_ = searched
-    search = metrics["search"]
-    assert search["trials"] == len(trials) == 12
+    summary = metrics["search"]
+    assert summary["trials"] == len(trials) == 12
     assert trials["number"].tolist() == list(range(12))
     front = trials[trials["on_front"]]
-    assert [t["number"] for t in search["front"]] == front.sort_values("accuracy", ascending=False)[
-        "number"
-    ].tolist()
+    by_accuracy = front.sort_values("accuracy", ascending=False)["number"].tolist()
+    assert [t["number"] for t in summary["front"]] == by_accuracy
     for trial in front.itertuples():
         better = (trials["accuracy"] >= trial.accuracy) & (trials["broken"] <= trial.broken)
         beaten = better & (
@@ -93,15 +95,15 @@ def test_the_metrics_say_what_the_trials_say(searched, place):
         )
         assert not beaten.any()
     best = trials["accuracy"].max()
-    assert search["standard_error"] == pytest.approx((best * (1 - best) / 60) ** 0.5)
+    assert summary["standard_error"] == pytest.approx((best * (1 - best) / 60) ** 0.5)
     chosen = trials[trials["chosen"]].iloc[0]
-    near = front[front["accuracy"] >= best - search["standard_error"]]
+    near = front[front["accuracy"] >= best - summary["standard_error"]]
     assert chosen["broken"] == near["broken"].min()
-    assert search["chosen"]["number"] == chosen["number"]
+    assert summary["chosen"]["number"] == chosen["number"]
     assert metrics["coef"] == chosen["coef"]
-    assert search["note"] == NOTE
-    assert search["unsteered"]["accuracy"] == metrics["validation"]["baseline"]["accuracy"]
-    assert search["chosen"]["accuracy"] == metrics["validation"]["steered"]["accuracy"]
+    assert summary["note"] == NOTE
+    assert summary["unsteered"]["accuracy"] == metrics["validation"]["baseline"]["accuracy"]
+    assert summary["chosen"]["accuracy"] == metrics["validation"]["steered"]["accuracy"]
 
 
 def test_fixed_broken_and_ser_are_counted_from_answers(searched):
@@ -109,9 +111,9 @@ def test_fixed_broken_and_ser_are_counted_from_answers(searched):
     base = answers["validation", "baseline"].set_index("id")["score"] >= 0.5
     assert (trials["broken"] > 0).any() and (trials["fixed"] > 0).any()
     for t in trials.itertuples():
-        steered = answers["validation", f"trial_{t.number}"].set_index("id")["score"] >= 0.5
-        fixed, broken = int((~base & steered).sum()), int((base & ~steered).sum())
-        assert (t.accuracy, t.fixed, t.broken) == (steered.mean(), fixed, broken)
+        right = answers["validation", f"trial_{t.number}"].set_index("id")["score"] >= 0.5
+        fixed, broken = int((~base & right).sum()), int((base & ~right).sum())
+        assert (t.accuracy, t.fixed, t.broken) == (right.mean(), fixed, broken)
         ser = broken / (fixed + broken) if fixed + broken else np.nan
         assert t.ser == pytest.approx(ser, nan_ok=True)
         assert t.broken_share == pytest.approx(broken / base.sum())
@@ -132,26 +134,27 @@ def test_the_plan_is_the_candidates_and_random_ones_are_as_long(searched, place)
     metrics, _, calls, _ = searched
     arms = {arm: plan for split, arm, plan in calls if split == "test"}
     chosen = metrics["search"]["chosen"]
-    steered = norms(arms["steered"])
+    lengths = norms(arms["steered"])
     tried = {arm: plan for _, arm, plan in calls if arm.startswith("trial_")}
     plain = norms(tried["trial_1"])
     factors = {n: chosen["coef"] * chosen[f"layer_{n}"] for n in (1, 3)}
     expected = {n: plain[n] * f for n, f in factors.items() if f}
-    assert steered == pytest.approx(expected, rel=1e-5)
-    assert steered != pytest.approx(plain, rel=1e-2)
+    assert lengths == pytest.approx(expected, rel=1e-5)
+    assert lengths != pytest.approx(plain, rel=1e-2)
     for n in range(1, 6):
-        assert norms(arms[f"random_{n}"]) == pytest.approx(steered, rel=1e-5)
+        assert norms(arms[f"random_{n}"]) == pytest.approx(lengths, rel=1e-5)
     kept = load_plan(place / "first" / "plan")
-    assert norms(kept) == steered and kept.coef == metrics["coef"]
+    assert norms(kept) == lengths and kept.coef == metrics["coef"]
 
 
 def test_a_layer_that_is_left_out_has_no_chosen_feature():
     feature = {f.name: 1 for f in fields(RankedFeature)}
     chosen = tuple(RankedFeature(**{**feature, "layer": n}) for n in (1, 3))
     plan = Plan(tuple(PlanEntry(n, 1, 1.0, 1.0, np.ones(4, np.float32)) for n in (1, 3)))
-    found = Found(None, chosen, chosen, plan, (plan,)).turned(Candidate(2.0, "max", {1: 0, 3: 1}))
-    assert [f.layer for f in found.chosen] == [3] and len(found.ranked) == 2
-    assert list(found.plan.vectors()) == [3]
+    fitted = Fitted(steered(plan), None, chosen, chosen)
+    turned = fitted.with_plan(Candidate(2.0, "max", {1: 0, 3: 1}).applied(plan))
+    assert [f.layer for f in turned.chosen] == [3] and len(turned.ranked) == 2
+    assert list(turned.plan.vectors()) == [3]
 
 
 def test_again_nothing_is_computed_and_all_is_the_same(searched, place, caplog):
@@ -185,13 +188,11 @@ def test_where_nothing_helps_the_unsteered_model_is_chosen(place):
     assert metrics["search"]["chosen"]["ser"] is None
     assert set(trials["pooling"]) == {"max", "mean"}
     assert metrics["gain"] == 0 and metrics["coef"] == 0
-    steered = next(plan for split, arm, plan in calls if (split, arm) == ("test", "steered"))
-    assert norms(steered) == {1: 0, 3: 0}
+    plan = next(plan for split, arm, plan in calls if (split, arm) == ("test", "steered"))
+    assert norms(plan) == {1: 0, 3: 0}
 
 
 def test_a_pooling_that_wins_is_the_runs(place, monkeypatch):
-    from corrsteer.methods import search
-
     real = search.choose
     monkeypatch.setattr(search, "choose", lambda best, n: real([only_mean], n))
     only_mean = None

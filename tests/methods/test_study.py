@@ -26,15 +26,15 @@ SWITCHES = Space((0.0, 3.0), "switch", (1, 3), ("max", "mean"))
 
 def planted(candidates):
     """Best at dial 2 with layer 3 off; strong dials and layer 5 break answers."""
-    found = {}
+    results = {}
     for number, c in candidates.items():
         dial = c.coef if c.pooling == "max" else 0.5 * c.coef
         s1, s3 = c.scales[1], c.scales[3]
         s5 = c.scales.get(5, 0)
         fixed = 120 * math.exp(-((dial - 2) ** 2)) * (0.4 + 0.6 * s1) * (1 - 0.7 * s3)
         broken = round(25 * max(0, dial - 1.5) + 15 * s5 * dial)
-        found[number] = (0.5 + (round(fixed * (dial > 0)) - broken) / N, broken)
-    return found
+        results[number] = (0.5 + (round(fixed * (dial > 0)) - broken) / N, broken)
+    return results
 
 
 def study(folder, space=SPACE, measure=planted, trials=32, batch=8, seed=0, **more):
@@ -81,9 +81,11 @@ def test_the_unsteered_model_and_the_plain_plans_come_first(tmp_path):
 
 def test_without_layers_only_the_dial_is_searched(tmp_path):
     space = Space((0.0, 2.0), "none", (1, 3), ("max",))
-    found = study(tmp_path, space, lambda cs: {n: (c.coef / 2, 0) for n, c in cs.items()}, trials=6)
-    assert all(t.candidate.scales == {} for t in found)
-    assert len({t.candidate.coef for t in found}) == 6
+    trials = study(
+        tmp_path, space, lambda cs: {n: (c.coef / 2, 0) for n, c in cs.items()}, trials=6
+    )
+    assert all(t.candidate.scales == {} for t in trials)
+    assert len({t.candidate.coef for t in trials}) == 6
 
 
 def test_a_dial_has_four_digits(undisturbed):
@@ -141,10 +143,10 @@ def made_trials(pairs):
 def test_the_front_is_what_no_trial_beats(pairs):
     trials = made_trials(pairs)
     norms = {t.number: t.number % 3 for t in trials}
-    found = front(trials, lambda t: norms[t.number])
+    best = front(trials, lambda t: norms[t.number])
     brute = {(t.accuracy, t.broken) for t in trials if not any(beats(other, t) for other in trials)}
-    assert [(t.accuracy, t.broken) for t in found] == sorted(brute, reverse=True)
-    for t in found:
+    assert [(t.accuracy, t.broken) for t in best] == sorted(brute, reverse=True)
+    for t in best:
         alike = [o for o in trials if (o.accuracy, o.broken) == (t.accuracy, t.broken)]
         assert t == min(alike, key=lambda o: (norms[o.number], o.number))
 

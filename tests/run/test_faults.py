@@ -8,7 +8,6 @@ time. Every batch is written to a trace before the model sees it, and once more 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib
 import json
@@ -26,17 +25,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from corrsteer.models.local import LocalModel
-from corrsteer.stages import bench as cached
+from corrsteer.stages import answers as answers_module
+from corrsteer.stages import statistics as statistics_module
+from corrsteer.stages.statistics import statistics
 from corrsteer.stats.moments import FeatureMoments
-from corrsteer.store.entries import Store
-from tests.stages.test_stages import COLLECT, Stop, counted, stages, stop_after
+from tests.stages.made import Stop, assert_same, bench, counted, emptied, stop_after, unsteered
 
-__all__ = ["stages"]  # a fixture
+__all__ = ["bench"]  # a fixture
 
 ROOT = Path(__file__).parents[2]
 WORDS = (
@@ -118,11 +117,11 @@ def compare(killed: Path, whole: Path) -> None:
             "answers.parquet", "metrics.json", "features.csv", "contexts.json", "config.yaml",
             "plan/plan.json", "plan/vectors.safetensors",
         ):  # fmt: skip
-            found, expected = (home / "sweep" / job / name for home in (killed, whole))
-            assert found.read_bytes() == expected.read_bytes(), f"{job}/{name}"
+            killed_file, file = (home / "sweep" / job / name for home in (killed, whole))
+            assert killed_file.read_bytes() == file.read_bytes(), f"{job}/{name}"
         assert json.loads((killed / "sweep" / job / "status.json").read_text())["state"] == "done"
-    found, expected = (pd.read_csv(home / "sweep/summary.csv") for home in (killed, whole))
-    pd.testing.assert_frame_equal(found.drop(columns="seconds"), expected.drop(columns="seconds"))
+    tables = [pd.read_csv(home / "sweep/summary.csv") for home in (killed, whole)]
+    pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in tables))
 
     # So has the cache, entry for entry, and what was half-made is gone.
     assert entries(killed) == entries(whole)
@@ -147,47 +146,42 @@ def compare(killed: Path, whole: Path) -> None:
 
 @pytest.mark.parametrize("updates", [4, 5, 7])
 def test_an_interrupt_in_the_midst_of_a_batch_counts_no_sample_twice(
-    stages, tmp_path, monkeypatch, updates
+    bench, tmp_path, monkeypatch, updates
 ):
     """Two layers: after an odd number of updates, one has the batch and the other has not."""
-    examples = stages.task.examples()
-    base = stages.answers(examples, {"baseline": None}, "x")["baseline"]
-    undisturbed = dataclasses.replace(stages, store=Store(tmp_path / "other"))
-    expected = undisturbed.statistics(examples, base, (0, 2), **COLLECT)
+    base = unsteered(bench)
+    expected = statistics(emptied(bench, tmp_path / "other"), base, (0, 2))
     with monkeypatch.context() as patch:
         update = FeatureMoments.update
         patch.setattr(FeatureMoments, "update", stop_after(updates, update))
         with pytest.raises(Stop):
-            stages.statistics(examples, base, (0, 2), **COLLECT)
-    found = stages.statistics(examples, base, (0, 2), **COLLECT)
-    for one, other in zip(found, expected, strict=True):
-        for field in dataclasses.fields(one):
-            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+            statistics(bench, base, (0, 2))
+    assert_same(statistics(bench, base, (0, 2)), expected)
 
 
-def test_layers_that_were_not_stored_go_on_from_what_was_kept(stages, monkeypatch):
+def test_layers_that_were_not_stored_go_on_from_what_was_kept(bench, monkeypatch):
     """A job that was stopped while it stored the results replays nothing, whatever layers the
     next one asks for."""
-    examples = stages.task.examples()
-    base = stages.answers(examples, {"baseline": None}, "x")["baseline"]
-    monkeypatch.setattr(cached, "KEEP_EVERY", 0.0)
+    base = unsteered(bench)
+    monkeypatch.setattr(statistics_module, "KEEP_EVERY", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(cached, "_save_stats", stop_after(1, cached._save_stats))
+        # Called once per layer, while the files of its entry are written.
+        patch.setattr(statistics_module, "asdict", stop_after(1, statistics_module.asdict))
         with pytest.raises(Stop):
-            stages.statistics(examples, base, (0, 2), **COLLECT)
+            statistics(bench, base, (0, 2))
+    assert bench.store.log["miss collect"] == 2
     replays = counted(monkeypatch, "replay")
-    stages.statistics(examples, base, (2,), **COLLECT)
+    statistics(bench, base, (2,))
     assert not replays
-    stages.statistics(examples, base, (0, 1, 2), **COLLECT)
+    statistics(bench, base, (0, 1, 2))
     assert replays == [16, 16, 16, 12]  # layer 1
 
 
 @pytest.mark.parametrize(("saving", "saved"), [(0.01, [16, 32, 48, 60]), (0.1, [16, 48])])
-def test_saving_takes_a_twentieth_of_the_time(stages, monkeypatch, saving, saved):
-    examples = stages.task.examples()
-    base = stages.answers(examples, {"baseline": None}, "x")["baseline"]
+def test_saving_takes_a_twentieth_of_the_time(bench, monkeypatch, saving, saved):
+    base = unsteered(bench)
     now, seen = [0.0], []
-    keep, replay = cached.keep_moments, LocalModel.replay
+    keep, replay = statistics_module.keep_moments, LocalModel.replay
 
     def slow_replay(*args):
         now[0] += 1.1
@@ -198,10 +192,10 @@ def test_saving_takes_a_twentieth_of_the_time(stages, monkeypatch, saving, saved
         now[0] += saving
         return keep(*args)
 
-    monkeypatch.setattr(cached, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(cached, "keep_moments", slow_keep)
+    monkeypatch.setattr(statistics_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(statistics_module, "keep_moments", slow_keep)
     monkeypatch.setattr(LocalModel, "replay", slow_replay)
-    stages.statistics(examples, base, (0, 2), **COLLECT)
+    statistics(bench, base, (0, 2))
     assert seen == saved
 
 
@@ -288,7 +282,9 @@ def live(death: tuple[str, int] | float | None) -> int:
 
 def child(death: tuple[str, int] | float | None, words: str = WORDS) -> int:
     if death:
-        cached.KEEP_EVERY = 0.0  # save at every batch: on a small model the time decides otherwise
+        statistics_module.KEEP_EVERY = (
+            0.0  # save at every batch: on a small model the time decides otherwise
+        )
     watch(Countdown(death) if isinstance(death, tuple) else Countdown(("", 0)), death)
     sys.argv = ["src/main.py", *words.split()]
     with open("log", "a") as file:
@@ -360,9 +356,8 @@ def watch(due: Countdown, death: Any) -> None:
     def digest(value: Any) -> str:
         return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
 
-    def arm(plan: Any) -> Any:
-        vectors = plan.vectors() if plan else {}
-        return sorted((layer, vectors[layer].tobytes()) for layer in vectors)
+    def arm(intervention: Any) -> Any:
+        return intervention and sorted(intervention.key().items())
 
     def begin(batch: str) -> None:
         write(f"begin {stage[0]} {batch}")
@@ -370,7 +365,8 @@ def watch(due: Countdown, death: Any) -> None:
             signal.setitimer(signal.ITIMER_PROF, death)  # nobody handles it: the kernel kills
 
     def in_stage(name: str):
-        method = getattr(cached.Cached, name)
+        # Whoever uses the stage has it by its name already.
+        method = getattr(importlib.import_module(f"corrsteer.stages.{name}"), name)
 
         def staged(*args, **kwargs):
             stage[0] = name
@@ -378,23 +374,25 @@ def watch(due: Countdown, death: Any) -> None:
             write(f"safe {name}")
             return result
 
-        setattr(cached.Cached, name, staged)
+        for module in [m for n, m in sys.modules.items() if n.startswith("corrsteer.")]:
+            if getattr(module, name, None) is method:
+                setattr(module, name, staged)
 
     to_parquet, pd.DataFrame.to_parquet = pd.DataFrame.to_parquet, torn
     generate, replay = LocalModel.generate, LocalModel.replay
-    all_batches, keep = cached.generate, cached.keep_moments
+    all_batches, keep = answers_module.generate, statistics_module.keep_moments
 
-    def traced_generate(self, prompts, plans, **kwargs):
+    def traced_generate(self, prompts, interventions, **kwargs):
         how = kwargs["max_new_tokens"], kwargs.get("allowed")
-        for plan in plans:
-            begin(f"{digest(prompts)} {digest((arm(plan), how))}")
+        for intervention in interventions:
+            begin(f"{digest(prompts)} {digest((arm(intervention), how))}")
         if due("generate"):
             die()
-        return generate(self, prompts, plans, **kwargs)
+        return generate(self, prompts, interventions, **kwargs)
 
     def traced_replay(self, prompts, answers, layers, source):
-        told = [list(tokens) for tokens in answers]
-        begin(f"{digest(prompts)} {digest((told, source))}")
+        rows = [list(tokens) for tokens in answers]
+        begin(f"{digest(prompts)} {digest((rows, source))}")
         if due(f"replay {stage[0]}"):
             die()
         return replay(self, prompts, answers, layers, source)
@@ -412,7 +410,7 @@ def watch(due: Countdown, death: Any) -> None:
         return result
 
     LocalModel.generate, LocalModel.replay = traced_generate, traced_replay
-    cached.generate, cached.keep_moments = traced_batches, traced_keep
+    answers_module.generate, statistics_module.keep_moments = traced_batches, traced_keep
     for name in ("sites", "answers", "statistics", "contexts"):
         in_stage(name)
     Path.write_bytes, Path.write_text = half(Path.write_bytes), half(Path.write_text)

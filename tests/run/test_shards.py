@@ -8,23 +8,28 @@ import numpy as np
 import pytest
 
 from corrsteer.records import LayerStats
-from corrsteer.stages import bench as cached
-from corrsteer.stages.resume import Share, shares
-from corrsteer.store.entries import Store
-from tests.stages.test_stages import COLLECT, Stop, counted, stages, stop_after
+from corrsteer.stages import statistics as statistics_module
+from corrsteer.stages.answers import answer_share
+from corrsteer.stages.bench import Share
+from corrsteer.stages.statistics import collect_share, statistics
+from tests.stages.made import Stop, bench, counted, emptied, stop_after, unsteered
 
-__all__ = ["stages"]  # a fixture
+__all__ = ["bench"]  # a fixture
 
 LAYERS = (0, 2)
 
 
-def baseline(stages):
-    examples = stages.task.examples()
-    return examples, stages.answers(examples, {"baseline": None}, "x")["baseline"]
+def in_shards(bench, shards):
+    collect = dataclasses.replace(bench.collect, shards=shards)
+    return dataclasses.replace(bench, layers=LAYERS, collect=collect)
 
 
-def close(found: list[LayerStats], expected: list[LayerStats], rtol: float) -> None:
-    for one, other in zip(found, expected, strict=True):
+def shares(of: int) -> list[Share]:
+    return [Share(index, of) for index in range(of)]
+
+
+def assert_close(merged: list[LayerStats], expected: list[LayerStats], rtol: float) -> None:
+    for one, other in zip(merged, expected, strict=True):
         for field in dataclasses.fields(LayerStats):
             a, b = (np.asarray(getattr(s, field.name)) for s in (one, other))
             np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol, err_msg=field.name)
@@ -39,55 +44,58 @@ def test_shares_are_disjoint_and_make_the_whole(of):
 
 
 @pytest.mark.parametrize("shards", [2, 4, 8])  # of 4 batches: with 8, four shares are empty
-def test_shards_give_the_statistics_of_the_whole(stages, tmp_path, shards):
-    examples, base = baseline(stages)
-    whole = dataclasses.replace(stages, store=Store(tmp_path / "whole"))
-    expected = whole.statistics(examples, base, LAYERS, **COLLECT)
-    close(stages.statistics(examples, base, LAYERS, **COLLECT, shards=shards), expected, 1e-12)
-    assert not list(stages.store.root.glob("collect/.*"))
+def test_shards_give_the_statistics_of_the_whole(bench, tmp_path, shards):
+    base = unsteered(bench)
+    expected = statistics(emptied(bench, tmp_path / "whole"), base, LAYERS)
+    assert_close(statistics(in_shards(bench, shards), base), expected, 1e-12)
+    assert not list(bench.store.root.glob("collect/.*"))
 
 
-def test_shards_by_jobs_of_their_own_need_no_more_work(stages, tmp_path, monkeypatch):
+def test_shards_by_jobs_of_their_own_need_no_more_work(bench, tmp_path, monkeypatch):
     """Answers and statistics, in any order, then the whole: not one batch is done again."""
-    alone = dataclasses.replace(stages, store=Store(tmp_path / "alone"))
-    examples, expected = baseline(alone)
-    in_turn = alone.statistics(examples, expected, LAYERS, **COLLECT, shards=3)
+    bench = in_shards(bench, 3)
+    alone = emptied(bench, tmp_path / "alone")
+    expected = unsteered(alone)
+    in_turn = statistics(alone, expected)
     generated = counted(monkeypatch, "generate")
     for share in reversed(shares(3)):
-        stages.answer_share(examples, "x", share)
+        answer_share(bench, bench.asking, "selection", share)
     assert sorted(generated) == [12, 16, 16, 16]
-    _, base = baseline(stages)
+    base = unsteered(bench)
     assert len(generated) == 4
     assert base.equals(expected)
 
     replays = counted(monkeypatch, "replay")
     for share in (Share(1, 3), Share(0, 3), Share(2, 3)):
-        stages.collect_share(examples, base, LAYERS, share, **COLLECT)
+        collect_share(bench, base, share)
     assert sorted(replays) == [12, 16, 16, 16]
-    monkeypatch.setattr(type(stages.sae), "load", None)  # merging needs no SAE
-    merged = stages.statistics(examples, base, LAYERS, **COLLECT, shards=3)
+    monkeypatch.setattr(type(bench.sae), "load", None)  # merging needs no SAE
+    merged = statistics(bench, base)
     assert len(replays) == 4
-    close(merged, in_turn, 0)  # the very bits of one job that goes through the shares in turn
-    assert not list(stages.store.root.glob("*/.*"))
+    assert_close(merged, in_turn, 0)  # the bits of one job that goes through the shares in turn
+    assert not list(bench.store.root.glob("*/.*"))
 
 
-def test_a_share_that_nobody_did_is_done_at_the_end(stages, monkeypatch):
-    examples, base = baseline(stages)
-    stages.collect_share(examples, base, LAYERS, Share(1, 2), **COLLECT)
+def test_a_share_that_nobody_did_is_done_at_the_end(bench, monkeypatch):
+    bench = in_shards(bench, 2)
+    base = unsteered(bench)
+    collect_share(bench, base, Share(1, 2))
     replays = counted(monkeypatch, "replay")
-    stages.statistics(examples, base, LAYERS, **COLLECT, shards=2)
+    statistics(bench, base)
     assert sum(replays) == 32  # batches 0 and 2 of 16, 16, 16, 12
 
 
-def test_a_share_goes_on_where_it_was_stopped(stages, monkeypatch):
-    monkeypatch.setattr(cached, "KEEP_EVERY", 0.0)
-    examples, base = baseline(stages)
+def test_a_share_goes_on_where_it_was_stopped(bench, monkeypatch):
+    bench = in_shards(bench, 2)
+    monkeypatch.setattr(statistics_module, "KEEP_EVERY", 0.0)
+    base = unsteered(bench)
     with monkeypatch.context() as patch:
-        patch.setattr(cached, "keep_moments", stop_after(1, cached.keep_moments))
+        stopped = stop_after(1, statistics_module.keep_moments)
+        patch.setattr(statistics_module, "keep_moments", stopped)
         with pytest.raises(Stop):
-            stages.collect_share(examples, base, LAYERS, Share(0, 2), **COLLECT)
+            collect_share(bench, base, Share(0, 2))
     replays = counted(monkeypatch, "replay")
-    stages.collect_share(examples, base, LAYERS, Share(0, 2), **COLLECT)
+    collect_share(bench, base, Share(0, 2))
     assert replays == [16]
-    stages.collect_share(examples, base, LAYERS, Share(0, 2), **COLLECT)  # it is done
+    collect_share(bench, base, Share(0, 2))  # it is done
     assert replays == [16]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from corrsteer.config import resolved_yaml
 from corrsteer.report.run_page import write_run_report
 from corrsteer.run.pipeline import run
-from corrsteer.stages.ablate import COLUMNS, KINDS, ablation_plans, ablation_table, steps
+from corrsteer.stages.ablate import COLUMNS, KINDS, ablation_arms, ablation_table, steps
 from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.store.runfolder import RunFolder
 from tests.report.fabricated_run import fabricate_run
@@ -29,6 +29,13 @@ def plan_of(rs: dict[int, float], coef: float = 2.0) -> Plan:
     return Plan(tuple(entries), coef)
 
 
+def ablation_plans(plan: Plan) -> dict[str, Plan]:
+    """Arm -> plan."""
+    arms = ablation_arms(plan)
+    assert {arm.kind for arm in arms} <= {"steered"}
+    return {arm.name: arm.intervention for arm in arms}
+
+
 plans = st.dictionaries(
     st.integers(0, 40), st.sampled_from([0.1, 0.2, 0.30000000001, 0.4]), max_size=8
 ).map(plan_of)
@@ -36,16 +43,16 @@ plans = st.dictionaries(
 
 @given(plans)
 def test_each_set_of_layers_is_asked_once_and_nothing_else_changes(plan):
-    asked = ablation_plans(plan)
+    by_arm = ablation_plans(plan)
     whole = {e.layer: e for e in plan.entries}
-    sets = [frozenset(e.layer for e in part.entries) for part in asked.values()]
+    sets = [frozenset(e.layer for e in part.entries) for part in by_arm.values()]
     assert len(set(sets)) == len(sets) <= max(0, 4 * (len(whole) - 1))
     assert frozenset() not in sets and frozenset(whole) not in sets
-    for part in asked.values():
+    for part in by_arm.values():
         assert part.coef == plan.coef
         assert all(whole[e.layer] is e for e in part.entries)
     if len(whole) < 2:
-        assert asked == {} and steps(plan) == []
+        assert by_arm == {} and steps(plan) == []
         return
     # The textbook: what every comparison is made of, and nothing besides.
     depth = sorted(whole)
@@ -55,15 +62,15 @@ def test_each_set_of_layers_is_asked_once_and_nothing_else_changes(plan):
     assert set(sets) == expected
     for step in steps(plan):
         layers = {"baseline": frozenset(), "steered": frozenset(depth)}
-        layers |= dict(zip(asked, sets, strict=True))
+        layers |= dict(zip(by_arm, sets, strict=True))
         assert layers[step.arm] == frozenset(step.layers)
         assert step.k == len(step.layers)
 
 
 def test_arms_of_a_small_plan():
     plan = plan_of({1: 0.2, 4: 0.5, 7: 0.3})
-    asked = {arm: [e.layer for e in p.entries] for arm, p in ablation_plans(plan).items()}
-    assert asked == {
+    layers = {arm: [e.layer for e in p.entries] for arm, p in ablation_plans(plan).items()}
+    assert layers == {
         "only_1": [1], "only_4": [4], "only_7": [7],
         "without_1": [4, 7], "without_4": [1, 7], "without_7": [1, 4],
     }  # fmt: skip
@@ -196,8 +203,8 @@ def test_a_layer_alone_is_a_run_of_that_layer(cache, tmp_path, caplog, monkeypat
     table = pd.read_csv(both / "ablations.csv").set_index(["kind", "k", "layer"])
     alone = finished(cache, tmp_path / "alone", "layers=[3]", "coef=3", "ablations=true")
     metrics = json.loads((alone / "metrics.json").read_text())
-    found = table.loc[("alone", 1, 3)]
-    assert found["accuracy"] == metrics["validation"]["steered"]["accuracy"]
+    step = table.loc[("alone", 1, 3)]
+    assert step["accuracy"] == metrics["validation"]["steered"]["accuracy"]
     assert table.loc[("left_out", 1, 1), "arm"] == "only_3"
     assert pd.read_csv(alone / "ablations.csv").empty
     page = (alone / "report.html").read_text()

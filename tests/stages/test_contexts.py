@@ -12,86 +12,77 @@ import numpy as np
 import pytest
 
 from corrsteer.errors import DataError
-from corrsteer.methods import search
-from corrsteer.methods.search import NoSearch
+from corrsteer.methods import corrsteer
+from corrsteer.methods.corrsteer import CorrSteer
+from corrsteer.methods.protocol import Observed
 from corrsteer.models.local import Local, LocalModel
-from corrsteer.models.spec import Model
 from corrsteer.records import CLASSES
+from corrsteer.run.pipeline import explained
 from corrsteer.saes import neuronpedia
-from corrsteer.saes.folder import Folder
 from corrsteer.saes.loaded import LoadedSAE
 from corrsteer.selectors.classes import Hand, classify, shared
 from corrsteer.selectors.correlation import Correlation
-from corrsteer.stages import bench as cached
-from corrsteer.stages.bench import Cached
-from corrsteer.stages.contexts import WINDOW
-from corrsteer.steering.operators import Add
+from corrsteer.stages import bench as bench_module
+from corrsteer.stages import contexts as contexts_module
+from corrsteer.stages.contexts import WINDOW, contexts, descriptions, strongest_contexts
+from corrsteer.stages.statistics import statistics
 from corrsteer.store.entries import Store
-from tests.stages.test_stages import COLLECT, HashTask, by_hash, by_sae_lens, counted
+from tests.stages.made import bench_of, by_sae_lens, counted, emptied, unsteered
 
 K = 5
 
 
 @pytest.fixture(scope="module")
 def observed_once(tiny_llama, tiny_saes, tmp_path_factory):
-    """Stages with ``K`` ranked features of each layer, and what they are about."""
-    stages = Cached(
-        store=Store(tmp_path_factory.mktemp("cache")),
-        backend=Local(device="cpu", batch_size=16),
-        model_spec=Model("tiny", str(tiny_llama)),
-        sae=Folder(str(tiny_saes)),
-        task=HashTask(name="hash", prompt="{text}", scorer=by_hash, max_new_tokens=5),
-        strategy=Add("A"),
-        selector=Correlation(top_k=K),
-        seed=0,
-    )
-    examples = stages.task.examples()
-    base = stages.answers(examples, {"baseline": None}, "selection")["baseline"]
-    stats = stages.statistics(examples, base, (0, 1, 2), **COLLECT)
-    ranked = stages.plan(stats)[0]
+    """A bench with ``K`` ranked features of each layer, and what they are about."""
+    cache = tmp_path_factory.mktemp("cache")
+    bench = bench_of(tiny_llama, tiny_saes, cache, selector=Correlation(top_k=K))
+    base = unsteered(bench)
+    stats = statistics(bench, base)
+    ranked = bench.selector.rank(stats)
     assert len(ranked) == 3 * K
-    return SimpleNamespace(stages=stages, examples=examples, base=base, stats=stats, ranked=ranked)
+    return SimpleNamespace(bench=bench, base=base, stats=stats, ranked=ranked)
 
 
 @pytest.fixture
 def looked(observed_once, tmp_path):
     """The same, with nothing in the store."""
-    stages = dataclasses.replace(observed_once.stages, store=Store(tmp_path / "cache"))
-    return SimpleNamespace(**{**vars(observed_once), "stages": stages})
+    bench = emptied(observed_once.bench, tmp_path / "cache")
+    return SimpleNamespace(**{**vars(observed_once), "bench": bench})
 
 
 def cards(looked, features=None, **changes):
-    stages = dataclasses.replace(looked.stages, **changes)
-    return stages.contexts(looked.examples, looked.base, features or looked.ranked)
+    bench = dataclasses.replace(looked.bench, **changes)
+    return contexts(bench, looked.base, features or looked.ranked)
 
 
 def test_every_feature_shows_its_strongest_samples(looked):
-    found = cards(looked)
-    assert [(c["layer"], c["feature"]) for c in found] == [
+    made = cards(looked)
+    assert [(c["layer"], c["feature"]) for c in made] == [
         (f.layer, f.feature) for f in looked.ranked
     ]
-    model, texts, acts = looked.stages.model, [], {layer: [] for layer in (0, 1, 2)}
-    for example, tokens in zip(looked.examples, looked.base["tokens"], strict=True):
+    model, texts, acts = looked.bench.model, [], {layer: [] for layer in (0, 1, 2)}
+    for example, tokens in zip(looked.bench.selection, looked.base["tokens"], strict=True):
         plain = model.replay([example.prompt], [tokens], [0, 1, 2], "all")
         texts.append(plain.token.tolist())
         for layer in acts:
-            sae = by_sae_lens(looked.stages, layer)
+            sae = by_sae_lens(looked.bench, layer)
             acts[layer].append(sae.encode(plain.layers[layer]).numpy())
     assert max(map(len, texts)) > WINDOW  # so that some are cut
-    ids, right = [e.id for e in looked.examples], (looked.base["score"] >= 0.5).tolist()
+    ids, right = [e.id for e in looked.bench.selection], (looked.base["score"] >= 0.5).tolist()
     common = shared(texts)
-    for card in found:
-        mine = [a[:, card["feature"]] for a in acts[card["layer"]]]
-        best = sorted((a.max() for a in mine if a.max() > 0), reverse=True)[:8]
+    for card in made:
+        columns = [a[:, card["feature"]] for a in acts[card["layer"]]]
+        best = sorted((a.max() for a in columns if a.max() > 0), reverse=True)[:8]
         assert len({shown["id"] for shown in card["contexts"]}) == len(best)
         for shown, activation in zip(card["contexts"], best, strict=True):
             i = ids.index(shown["id"])
-            peak = int(mine[i].argmax())
+            peak = int(columns[i].argmax())
             part = slice(max(0, peak - WINDOW), peak + WINDOW + 1)
-            assert mine[i].max() == pytest.approx(activation, rel=1e-3)
+            assert columns[i].max() == pytest.approx(activation, rel=1e-3)
             assert shown["right"] == right[i]
             assert shown["tokens"] == model.token_texts(texts[i][part])
-            np.testing.assert_allclose(shown["activations"], mine[i][part], rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(shown["activations"], columns[i][part], rtol=1e-3, atol=1e-4)
             assert shown["peak"] == peak - part.start
         words = dataclasses.replace(
             common,
@@ -105,8 +96,8 @@ def test_every_feature_shows_its_strongest_samples(looked):
 
 def test_the_lens_is_of_each_features_own_direction(looked):
     for card in cards(looked):
-        row = looked.stages.sae.load(card["layer"]).directions([card["feature"]])
-        ((up, down),) = looked.stages.model.promoted(row, 10)
+        row = looked.bench.sae.load(card["layer"]).directions([card["feature"]])
+        ((up, down),) = looked.bench.model.promoted(row, 10)
         assert (card["promotes"], card["suppresses"]) == (up, down)
 
 
@@ -127,12 +118,12 @@ def test_one_replay_for_all_and_only_the_columns_asked_for(looked, monkeypatch):
 
 
 def test_neither_batches_nor_the_budget_change_a_card(looked, tmp_path):
-    size = looked.stages.sae.load(0).nbytes
+    size = looked.bench.sae.load(0).nbytes
     other = cards(
         looked,
         store=Store(tmp_path / "other"),
         backend=Local(device="cpu", batch_size=7),
-        sae=dataclasses.replace(looked.stages.sae, budget_gb=1.5 * size / 1e9),
+        sae=dataclasses.replace(looked.bench.sae, budget_gb=1.5 * size / 1e9),
     )
     for one, two in zip(cards(looked), other, strict=True):
         assert [c["id"] for c in one["contexts"]] == [c["id"] for c in two["contexts"]]
@@ -142,26 +133,26 @@ def test_neither_batches_nor_the_budget_change_a_card(looked, tmp_path):
 
 
 def test_no_features_are_no_work(looked):
-    assert looked.stages.contexts(looked.examples, looked.base, ()) == []
+    assert contexts(looked.bench, looked.base, ()) == []
 
 
 # -- classes -----------------------------------------------------------------------------------
 
 
-def job_of(looked, **changes):
-    return SimpleNamespace(
-        stages=dataclasses.replace(looked.stages, **changes),
-        splits={"selection": looked.examples},
-        layers=(0, 1, 2),
-        collect={**COLLECT, "shards": 1},
-    )
+def fitted_to(looked, variant="A", **changes):
+    return CorrSteer(variant).fit(dataclasses.replace(looked.bench, **changes))
 
 
 @pytest.fixture
 def observed(looked, monkeypatch):
-    """``choices`` of a job whose model was observed before."""
-    seen = SimpleNamespace(stats=looked.stats, selection=looked.base)
-    monkeypatch.setattr(search, "observe", lambda job: seen)
+    """Methods find a model that was observed before."""
+    seen = Observed([], looked.base, looked.stats, looked.bench.collect)
+    monkeypatch.setattr(corrsteer, "observe", lambda bench, collect: seen)
+
+
+def explained_to(looked, fitted, **changes):
+    bench = dataclasses.replace(looked.bench, **changes)
+    return explained(SimpleNamespace(bench=bench, fetch=True), fitted)
 
 
 def by_hand(looked):
@@ -175,16 +166,16 @@ def by_hand(looked):
 
 
 def test_the_best_feature_of_the_classes_steers(looked, observed, caplog):
-    job = job_of(looked, hands=by_hand(looked), selector=Correlation(K, classes=["semantic"]))
+    changes = {"hands": by_hand(looked), "selector": Correlation(K, classes=["semantic"])}
     with caplog.at_level(logging.INFO):
-        found = NoSearch(1.0).find(job)
-    assert [(f.layer, f.rank, f.kind) for f in found.ranked] == [
+        fitted = fitted_to(looked, **changes)
+    assert [(f.layer, f.rank, f.kind) for f in fitted.ranked] == [
         (0, 1, "semantic"), (0, 2, "semantic"), (2, 1, "semantic"), (2, 2, "semantic"),
     ]  # fmt: skip
     second = [f for f in looked.ranked if f.layer != 1 and f.rank == 2]
-    assert [f.feature for f in found.chosen] == [f.feature for f in second]
-    assert [f.stability for f in found.chosen] == [f.stability for f in second]
-    assert [(e.layer, e.feature) for e in found.plan.entries] == [
+    assert [f.feature for f in fitted.chosen] == [f.feature for f in second]
+    assert [f.stability for f in fitted.chosen] == [f.stability for f in second]
+    assert [(e.layer, e.feature) for e in fitted.plan.entries] == [
         (f.layer, f.feature) for f in second
     ]
     (line,) = [m for m in caplog.messages if m.startswith("selector.classes")]
@@ -192,7 +183,7 @@ def test_the_best_feature_of_the_classes_steers(looked, observed, caplog):
         "selector.classes=[semantic]: of 15 ranked features (11 structural, 4 semantic), 4 are"
         " left; layers without one, which are not steered: 1"
     )
-    looked_at = found.explained(job, fetch=True)
+    looked_at = explained_to(looked, fitted, **changes)
     assert [(c["layer"], c["feature"]) for c in looked_at] == [
         (f.layer, f.feature) for f in looked.ranked
     ]
@@ -201,32 +192,30 @@ def test_the_best_feature_of_the_classes_steers(looked, observed, caplog):
 
 
 def test_the_single_best_feature_of_the_classes(looked, observed):
-    strategy = dataclasses.replace(looked.stages.strategy, variant="S")
     selector = Correlation(K, classes=["semantic"])
-    job = job_of(looked, hands=by_hand(looked), selector=selector, strategy=strategy)
-    (chosen,) = NoSearch(1.0).find(job).chosen
+    (chosen,) = fitted_to(looked, "S", hands=by_hand(looked), selector=selector).chosen
     best = max((f for f in looked.ranked if f.layer != 1 and f.rank == 2), key=lambda f: f.r)
     assert chosen.feature == best.feature
 
 
 def test_all_classes_are_the_plan_without_a_filter(looked, observed):
-    plain = NoSearch(1.0).find(job_of(looked))
-    every = NoSearch(1.0).find(job_of(looked, selector=Correlation(K, classes=list(CLASSES))))
+    plain = fitted_to(looked)
+    every = fitted_to(looked, selector=Correlation(K, classes=list(CLASSES)))
     assert [dataclasses.replace(f, kind="") for f in every.ranked] == list(plain.ranked)
     assert [e.feature for e in every.plan.entries] == [e.feature for e in plain.plan.entries]
 
 
 def test_nothing_left_is_said(looked, observed):
-    job = job_of(looked, hands=by_hand(looked), selector=Correlation(K, classes=["unclear"]))
+    selector = Correlation(K, classes=["unclear"])
     with pytest.raises(DataError, match=r"none of the 15 .* \(11 structural, 4 semantic\)"):
-        NoSearch(1.0).find(job)
+        fitted_to(looked, hands=by_hand(looked), selector=selector)
 
 
 def test_without_a_filter_nothing_is_looked_at_before_the_choice(looked, observed, monkeypatch):
     replays = counted(monkeypatch, "replay")
-    found = NoSearch(1.0).find(job_of(looked))
-    assert replays == [] and {f.kind for f in found.ranked} == {""} and not found.cards
-    assert [c["layer"] for c in found.explained(job_of(looked), fetch=True)] == [0, 1, 2]
+    fitted = fitted_to(looked)
+    assert replays == [] and {f.kind for f in fitted.ranked} == {""} and not fitted.cards
+    assert [c["layer"] for c in explained_to(looked, fitted)] == [0, 1, 2]
 
 
 # -- descriptions ------------------------------------------------------------------------------
@@ -244,63 +233,60 @@ class Listed:
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Every feature that Neuronpedia was asked for; its answers are in ``said``."""
-    calls, said = [], {}
+    """Every feature that Neuronpedia was asked for; what it says of them is in ``texts``."""
+    calls, texts = [], {}
 
     def describe(sae, features):
         calls.extend((sae, f) for f in features)
-        return {f: said[f] for f in features if f in said}
+        return {f: texts[f] for f in features if f in texts}
 
     monkeypatch.setattr(neuronpedia, "describe", describe)
-    return SimpleNamespace(calls=calls, said=said)
+    return SimpleNamespace(calls=calls, texts=texts)
 
 
 def test_descriptions_are_fetched_once(looked, asked):
-    stages = dataclasses.replace(looked.stages, sae=Listed())
+    bench = dataclasses.replace(looked.bench, sae=Listed())
     chosen = [f for f in looked.ranked if f.rank == 1]
     zero, _, two = (f.feature for f in chosen)
-    asked.said.update({zero: "knives \x1b[31m", two: None})
+    asked.texts.update({zero: "knives \x1b[31m", two: None})
     for fetch in (True, True, False):
-        found = stages.descriptions(chosen, fetch)
-        assert found == {(0, zero): "knives \x1b[31m", (2, two): None}
+        assert descriptions(bench, chosen, fetch) == {(0, zero): "knives \x1b[31m", (2, two): None}
         assert asked.calls == [("tiny/0-res", zero), ("tiny/2-res", two)]
 
 
 def test_a_failure_is_not_kept_and_ends_the_asking(looked, asked):
-    stages = dataclasses.replace(looked.stages, sae=Listed())
+    bench = dataclasses.replace(looked.bench, sae=Listed())
     features = [f for f in looked.ranked if f.layer == 0]
     first, second, third, *_ = (f.feature for f in features)
-    asked.said[second] = "there before"
-    assert stages.descriptions(features[1:2], True) == {(0, second): "there before"}
+    asked.texts[second] = "there before"
+    assert descriptions(bench, features[1:2], True) == {(0, second): "there before"}
     asked.calls.clear()
-    assert stages.descriptions(features, True) == {(0, second): "there before"}
+    assert descriptions(bench, features, True) == {(0, second): "there before"}
     assert asked.calls == [("tiny/0-res", first)]
-    asked.said |= {first: "now", third: "too"}
-    assert stages.descriptions(features[:3], True) == {
+    asked.texts |= {first: "now", third: "too"}
+    assert descriptions(bench, features[:3], True) == {
         (0, first): "now", (0, second): "there before", (0, third): "too",
     }  # fmt: skip
 
 
 def test_without_an_id_or_without_leave_nothing_is_asked(looked, asked):
     chosen = [f for f in looked.ranked if f.rank == 1]
-    assert looked.stages.descriptions(chosen, True) == {}
-    stages = dataclasses.replace(looked.stages, sae=Listed())
-    assert stages.descriptions(chosen, False) == {}
+    assert descriptions(looked.bench, chosen, True) == {}
+    bench = dataclasses.replace(looked.bench, sae=Listed())
+    assert descriptions(bench, chosen, False) == {}
     assert asked.calls == []
 
 
 def test_a_card_says_where_its_page_is(looked):
-    card = looked.stages.contexts(looked.examples, looked.base, looked.ranked[:1])[0]
-    listed = dataclasses.replace(looked.stages, sae=Listed())
-    found = listed._card(card, shared([]))
-    assert found["neuronpedia"] == f"https://www.neuronpedia.org/tiny/0-res/{card['feature']}"
-    assert found["sae"] == "listed/0"
-    json.dumps(found, allow_nan=False)
+    card = cards(looked, looked.ranked[:1])[0]
+    bench = dataclasses.replace(looked.bench, sae=Listed())
+    listed = contexts_module._card(bench, card, shared([]))
+    assert listed["neuronpedia"] == f"https://www.neuronpedia.org/tiny/0-res/{card['feature']}"
+    assert listed["sae"] == "listed/0"
+    json.dumps(listed, allow_nan=False)
 
 
 def test_activations_in_small_units_keep_their_digits():
-    from corrsteer.stages.contexts import strongest_contexts
-
     class Model:
         def batches(self, prompts):
             return [[0, 1], [2]]
@@ -330,11 +316,11 @@ def test_activations_in_small_units_keep_their_digits():
 
     features = [SimpleNamespace(layer=0, feature=f) for f in (9, 3)]
     ones = (["a", "b", "c"], ["1", "1", "1"], [[], [], []], [True, False, True])
-    found, texts = strongest_contexts(Model(), {0: SAE()}, features, *ones, top=2)
-    assert [c["feature"] for c in found] == [9, 3]
-    assert [c["id"] for c in found[0]["contexts"]] == ["b", "a"]  # of two that are equal, the first
-    assert found[0]["contexts"][1]["activations"] == [3.3333e-08, 6.6667e-08]
-    assert found[0]["promotes"] == found[1]["suppresses"] == []
+    made, texts = strongest_contexts(Model(), {0: SAE()}, features, *ones, top=2)
+    assert [c["feature"] for c in made] == [9, 3]
+    assert [c["id"] for c in made[0]["contexts"]] == ["b", "a"]  # of two that are equal, the first
+    assert made[0]["contexts"][1]["activations"] == [3.3333e-08, 6.6667e-08]
+    assert made[0]["promotes"] == made[1]["suppresses"] == []
     assert texts.places == frozenset() and texts.common == {"t5", "t6", "t7"}
 
 
@@ -344,6 +330,6 @@ def test_the_model_is_not_loaded_for_what_is_kept(looked, monkeypatch):
     def fail(*_):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(cached, "load_model", fail)
+    monkeypatch.setattr(bench_module, "load_model", fail)
     monkeypatch.setattr(LocalModel, "replay", fail)
     assert cards(looked) == first

@@ -14,10 +14,10 @@ from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
 from corrsteer.saes.folder import Folder
 from corrsteer.scorers.choice import Choice
-from corrsteer.stages.bench import Cached
-from corrsteer.stages.sites import problem, site_fits
-from corrsteer.store.entries import Store
+from corrsteer.stages.bench import Asking
+from corrsteer.stages.sites import problem, site_fits, sites
 from corrsteer.tasks.bbq import BBQ
+from tests.stages.made import bench_of
 
 LAYERS = range(6)
 PROMPT = "{context}\n{question}\n{options}\nAnswer:"
@@ -65,16 +65,16 @@ def in_units_of(factor):
     return change
 
 
-def stages_with(sae, tmp_path):
-    return Cached(
-        store=Store(tmp_path / "cache"),
+def bench_with(sae, examples, layers, cache):
+    return bench_of(
+        bundled("model"),
+        bundled("saes"),
+        cache,
         backend=Local("cpu"),
-        model_spec=Model("bundled", bundled("model"), dtype="float32"),
+        spec=Model("bundled", bundled("model"), dtype="float32"),
         sae=sae,
-        task=None,
-        strategy=None,
-        selector=None,
-        seed=0,
+        asking=Asking(None, {"selection": examples}),
+        layers=layers,
     )
 
 
@@ -100,8 +100,8 @@ def test_explained_variance_and_l0_are_what_plain_torch_says(model, examples, ri
             states = model._module(ids, output_hidden_states=True).hidden_states
         for n in rows:
             rows[n].append(states[n + 1][0, 1:])  # the first is what block 0 reads; no BOS
-    found = (right[2].before, right[2].explained, right[2].after)
-    for n, explained in zip(rows, found, strict=True):
+    measured = (right[2].before, right[2].explained, right[2].after)
+    for n, explained in zip(rows, measured, strict=True):
         x = torch.cat(rows[n]).double()
         x_hat = sae(x.float()).double()
         total = ((x - x.mean(0)) ** 2).sum()
@@ -157,32 +157,32 @@ def test_an_sae_of_another_model_is_caught(model, examples, tmp_path):
 
 def test_strict_refuses_warn_goes_on_and_off_measures_nothing(tmp_path, examples, caplog):
     sae = sae_as(tmp_path / "saes", 2, 3)
-    stages = stages_with(sae, tmp_path)
+    bench = bench_with(sae, examples, (2,), tmp_path / "cache")
     with pytest.raises(ModelError, match="97.* of block 3's output.*sae.check=warn") as error:
-        stages.sites(examples, [2])
+        sites(bench)
     assert "\n" not in str(error.value)
-    warned = dataclasses.replace(stages, sae=dataclasses.replace(sae, check="warn"))
+    warned = dataclasses.replace(bench, sae=dataclasses.replace(sae, check="warn"))
     caplog.clear()
-    (fit,) = warned.sites(examples, [2])
+    (fit,) = sites(warned)
     assert fit.better_site == 3
     assert [r.levelname for r in caplog.records].count("WARNING") == 1
-    off = dataclasses.replace(stages, sae=dataclasses.replace(sae, check="off"))
-    assert off.sites(examples, [2]) == []
+    off = dataclasses.replace(bench, sae=dataclasses.replace(sae, check="off"))
+    assert sites(off) == []
 
 
 def test_what_was_measured_is_kept_and_refused_again(tmp_path, examples, caplog):
     caplog.set_level("INFO")
-    stages = stages_with(Folder(bundled("saes")), tmp_path)
-    first = stages.sites(examples, [0, 5])
+    bench = bench_with(Folder(bundled("saes")), examples, (0, 5), tmp_path / "cache")
+    first = sites(bench)
     assert "layer 0: the SAE explains 9" in caplog.text
     assert "block 0's input: -" in caplog.text
     assert "block 6" not in caplog.text
     caplog.clear()
-    assert stages.sites(examples, [0, 5]) == first
+    assert sites(bench) == first
     assert "explains" not in caplog.text
-    assert stages.store.log["miss site"] == 2
-    wrong = stages_with(sae_as(tmp_path / "saes", 2, 3), tmp_path)
+    assert bench.store.log["miss site"] == 2
+    wrong = bench_with(sae_as(tmp_path / "saes", 2, 3), examples, (2,), tmp_path / "cache")
     for _ in range(2):
         with pytest.raises(ModelError):
-            wrong.sites(examples, [2])
+            sites(wrong)
     assert wrong.store.log["miss site"] == 1

@@ -51,37 +51,37 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 
 def test_every_vector_is_as_long_as_the_plans_and_the_dial_the_same():
-    plan, found = plan_of(), controls()
-    assert sorted({arm.split("_")[0] for arm in found}) == sorted(KINDS)
-    assert len(found) == sum(DRAWS.values())
-    for control in found.values():
+    plan, plans = plan_of(), controls()
+    assert sorted({arm.split("_")[0] for arm in plans}) == sorted(KINDS)
+    assert len(plans) == sum(DRAWS.values())
+    for control in plans.values():
         assert control.coef == plan.coef
-        for entry, mine in zip(control.entries, plan.entries, strict=True):
-            assert entry.layer == mine.layer
+        for entry, own in zip(control.entries, plan.entries, strict=True):
+            assert entry.layer == own.layer
             assert entry.vector.dtype == np.float32
             assert np.linalg.norm(entry.vector) == pytest.approx(
-                np.linalg.norm(mine.vector), rel=1e-5
+                np.linalg.norm(own.vector), rel=1e-5
             )
 
 
 def test_each_control_is_what_it_says():
-    plan, found = plan_of(), controls()
+    plan, plans = plan_of(), controls()
     for n in (1, 2):
-        for entry, s in zip(found[f"shuffled_{n}"].entries, STATS, strict=True):
+        for entry, s in zip(plans[f"shuffled_{n}"].entries, STATS, strict=True):
             assert entry.feature == s.shuffled_best[n - 1] and entry.r == s.r[entry.feature]
             (row,) = directions(entry.layer, [entry.feature])
             np.testing.assert_allclose(unit(entry.vector), unit(row), atol=1e-6)
-    for entry in found["random_3"].entries:
+    for entry in plans["random_3"].entries:
         (row,) = directions(entry.layer, [entry.feature])
         np.testing.assert_allclose(unit(entry.vector), unit(row), atol=1e-6)
         assert entry.feature != 2
-    mine = [unit(e.vector) for e in plan.entries]
+    directions_of_plan = [unit(e.vector) for e in plan.entries]
     for arm in ("layers_1", "layers_2"):
-        dealt = [unit(e.vector) for e in found[arm].entries]
-        at = [int(np.argmax([a @ b for b in mine])) for a in dealt]
+        dealt = [unit(e.vector) for e in plans[arm].entries]
+        at = [int(np.argmax([a @ b for b in directions_of_plan])) for a in dealt]
         assert sorted(at) == [0, 1, 2, 3] and all(k != n for n, k in enumerate(at))
-        np.testing.assert_allclose(dealt, np.array(mine)[at], atol=1e-6)
-    for entry, own in zip(found["flipped"].entries, plan.entries, strict=True):
+        np.testing.assert_allclose(dealt, np.array(directions_of_plan)[at], atol=1e-6)
+    for entry, own in zip(plans["flipped"].entries, plan.entries, strict=True):
         np.testing.assert_allclose(entry.vector, -own.vector, rtol=1e-6)
 
 
@@ -131,6 +131,6 @@ def test_an_sae_is_asked_once_per_layer_and_only_if_needed():
 
 
 def test_one_layer_has_no_other_to_deal_to():
-    found = controls(plan_of(layers=(2,)), DRAWS | {"shuffled": 9})
-    assert not any(arm.startswith("layers") for arm in found)
-    assert sum(arm.startswith("shuffled") for arm in found) == 3  # as many as there are shuffles
+    plans = controls(plan_of(layers=(2,)), DRAWS | {"shuffled": 9})
+    assert not any(arm.startswith("layers") for arm in plans)
+    assert sum(arm.startswith("shuffled") for arm in plans) == 3  # as many as there are shuffles

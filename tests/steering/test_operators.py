@@ -1,66 +1,49 @@
-"""The steering operator: which features, and the equation x + vector."""
+"""The steering operator: the equation x + dial * vector."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
-from corrsteer.errors import ConfigError
-from corrsteer.records import RankedFeature
 from corrsteer.steering.operators import Add
+from corrsteer.steering.plan import PlanEntry
 
 
-def feature(layer, rank, r, number=0):
-    rates = (0.5, 0.5, 0.5)
-    return RankedFeature(layer, rank, number, r, 0.3, 1.0, *rates, 1.0, 1.0, 0.0, r, 0.01, 1.0)
-
-
-RANKED = [feature(4, 1, 0.2), feature(4, 2, 0.1), feature(1, 2, 0.3), feature(1, 1, 0.6)]
-
-
-def test_a_takes_the_best_of_every_layer():
-    assert Add().choose(RANKED) == (RANKED[3], RANKED[0])
-
-
-def test_s_takes_the_one_best():
-    assert Add("S").choose(RANKED) == (RANKED[3],)
-    assert Add("S").choose([feature(5, 1, 0.4), feature(3, 1, 0.4)])[0].layer == 3
-
-
-@pytest.mark.parametrize("variant", ["A", "S"])
-def test_nothing_ranked(variant):
-    assert Add(variant).choose([]) == ()
-
-
-@pytest.mark.parametrize("variant", ["a", "P", "", None])
-def test_unknown_variant(variant):
-    with pytest.raises(ConfigError, match=r"type strategy\.variant=A") as caught:
-        Add(variant)
-    assert "\n" not in str(caught.value)
+def applied(x, vector, dial=1.0):
+    return Add().apply(x, {"vector": vector}, dial)
 
 
 @pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 4)])
 def test_adds_exactly_the_vector_and_changes_nothing_in_place(shape):
     x, vector = torch.randn(shape), torch.randn(4)
     x_before, vector_before = x.clone(), vector.clone()
-    out = Add().apply(x, vector)
+    out = applied(x, vector)
     assert torch.equal(out, torch.stack([row + vector for row in x.reshape(-1, 4)]).reshape(shape))
     assert torch.equal(x, x_before) and torch.equal(vector, vector_before)
-    assert torch.equal(Add().apply(x, 0 * vector), x)
+    assert torch.equal(applied(x, 0 * vector), x)
+
+
+@pytest.mark.parametrize("dial", [0.0, 0.5, 1.0, -2.0])
+def test_the_dial_multiplies_the_vector(dial):
+    x, vector = torch.randn(3, 4), torch.randn(4)
+    vector_before = vector.clone()
+    assert torch.equal(applied(x, vector, dial), x + dial * vector)
+    assert torch.equal(vector, vector_before)
 
 
 def test_a_vector_per_sample():
     x, vectors = torch.randn(3, 4), torch.randn(3, 4)
-    assert torch.equal(Add().apply(x, vectors)[1], x[1] + vectors[1])
+    assert torch.equal(applied(x, vectors)[1], x[1] + vectors[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_the_type_is_that_of_x(dtype):
     x, vector = torch.randn(3, 4, dtype=dtype), torch.randn(4, dtype=torch.float32)
-    out = Add().apply(x, vector)
+    out = applied(x, vector)
     assert out.dtype == dtype
     assert torch.equal(out, x + vector.to(dtype))
 
@@ -74,8 +57,14 @@ def test_the_vector_is_moved_to_x():
             return 1.0
 
     x, vector = torch.zeros(2), Elsewhere()
-    Add().apply(x, vector)
+    applied(x, vector)
     assert vector.moved_to is x
+
+
+def test_it_reads_the_vector_of_the_entry():
+    vector = np.arange(4, dtype=np.float32)
+    assert Add().parts(PlanEntry(1, 2, 0.5, 1.0, vector)) == {"vector": vector}
+    assert Add().additive
 
 
 def test_importing_it_does_not_import_torch():

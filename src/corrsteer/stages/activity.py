@@ -89,8 +89,8 @@ def activity(
         positions += len(before.sample)
         for n, sae in saes.items():
             both = zip(before.layers[n].split(_ROWS), after.layers[n].split(_ROWS), strict=True)
-            for x, steered in both:
-                was, now = sae.encode(x) > 0, sae.encode(steered) > 0
+            for plain, moved in both:
+                was, now = sae.encode(plain) > 0, sae.encode(moved) > 0
                 sums = was.sum(), now.sum(), (now & ~was).sum(), (was & ~now).sum()
                 counts[n] += [float(s) for s in sums]
     names = ("l0_before", "l0_after", "new", "lost")

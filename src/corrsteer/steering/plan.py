@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,7 +188,8 @@ def load_plan(path: str | Path) -> Plan:
     """Read a plan of format 1 or 2: the folder of a plan, or of the run that made it.
 
     Raises DataError when it does not hold a whole one. Operators and gates are imported by name, as
-    a config's components are: read plans of people you trust, or look at ``plan.json`` first.
+    a config's components are, and must be dataclasses: importing a module runs it, so read plans of
+    people you trust, or look at ``plan.json`` first.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -209,17 +211,19 @@ def load_plan(path: str | Path) -> Plan:
                 feature=e["feature"],
                 r=e["r"],
                 coefficient=e["coefficient"],
-                vector=vectors[f"layer_{e['layer']}"],
+                vector=_vector(vectors, e["layer"]),
                 about={name: value for name, value in e.items() if name not in _ENTRY},
             )
             for e in content["entries"]
         )
         how: dict[str, Any] = {}
         if content["format"] == FORMAT:
-            how["operator"] = _component(content["operator"], folder)
-            how["gate"] = _component(content["gate"], folder)
+            how["operator"] = _component(content["operator"], "apply", folder)
+            how["gate"] = _component(content["gate"], "open", folder)
             how["positions"] = content["positions"]
         about = {name: value for name, value in content.items() if name not in _OWN}
+        if not math.isfinite(content["coef"]):
+            raise ValueError(f"coef is {content['coef']}")
         return Plan(entries, content["coef"], **how, about=about)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise DataError(
@@ -228,20 +232,46 @@ def load_plan(path: str | Path) -> Plan:
         ) from error
 
 
-def _spec(part: Operator | Gate) -> dict[str, Any]:
-    """A component as a config names it: ``_target_`` and its fields."""
+def _vector(vectors: Mapping[str, np.ndarray], layer: int) -> np.ndarray:
+    vector = vectors[f"layer_{layer}"]
+    if vector.ndim != 1 or vector.dtype != np.float32:
+        raise ValueError(f"layer_{layer} is {vector.dtype}{list(vector.shape)}, not float32[M]")
+    return vector
+
+
+def _spec(part: Any) -> Any:
+    """A component as a config names it, ``_target_`` and its fields, those within it likewise."""
+    if isinstance(part, list | tuple):
+        return [_spec(item) for item in part]
+    if not is_dataclass(part):
+        return part
     kind = type(part)
-    fields = asdict(part)  # type: ignore[call-overload]  # a frozen dataclass (protocol.Operator)
-    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **fields}
+    values = {f.name: _spec(getattr(part, f.name)) for f in fields(part)}
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **values}
 
 
-def _component(spec: Mapping[str, Any], folder: Path) -> Any:
+def _component(spec: Mapping[str, Any], does: str, folder: Path) -> Any:
+    """The component of a spec, which has the member ``does``."""
+    made = _made(spec, folder)
+    if not hasattr(made, does):
+        raise DataError(f"{folder / FILE} names {spec}, which has no {does}; make the plan again")
+    return made
+
+
+def _made(spec: Any, folder: Path) -> Any:
+    if isinstance(spec, list):
+        return [_made(item, folder) for item in spec]
+    if not isinstance(spec, dict) or "_target_" not in spec:
+        return spec
     module, _, name = str(spec["_target_"]).rpartition(".")
-    fields = {key: value for key, value in spec.items() if key != "_target_"}
+    values = {key: _made(value, folder) for key, value in spec.items() if key != "_target_"}
     try:
-        return getattr(importlib.import_module(module), name)(**fields)
-    except (ImportError, AttributeError, TypeError, ConfigError) as error:
+        kind = getattr(importlib.import_module(module), name)
+        if not (isinstance(kind, type) and is_dataclass(kind)):
+            raise TypeError("it is no dataclass")
+        return kind(**values)
+    except (ImportError, AttributeError, TypeError, ValueError, ConfigError) as error:
         raise DataError(
-            f"{folder / FILE} needs {spec['_target_']}, which cannot be created ({error}); install"
-            " or import the package that has it"
+            f"{folder / FILE} needs {spec['_target_']}, which cannot be created"
+            f" ({' '.join(str(error).split())}); install or import the package that has it"
         ) from error

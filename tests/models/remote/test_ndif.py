@@ -17,16 +17,18 @@ import pytest
 import torch
 
 from corrsteer.errors import ModelError
+from corrsteer.methods.corrsteer import CorrSteer
 from corrsteer.models.local import Local
 from corrsteer.models.remote import NDIF, RemoteModel
 from corrsteer.models.spec import Model
 from corrsteer.saes.folder import Folder
-from corrsteer.selectors.correlation import Correlation
-from corrsteer.stages.bench import Cached
-from corrsteer.store.entries import Store
+from corrsteer.stages.plan import make_plan
+from corrsteer.stages.sites import sites
+from corrsteer.stages.statistics import statistics
+from corrsteer.steering.arms import baseline, steered
 from tests.models.test_parity import PROMPTS, plan_of
 from tests.operators import Broken
-from tests.stages.test_stages import COLLECT, HashTask, by_hash
+from tests.stages.made import HashTask, asked, asking_of, bench_of, unsteered
 
 pytestmark = pytest.mark.slow
 
@@ -87,9 +89,9 @@ def test_letters_only(ndif, spec):
 @pytest.mark.parametrize("server", ["ndif", "ndif_sandboxed"])
 def test_the_likeliest_options(server, spec, request):
     options = [("yes", "no, not at all"), ("B", "the other", "three")] * 4
-    asked = PROMPTS, [None, plan_of([0, 1, 2], scale=2.0)], options[: len(PROMPTS)]
-    answers = load(request.getfixturevalue(server), spec).choose(*asked)
-    assert answers == Local("cpu").load(spec).choose(*asked)
+    questions = PROMPTS, [None, plan_of([0, 1, 2], scale=2.0)], options[: len(PROMPTS)]
+    answers = load(request.getfixturevalue(server), spec).choose(*questions)
+    assert answers == Local("cpu").load(spec).choose(*questions)
     assert answers[0] != answers[1]
 
 
@@ -101,12 +103,12 @@ def test_the_same_plan_has_the_same_side_effects(server, spec, request, caplog):
     plans = [None, plan_of([0, 1, 2], scale=2.0)]
     (answers,) = local.generate(PROMPTS, plans[1:], max_new_tokens=6)
     tokens = [a.tokens for a in answers]
-    asked = PROMPTS, tokens, [0, 2], "all"
-    mine, theirs = (m.replay(*asked, intervention=plans[1]) for m in (remote, local))
-    unsteered = local.replay(*asked)
+    questions = PROMPTS, tokens, [0, 2], "all"
+    mine, theirs = (m.replay(*questions, intervention=plans[1]) for m in (remote, local))
+    without = local.replay(*questions)
     for n, x in mine.layers.items():
         torch.testing.assert_close(x, theirs.layers[n], atol=1e-5, rtol=1e-5)
-        assert not torch.allclose(x, unsteered.layers[n], atol=0.1)
+        assert not torch.allclose(x, without.layers[n], atol=0.1)
     found, expected = (m.divergence(PROMPTS, plans) for m in (remote, local))
     assert found[0] == expected[0]
     for one, other in zip(found[1], expected[1], strict=True):
@@ -128,26 +130,24 @@ class Forty(HashTask):
         return super().rows()[:40]
 
 
-def stages_with(backend, spec, saes, cache):
-    return Cached(
-        store=Store(cache),
+def bench_on(backend, spec, saes, cache):
+    return bench_of(
+        spec.path,
+        saes,
+        cache,
         backend=backend,
-        model_spec=spec,
+        spec=spec,
         sae=Folder(str(saes), check="warn"),
-        task=Forty(name="hash", prompt="{text}", scorer=by_hash, max_new_tokens=4),
-        selector=Correlation(),
-        seed=0,
+        asking=asking_of(max_new_tokens=4, task=Forty),
+        layers=(0, 2),
     )
 
 
-def story(stages):
-    examples = stages.task.examples()
-    fits = stages.sites(examples, [0, 2])
-    base = stages.answers(examples, {"baseline": None}, "selection")["baseline"]
-    stats = stages.statistics(examples, base, [0, 2], **COLLECT)
-    plan = stages.plan(stats)[2]
-    test = stages.answers(examples, {"baseline": None, "steered": plan}, "test")
-    return fits, stats, test
+def story(bench):
+    fits = sites(bench)
+    stats = statistics(bench, unsteered(bench))
+    plan = make_plan(bench, CorrSteer().choose(bench.selector.rank(stats)))
+    return fits, stats, asked(bench, baseline(), steered(plan))
 
 
 def lost_after(calls, server, method):
@@ -168,9 +168,9 @@ def test_a_run_whose_server_dies_twice_ends_as_one_on_this_machine(
 ):
     server = restored
     backend = NDIF(host=server.url, device="cpu", batch_size=16)
-    here = stages_with(Local("cpu", batch_size=16), spec, tiny_saes, tmp_path / "local")
+    here = bench_on(Local("cpu", batch_size=16), spec, tiny_saes, tmp_path / "local")
     fits, stats, expected = story(here)
-    there = stages_with(backend, spec, tiny_saes, tmp_path / "remote")
+    there = bench_on(backend, spec, tiny_saes, tmp_path / "remote")
     for name, calls in (("generate", 2), ("replay", 2)):
         with monkeypatch.context() as patch:
             method = getattr(RemoteModel, name)
@@ -178,23 +178,23 @@ def test_a_run_whose_server_dies_twice_ends_as_one_on_this_machine(
             with pytest.raises(ModelError, match="cannot be reached|was lost"):
                 story(there)
         server.start_api()
-    asked = []
+    requests = []
     for name in ("generate", "replay"):
         method = getattr(RemoteModel, name)
 
         def count(self, prompts, *args, name=name, method=method, **kwargs):
-            asked.append((name, len(prompts)))
+            requests.append((name, len(prompts)))
             return method(self, prompts, *args, **kwargs)
 
         monkeypatch.setattr(RemoteModel, name, count)
-    found = story(there)
+    again_fits, again_stats, again = story(there)
     # The sites, the unsteered answers and two of three batches of statistics were kept.
-    assert asked == [("replay", 8), ("generate", 16), ("generate", 16), ("generate", 8)]
-    pd.testing.assert_frame_equal(found[2]["steered"], expected["steered"])
-    pd.testing.assert_frame_equal(found[2]["baseline"], expected["baseline"])
-    for one, other in zip(found[1], stats, strict=True):
+    assert requests == [("replay", 8), ("generate", 16), ("generate", 16), ("generate", 8)]
+    pd.testing.assert_frame_equal(again["steered"], expected["steered"])
+    pd.testing.assert_frame_equal(again["baseline"], expected["baseline"])
+    for one, other in zip(again_stats, stats, strict=True):
         np.testing.assert_allclose(one.r, other.r, atol=1e-6)
-    for fit, other in zip(found[0], fits, strict=True):
+    for fit, other in zip(again_fits, fits, strict=True):
         assert (fit.l0, fit.explained) == pytest.approx((other.l0, other.explained), rel=1e-4)
 
 
