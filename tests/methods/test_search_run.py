@@ -42,7 +42,7 @@ ANSWERS: dict = {}
 
 def asked(call):
     """(result, arms that were asked for: (split, name, plan), in order); answers in ANSWERS."""
-    calls, real = [], pipeline.answers
+    calls, real = [], pipeline.answers  # type: ignore[attr-defined]
 
     def answers(bench, asking, split, arms, what=None):
         arms = list(arms)
@@ -193,7 +193,7 @@ def test_where_nothing_helps_the_unsteered_model_is_chosen(place):
 
 
 def test_a_pooling_that_wins_is_the_runs(place, monkeypatch):
-    real = search.choose
+    real = search.choose  # type: ignore[attr-defined]
     monkeypatch.setattr(search, "choose", lambda best, n: real([only_mean], n))
     only_mean = None
 

@@ -166,7 +166,7 @@ def test_layers_that_were_not_stored_go_on_from_what_was_kept(bench, monkeypatch
     monkeypatch.setattr(statistics_module, "KEEP_EVERY", 0.0)
     with monkeypatch.context() as patch:
         # Called once per layer, while the files of its entry are written.
-        patch.setattr(statistics_module, "asdict", stop_after(1, statistics_module.asdict))
+        patch.setattr(statistics_module, "asdict", stop_after(1, statistics_module.asdict))  # type: ignore[attr-defined]
         with pytest.raises(Stop):
             statistics(bench, base, (0, 2))
     assert bench.store.log["miss collect"] == 2

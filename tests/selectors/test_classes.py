@@ -241,7 +241,7 @@ def test_a_class_by_hand_overrules_the_rule():
 
 def feature(layer: int, rank: int, kind: str) -> RankedFeature:
     number = 100 * layer + rank
-    return RankedFeature(
+    return RankedFeature(  # type: ignore[call-arg]
         layer, rank, number, 0.5, 0.1, *8 * [1.0], 0.01, stability=rank / 10, kind=kind
     )
 

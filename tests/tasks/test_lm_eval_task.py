@@ -155,7 +155,7 @@ def test_any_of_several_right_options_counts(home):
 
 @pytest.mark.parametrize("sampler", ["default", "first_n"])
 def test_solved_questions_are_those_of_lm_eval(home, sampler):
-    splits = {"test": [{**row, "q": row["q"].upper()} for row in CHOICES], "train": CHOICES}
+    splits = {"test": [{**row, "q": row["q"].upper()} for row in CHOICES], "train": CHOICES}  # type: ignore[attr-defined]
     folder = choice(home, splits, num_fewshot=2, fewshot_config={"sampler": sampler})
     task = build(folder, "animals")
     questions = [q for q in task.questions() if q.part == "test"]

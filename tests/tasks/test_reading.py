@@ -51,7 +51,7 @@ def content(name, *rows):
     if name != "mmlu":
         writer.writeheader()
     writer.writerows(rows)
-    return out.getvalue().encode()
+    return out.getvalue().encode()  # type: ignore[attr-defined]
 
 
 def second(name):
@@ -168,7 +168,7 @@ WRONG = {  # task: (field, value, what is said)
 
 @pytest.mark.parametrize(
     ("name", "field", "value", "problem"),
-    [(name, *case) for name, cases in WRONG.items() for case in cases],
+    [(name, *case) for name, cases in WRONG.items() for case in cases],  # type: ignore[attr-defined]
 )
 def test_a_wrong_value(written, name, field, value, problem):
     told = refusal(name, written(name, second(name), ROWS[name] | {field: value}))

@@ -71,7 +71,7 @@ class Sent:
         while "exit" not in by_kind and time.monotonic() < give_up:
             by_kind = {}
             for record in records(file):
-                kind = record.WhichOneof("record_type")
+                kind = record.WhichOneof("record_type")  # type: ignore[attr-defined]
                 by_kind.setdefault(kind, []).append(getattr(record, kind))
         [self.run] = by_kind["run"][:1]
         self.config = values(self.run.config.update)
@@ -623,7 +623,7 @@ def test_features_of_all_layers_are_sent_however_many_there_are():
 def test_trackers_and_their_handles_have_every_method(tmp_path):
     trackers = [NoTracker(), Wandb()]
     assert all(isinstance(tracker, Tracker) for tracker in trackers)
-    assert [tracker.enabled for tracker in trackers] == [False, True]
+    assert [tracker.enabled for tracker in trackers] == [False, True]  # type: ignore[attr-defined]
     assert isinstance(tracking_handle(SimpleNamespace()), Handle)
     about = {"name": "n", "group": None, "job_type": "j", "tags": [], "config": {}}
     with NoTracker().open(tmp_path, **about) as handle:
