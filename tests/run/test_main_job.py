@@ -21,7 +21,7 @@ from corrsteer.steering.planfile import load_plan
 ROOT = Path(__file__).parents[2]
 COEFS = (0.5, 1.0, 2.0)
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.night
 
 
 def type_command(command, cwd=ROOT):

@@ -27,7 +27,7 @@ from corrsteer.store.entries import Store
 from tests.models.test_parity import PROMPTS, plan_of
 from tests.stages.test_stages import COLLECT, HashTask, by_hash
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.night
 
 
 @pytest.fixture
