@@ -89,7 +89,7 @@ HEAVY = (
 RANDOM = {4: 0.03, 7: 0.05, 14: 0.05, 17: 0.05, 18: 0.05, 27: 0.1}
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_sweep_killed_at_every_kind_of_moment_is_the_same_sweep(tmp_path):
     for name in ("killed", "whole"):
         (tmp_path / name).mkdir()

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS, WIDTH = 5, 64
 BOS, EOS = 1, 2
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.night
 
 
 @pytest.fixture(scope="module")
