@@ -8,10 +8,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from corrsteer.steering.planfile import load_plan
 
 from corrsteer.config import instantiate, resolved_yaml
 from corrsteer.run.pipeline import run
-from corrsteer.steering.planfile import load_plan
 from corrsteer.store.runfolder import RunFolder
 from corrsteer.tasks.neutral import read_neutral
 from src.main import plain_words
