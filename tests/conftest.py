@@ -79,8 +79,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
             report.outcome = "failed"
             report.longrepr = (
                 f"took {own:.1f} CPU seconds, of at most {LIMIT:.0f} by day, and {shared:.1f} for"
-                f" shared fixtures, of at most {SHARED_LIMIT:.0f}: make it smaller, or mark it
-                night"
+                f" shared fixtures, of at most {SHARED_LIMIT:.0f}: make it smaller, or mark it"
+                " night"
             )
     return report
 
