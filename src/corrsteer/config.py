@@ -13,7 +13,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -194,25 +194,23 @@ def instantiate(node: DictConfig, seam: type[T] = object) -> T:  # type: ignore[
 
 
 def mismatch(component: object, seam: type) -> str:
-    """What a component lacks of a seam, in words; empty if nothing."""
+    """What a component lacks of a seam, in words; empty if nothing. Runs no code of it."""
     if not getattr(seam, "_is_protocol", False):
         return "" if isinstance(component, seam) else f"it must be a {seam.__name__}"
-    what = f"a {seam.__name__} must have"
+    kind, what = type(component), f"a {seam.__name__} must have"
     for name, member in _members(seam).items():
-        if not hasattr(component, name):
+        if not hasattr(kind, name) and name not in vars(component):
             return f"{what} {name}{'()' if inspect.isfunction(member) else ''}"
         if inspect.isfunction(member):
-            wanted = inspect.signature(member)
             own = inspect.signature(getattr(component, name))
-            rest = list(wanted.parameters.values())[1:]
-            kinds = (inspect.Parameter.KEYWORD_ONLY,)
-            named = {p.name: None for p in rest if p.kind in kinds}
+            _, *wanted = inspect.signature(member).parameters.values()
+            by_name = {p.name: None for p in wanted if p.kind is p.KEYWORD_ONLY}
             try:
-                own.bind(*[None for p in rest if p.kind not in kinds], **named)
+                own.bind(*[None] * (len(wanted) - len(by_name)), **by_name)
             except TypeError:
-                shown = ", ".join(map(str, rest))
-                return f"{what} {name}({shown}), but it has {name}{own}"
-    if "Protocol" not in seam.__name__ and not is_dataclass(component):
+                return f"{what} {name}({', '.join(map(str, wanted))}), but it has {name}{own}"
+    parameters = getattr(kind, "__dataclass_params__", None)
+    if parameters is None or not parameters.frozen:
         return "it must be a frozen dataclass, whose fields are its settings"
     return ""
 
