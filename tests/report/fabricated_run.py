@@ -403,6 +403,7 @@ def about(*, task="bbq", coef=1.0, seed=0, layers=(0, 1, 2, 3, 4, 5), n_test=400
         "sites": [_site(n) for n in layers],
         "task": task, "model": "bundled", "coef": coef, "layers": list(layers),
         "method": "CorrSteer", "variant": "A", "selector": "Correlation", "operator": "Add",
+        "gate": "Always", "positions": "generation",
         "score": "r", "seed": seed, "token_source": "generated", "pooling": "max",
         "n": {"selection": 1000, "validation": 500, "test": n_test},
         "data": {

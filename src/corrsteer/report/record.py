@@ -316,6 +316,9 @@ class Record(Results):
     variant: str
     """Which one of the method, such as A; empty where it has none."""
     operator: str
+    gate: str
+    positions: str
+    """How the plan acts, by the names of its components; empty for a method that makes none."""
     selector: str
     score: str
     """What the selector ranks features by, such as r."""

@@ -57,7 +57,6 @@ class Parts:
     dealt: Mapping[str, Sequence[Question]]
     """The task's rows, and how they were dealt to splits."""
     method: Method
-    operator: Operator
     controls: Mapping[str, int]
     """Controls that steer, by kind: how many."""
     unsteered: Sequence[Arm]
@@ -86,7 +85,7 @@ def build(cfg: DictConfig) -> Parts:
     spec = instantiate(cfg.model, Model)
     own = _dealt(cfg, cfg.task, spec)
     backend, sae = instantiate(cfg.backend, Backend), instantiate(cfg.sae, SAEProvider)
-    operator = instantiate(cfg.operator, Operator)
+    instantiate(cfg.operator, Operator)
     instantiate(cfg.gate, Gate)
     instantiate(cfg.tracker, Tracker)
     bench = Bench(
@@ -124,7 +123,6 @@ def build(cfg: DictConfig) -> Parts:
         questions=own.questions,
         dealt=own.dealt,
         method=method,
-        operator=operator,
         controls=controls.draws,
         unsteered=unsteered,
         elsewhere=_elsewhere(cfg),

@@ -50,7 +50,7 @@ def record(
 ) -> Record:
     """Everything that a run found, with its verdict. ``arms``: those of the validation split whose
     accuracy is part of it."""
-    bench, selection = parts.bench, fitted.observed.selection
+    bench, selection, plan = parts.bench, fitted.observed.selection, fitted.plan
     n_tokens, score = (selection[name].to_numpy(float) for name in ("n_tokens", "score"))
     without_verdict = Record(
         **dict(results),
@@ -59,7 +59,9 @@ def record(
         sae=bench.sae.name,
         method=parts.method.name,
         variant=parts.method.variant,
-        operator=type(parts.operator).__name__,
+        operator=type(plan.operator).__name__ if plan else "",
+        gate=type(plan.gate).__name__ if plan else "",
+        positions=plan.positions if plan else "",
         selector=type(bench.selector).__name__,
         score=bench.selector.score,
         layers=list(bench.layers),
@@ -80,7 +82,7 @@ def record(
         selection=Selection(
             **dict(arm_summary(selection, "baseline")), length_r=pearson(n_tokens, score)
         ),
-        coef=fitted.plan.coef if fitted.plan is not None else 1.0,
+        coef=plan.coef if plan else 1.0,
         validation={arm.name: arm_summary(validation[arm.name], arm.kind) for arm in arms},
         side_effects=effects,
         transfer=dict(transfer),
