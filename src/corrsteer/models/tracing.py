@@ -84,20 +84,21 @@ class Tracing(Text, ABC):
                 f" needs {', '.join(lacking) or 'more than vectors'}; it can apply a plan that"
                 f" needs {', '.join(sorted(STEERING))}"
             )
-        layers: dict[int, Parts] = {}
-        for layer, arrays in intervention.parts().items():
+        for layer, vector in intervention.vectors().items():
             if not 0 <= layer < self.n_layers:
                 raise ConfigError(
                     f"the plan steers layer {layer}, but model {self._model.name!r} has layers"
                     f" 0 to {self.n_layers - 1}: choose layers it has."
                 )
-            vector = arrays.get("vector")
-            if vector is not None and vector.shape != (self.d_model,):
+            if vector.shape != (self.d_model,):
                 raise ModelError(
                     f"the plan's vector at layer {layer} has {vector.size} numbers, but model"
                     f" {self._model.name!r} has width {self.d_model}: use a plan made for it."
                 )
-            layers[layer] = {name: torch.tensor(part) for name, part in arrays.items()}
+        layers: dict[int, Parts] = {
+            layer: {name: torch.tensor(part) for name, part in arrays.items()}
+            for layer, arrays in intervention.parts().items()
+        }
         operator = intervention.operator
         return Prepared(
             layers=layers,

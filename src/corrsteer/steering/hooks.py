@@ -72,17 +72,16 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
             f" {made_for} model"
         )
     layers = blocks(model, "the model")
+    for entry in plan.entries:
+        if not 0 <= entry.layer < len(layers) or entry.vector.shape != (config.hidden_size,):
+            raise ModelError(
+                f"the plan has a vector of width {entry.vector.size} at layer {entry.layer}; this"
+                f" model has layers 0 to {len(layers) - 1} of width {config.hidden_size}"
+            )
     hooks = []
     try:
         hooks.append(model.register_forward_pre_hook(_refuse_right_padding, with_kwargs=True))
         for layer, arrays in plan.parts().items():
-            vector = arrays.get("vector")
-            if layer >= len(layers) or (vector is not None and len(vector) != config.hidden_size):
-                raise ModelError(
-                    f"the plan has a vector of width {'?' if vector is None else len(vector)} at"
-                    f" layer {layer}; this model has {len(layers)} layers of width"
-                    f" {config.hidden_size}"
-                )
             home = next(layers[layer].parameters()).device
             parts = {name: torch.tensor(part, device=home) for name, part in arrays.items()}
             hook = _hook(parts, plan.dial, plan.operator.apply, plan.gate.open)
