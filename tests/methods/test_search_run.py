@@ -9,7 +9,6 @@ from dataclasses import fields
 import numpy as np
 import pandas as pd
 import pytest
-from tests.report.fabricated_run import HOSTILE, fabricate_run
 
 from corrsteer.config import resolved_yaml
 from corrsteer.methods.search import NOTE, Found
@@ -20,6 +19,7 @@ from corrsteer.run import pipeline
 from corrsteer.stages.bench import Cached
 from corrsteer.steering.planfile import load_plan
 from corrsteer.store.runfolder import RunFolder
+from tests.report.fabricated_run import HOSTILE, fabricate_run
 from tests.test_config import composed, refusal
 
 SMALL = [
@@ -76,6 +76,7 @@ def norms(plan):
     return {n: float(np.linalg.norm(v.astype(np.float64))) for n, v in plan.vectors().items()}
 
 
+@pytest.mark.model
 def test_the_metrics_say_what_the_trials_say(searched, place):
     metrics, trials, *_ = searched
     search = metrics["search"]
@@ -103,6 +104,7 @@ def test_the_metrics_say_what_the_trials_say(searched, place):
     assert search["chosen"]["accuracy"] == metrics["validation"]["steered"]["accuracy"]
 
 
+@pytest.mark.model
 def test_fixed_broken_and_ser_are_counted_from_answers(searched):
     _, trials, _, answers = searched
     base = answers["validation", "baseline"].set_index("id")["score"] >= 0.5
@@ -116,6 +118,7 @@ def test_fixed_broken_and_ser_are_counted_from_answers(searched):
         assert t.broken_share == pytest.approx(broken / base.sum())
 
 
+@pytest.mark.model
 def test_the_test_split_is_asked_once_after_the_choice(searched):
     _, _, calls, _ = searched
     splits = [split for split, _, _ in calls]
@@ -127,6 +130,7 @@ def test_the_test_split_is_asked_once_after_the_choice(searched):
     assert test == ["baseline", "steered", *(f"random_{n}" for n in range(1, 6))]
 
 
+@pytest.mark.model
 def test_the_plan_is_the_candidates_and_random_ones_are_as_long(searched, place):
     metrics, _, calls, _ = searched
     arms = {arm: plan for split, arm, plan in calls if split == "test"}
@@ -153,6 +157,7 @@ def test_a_layer_that_is_left_out_has_no_chosen_feature():
     assert list(found.plan.vectors()) == [3]
 
 
+@pytest.mark.model
 def test_again_nothing_is_computed_and_all_is_the_same(searched, place, caplog):
     with caplog.at_level("INFO"):
         metrics, trials, calls = job(place, "again")
@@ -162,6 +167,7 @@ def test_again_nothing_is_computed_and_all_is_the_same(searched, place, caplog):
     pd.testing.assert_frame_equal(trials, searched[1])
 
 
+@pytest.mark.model
 def test_workers_leave_the_job_nothing_but_the_choice(place):
     words = ["search.trials=7", "search.batch=3", "search.workers=2", "search.layers=switch"]
     cfg = composed(*SMALL, f"cache={place / 'cache'}", *words)
@@ -177,6 +183,7 @@ def test_workers_leave_the_job_nothing_but_the_choice(place):
     assert set(trials["layer_1"]) <= {0, 1}
 
 
+@pytest.mark.model
 def test_where_nothing_helps_the_unsteered_model_is_chosen(place):
     words = ["search.coef=[0,1e-6]", "coef=0", "search.pooling=[max,mean]", "search.trials=5"]
     metrics, trials, calls = job(place, "nothing", *words)
@@ -188,6 +195,7 @@ def test_where_nothing_helps_the_unsteered_model_is_chosen(place):
     assert norms(steered) == {1: 0, 3: 0}
 
 
+@pytest.mark.model
 def test_a_pooling_that_wins_is_the_runs(place, monkeypatch):
     from corrsteer.methods import search
 
