@@ -34,10 +34,10 @@ run: $(STAMP) ## the main job: steer the bundled model on BBQ with three coeffic
 quick: $(STAMP) ## tests without a model (a minute)
 	$(PY) -m pytest -m 'not night and not model' $(PYTEST)
 
-test: $(STAMP) ## all tests but the dearest (8 minutes on 2 cores)
+test: $(STAMP) ## all tests but the dearest (8 minutes)
 	$(PY) -m pytest -m 'not night' $(PYTEST)
 
-test-all: $(STAMP) ## all tests
+test-all: $(STAMP) ## all tests (30 minutes)
 	$(PY) -m pytest $(PYTEST)
 
 ndif: $(STAMP) ## install an NDIF server into .ndif, for the tests of backend=ndif (2 GB)
