@@ -303,7 +303,8 @@ def _unknown_key(where: str, key: str, legal: Iterable[str]) -> str:
     advice = "; also type search=pareto" if where == "search" and "trials" not in names else ""
     if where == "transfer":
         advice = f"; also type transfer=[{key}]"
-    return f"unknown key {full}{_nearest(key, names)}; {known}: {', '.join(names)}{advice}"
+    listed = f"; {known}: {', '.join(names)}" if names else ""
+    return f"unknown key {full}{_nearest(key, names)}{listed}{advice}"
 
 
 def _nearest(wrong: str, legal: Sequence[str]) -> str:
