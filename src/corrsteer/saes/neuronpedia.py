@@ -79,7 +79,7 @@ def _get(client: Any, url: str, until: float) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
-        raise ValueError("its answer is no JSON") from None
+        raise ValueError("its answer is not JSON") from None
 
 
 def _description(answer: Any) -> str | None:

@@ -124,7 +124,7 @@ class Pretrained:
         release = find_release(self.release)
         if release.format not in FORMATS:
             raise ModelError(
-                f"release {release.name} is kept in the format {release.format}, which is not"
+                f"release {release.name} is stored in the format {release.format}, which is not"
                 f" supported: use a release in one of {', '.join(FORMATS)}."
             )
         before, after = check_template(self.template)
@@ -145,7 +145,7 @@ class Pretrained:
         if layer not in ids:
             raise ModelError(
                 f"release {self.release} has no SAE of layer {layer} at {self.template}; layers"
-                f" with one: {', '.join(map(str, sorted(ids)))}."
+                f" that have one: {', '.join(map(str, sorted(ids)))}."
             )
         return ids[layer]
 
