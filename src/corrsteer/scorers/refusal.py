@@ -136,7 +136,7 @@ def _readable(text: str) -> bool:
 
 
 def _own_words(text: str) -> str:
-    """What the writer says in the own name, in lower case and without markup."""
+    """What the writer says in their own name, in lower case and without markup."""
     plain = re.sub(r"[‘’ʼ`´]", "'", seen(text)[: 2 * _READ].casefold())
     plain = " ".join(re.sub(r"[*_#>~|]", " ", plain).split())[:_READ]
     outside = " ".join(_QUOTED.sub(" ", plain).split())

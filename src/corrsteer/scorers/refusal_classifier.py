@@ -166,7 +166,7 @@ def _load(name: str, folder: Path, device: str) -> tuple[Any, Any]:
         )
         if report["missing_keys"]:
             missing = sorted(report["missing_keys"])[0]
-            raise ValueError(f"it has no weights for {missing}, so it is no classifier")
+            raise ValueError(f"it has no weights for {missing}, so it is not a classifier")
         if tokenizer.pad_token is None:
             raise ValueError("its tokenizer has no padding token, which batches need")
         model = model.to(device).eval()

@@ -151,7 +151,7 @@ def _check(name: str, folder: Path, kind: str) -> None:
     modules = _read(name, listed) if listed.is_file() else None
     if modules is None and kind == "bi_encoder":
         raise _unusable(
-            name, "it has no modules.json, so it is no sentence-transformers bi-encoder"
+            name, "it has no modules.json, so it is not a sentence-transformers bi-encoder"
         )
     if modules is None:
         architectures = _read(name, folder / "config.json").get("architectures") or ["none"]
@@ -162,7 +162,7 @@ def _check(name: str, folder: Path, kind: str) -> None:
     elif not isinstance(modules, list) or not all(
         isinstance(module, dict) and {"type", "path"} <= module.keys() for module in modules
     ):
-        raise _unusable(name, "its modules.json is no list of modules")
+        raise _unusable(name, "its modules.json is not a list of modules")
     else:
         about = folder / "config_sentence_transformers.json"
         described = _read(name, about) if about.is_file() else {}
@@ -174,7 +174,9 @@ def _check(name: str, folder: Path, kind: str) -> None:
             raise _unusable(name, ": ".join([f"it is a {saved}", *fits]))
         for module in modules:
             if not str(module["type"]).startswith("sentence_transformers."):
-                raise _unusable(name, f"its module {module['type']} is code of its own, never run")
+                raise _unusable(
+                    name, f"its module {module['type']} is custom code, which is never run"
+                )
     for part in [folder, *(folder / str(module["path"]) for module in modules or ())]:
         pickled = [*part.glob("pytorch_model*.bin"), *part.glob("*.pt")]
         if pickled and not any(part.glob("*.safetensors")):
