@@ -248,7 +248,7 @@ def read_classes(path: str | None) -> dict[tuple[str, int], Hand]:
     """(SAE id, feature) -> its class by hand, from a CSV file with the columns ``COLUMNS`` and, if
     wanted, note; others are not read. None: no file. ``DEFAULT_FILE`` may be missing.
 
-    Raises DataError, with file and line, for what is no such file.
+    Raises DataError, with file and line, for a file that is not of this form.
     """
     if path is None:
         return {}
@@ -277,13 +277,13 @@ def read_classes(path: str | None) -> dict[tuple[str, int], Hand]:
                 if hands.get(feature, hand).kind != hand.kind:
                     raise DataError(
                         f"{where}: feature {feature[1]} of {feature[0]} is {hand.kind} here and"
-                        f" {hands[feature].kind} in line {lines[feature]}; leave one of them out"
+                        f" {hands[feature].kind} in line {lines[feature]}; remove one of them"
                     )
                 hands[feature], lines[feature] = hand, reader.line_num
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{path} is no CSV file ({' '.join(str(error).split())}); save it as CSV in UTF-8, or"
-            " type classes=null"
+            f"{path} is not a CSV file ({' '.join(str(error).split())}); save it as CSV in UTF-8,"
+            " or type classes=null"
         ) from error
     return hands
 
@@ -299,9 +299,11 @@ def _hand(row: Mapping[Any, Any], where: str) -> tuple[tuple[str, int], Hand]:
         )
     sae, feature, kind = (row[name].strip() for name in COLUMNS)
     if not sae:
-        raise DataError(f"{where}: the column sae is empty; it must be as in a run's classes.csv")
+        raise DataError(
+            f"{where}: the column sae is empty; give the SAE's id as in a run's classes.csv"
+        )
     if not (feature.isascii() and feature.isdigit()):
-        raise DataError(f"{where}: feature {feature!r} is no number; it must be one, such as 505")
+        raise DataError(f"{where}: the feature must be a whole number such as 505, not {feature!r}")
     if kind not in CLASSES:
         near = difflib.get_close_matches(kind.lower(), CLASSES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""

@@ -43,7 +43,7 @@ class Correlation:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ConfigError(
-                    f"selector.{name}={value}: must be a whole number from 1 on; "
+                    f"selector.{name}={value}: must be a whole number, at least 1; "
                     f"type selector.{name}={default}"
                 )
         if not isinstance(self.ceiling_level, float) or not 0 < self.ceiling_level < 1:
