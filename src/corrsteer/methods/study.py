@@ -247,7 +247,7 @@ def _sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
 def _params(
     study: optuna.Study, space: Space, seed: int, left: optuna.trial.FrozenTrial
 ) -> Mapping[str, Any]:
-    """The parameters of a trial that somebody asked for, maybe killed while asking."""
+    """The parameters of a trial that a process asked for, maybe killed while asking."""
     import optuna
 
     if set(left.params) == set(space.first(0.0)[0]):
@@ -277,8 +277,8 @@ def _one_line(file: Path) -> Iterator[None]:
     except (StorageInternalError, SQLAlchemyError, OSError, NotImplementedError) as error:
         why = " ".join(str(error.__cause__ or error).split())[:200]
         raise ConfigError(
-            f"cannot use the study {file} ({why}): type cache=FOLDER on a disk with room and locks,"
-            " or delete the study: the answers of its trials are cached"
+            f"cannot use the study {file} ({why}): type cache=FOLDER on a disk with free space and"
+            " file locks, or delete the study: the answers of its trials are cached"
         ) from error
 
 

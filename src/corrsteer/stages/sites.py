@@ -180,7 +180,7 @@ def sentence(fit: SiteFit) -> str:
 
 def problem(fit: SiteFit, sae_id: str) -> str | None:
     """What is wrong with the SAE, and what to do; None when nothing fits better."""
-    go_on = "type sae.check=warn to go on all the same"
+    go_on = "type sae.check=warn to continue anyway"
     fact = f"SAE {sae_id} explains {_percent(fit.explained)} of the variance of block {fit.layer}'s"
     fact += f" output over {fit.n} positions"
     if fit.better_scale is None and fit.explained > 0:

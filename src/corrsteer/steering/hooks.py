@@ -67,7 +67,10 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
     made_for = (plan.about.get("model") or {}).get("architecture")
     config = model.config.get_text_config()
     if made_for not in (None, config.model_type):
-        raise ModelError(f"the plan was made for a {made_for}, this model is a {config.model_type}")
+        raise ModelError(
+            f"the plan was made for a {made_for}, but this model is a {config.model_type}: use a"
+            f" {made_for} model"
+        )
     layers = blocks(model, "the model")
     hooks = []
     try:

@@ -200,8 +200,8 @@ def load_plan(path: str | Path) -> Plan:
         vectors = load_file(folder / VECTORS)
         if content["format"] not in (1, FORMAT):
             raise DataError(
-                f"{folder} holds a plan of format {content['format']}, this program reads formats 1"
-                f" to {FORMAT}; make the plan again"
+                f"{folder} holds a plan of format {content['format']}, but this program reads"
+                f" formats 1 to {FORMAT}; make the plan again"
             )
         entries = tuple(
             PlanEntry(
@@ -242,6 +242,6 @@ def _component(spec: Mapping[str, Any], folder: Path) -> Any:
         return getattr(importlib.import_module(module), name)(**fields)
     except (ImportError, AttributeError, TypeError, ConfigError) as error:
         raise DataError(
-            f"{folder / FILE} needs {spec['_target_']}, which cannot be made ({error}); install or"
-            " import the package that has it"
+            f"{folder / FILE} needs {spec['_target_']}, which cannot be created ({error}); install"
+            " or import the package that has it"
         ) from error
