@@ -70,8 +70,8 @@ def load(name: str, include_path: str | None) -> Any:
             arguments = [dataset, (entry.cfg or {}).get("dataset_name")]
             call = ", ".join(repr(str(a)) for a in arguments if a)
             raise DataError(
-                f"{what}: its data set {dataset} is neither in the cache nor can it be downloaded "
-                f"({in_a_line(error)[:80]}); with a network and without HF_HUB_OFFLINE type "
+                f"{what}: its data set {dataset} is not in the cache and cannot be downloaded "
+                f"({in_a_line(error)[:80]}); with network access and without HF_HUB_OFFLINE, type "
                 f'python -c "import datasets; datasets.load_dataset({call})"'
             ) from error
         raise DataError(
