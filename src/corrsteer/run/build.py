@@ -105,7 +105,7 @@ def build(cfg: DictConfig) -> Parts:
     method = _method(cfg)
     if lacking := sorted(method.needs - backend.supports()):
         raise ConfigError(
-            f"strategy {type(method).__name__} needs {', '.join(lacking)}, and backend"
+            f"strategy {type(method).__name__} needs {', '.join(lacking)}, but backend"
             f" {type(backend).__name__} supports {', '.join(sorted(backend.supports()))}"
         )
     others = {name: _other(cfg, name, node, spec) for name, node in cfg.transfer.items()}
@@ -138,7 +138,7 @@ def build(cfg: DictConfig) -> Parts:
         saes = {sae.sae_id(n) for n in bench.layers}
         matching = sum(sae_id in saes for sae_id, _ in bench.hands)
         log.info(
-            "%s: %d of %d classes are of this run's SAEs", cfg.classes, matching, len(bench.hands)
+            "%s: %d of %d classes are for this run's SAEs", cfg.classes, matching, len(bench.hands)
         )
     check_prompts(bench, own.asking, controls.instruction or "")
     for asking in others.values():
@@ -212,7 +212,7 @@ def chosen_layers(asked: Any, spec: Model, sae: SAEProvider) -> tuple[int, ...]:
     if lacking or not layers:
         raise ConfigError(
             f"sae {sae.name} has no SAE for layer {', '.join(map(str, lacking))}; "
-            f"layers with one: {', '.join(map(str, available))}"
+            f"layers that have one: {', '.join(map(str, available))}"
         )
     for n in layers:
         sae.validate(n, width)
@@ -226,7 +226,7 @@ def sae_origin(bench: Bench) -> list[str]:
     others = [name for name in names if not same_model(name, spec.path)]
     # A folder's name says nothing about the model in it.
     if others and not spec.is_local:
-        log.warning("the SAEs were trained on %s and are used on %s", ", ".join(others), spec.path)
+        log.warning("the SAEs were trained on %s but are used on %s", ", ".join(others), spec.path)
     return names
 
 

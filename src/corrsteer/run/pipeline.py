@@ -125,7 +125,7 @@ def explained(parts: Parts, fitted: Fitted) -> Sequence[Mapping[str, Any]]:
     return [{**c, "description": texts.get((c["layer"], c["feature"]))} for c in cards]
 
 
-# -- what other processes do of a sweep: see corrsteer.sweep.pieces ------------------------------
+# -- what other processes do in a sweep: see corrsteer.sweep.pieces ------------------------------
 
 
 def share(cfg: DictConfig, folder: Path) -> float:
@@ -157,7 +157,7 @@ def collect_shard(cfg: DictConfig, folder: Path, index: int) -> float:
 
 
 def search_worker(cfg: DictConfig, folder: Path, index: int) -> float:
-    """Works on the study of a search, beside others; ``search.workers`` says how many."""
+    """Works on the study of a search, alongside others; ``search.workers`` says how many."""
     parts = build(cfg)
     search = searching(parts.method)
     assert search is not None, "a worker without a search"
