@@ -139,7 +139,7 @@ def snapshot(
     """
     patterns = [*SMALL, *(["*.safetensors"] if weights else [])]
     complete = _has_weights if weights else _has_tokenizer
-    # A client of a server needs no weights: do not advise to fetch gigabytes.
+    # A client of a server needs no weights: do not advise the user to fetch gigabytes.
     names = [] if weights else ["--include '*.json'"]
     return _snapshot(
         repo, patterns, revision, complete, f"model {repo}", licence=licence, names=names
@@ -193,7 +193,7 @@ def _snapshot(
     try:
         folder = Path(snapshot_download(repo, **wanted))
     except HFValidationError:
-        reason = f"{repo!r} is no name of a repository"
+        reason = f"{repo!r} is not a repository name"
     except GatedRepoError:
         reason = "its licence has not been accepted with this account"
     except RevisionNotFoundError:
@@ -220,7 +220,7 @@ def _unreachable(error: Exception | None) -> str:
     if constants.HF_HUB_OFFLINE:
         return "downloads are switched off (HF_HUB_OFFLINE=1)"
     if error is None:
-        return "some of its files are missing, and the Hub did not give them"
+        return "some of its files are missing, and the Hub did not provide them"
     if isinstance(error, FileNotFoundError):
         return "the Hub does not answer"
     return f"it could not be downloaded ({' '.join(str(error).split())[:200]})"
@@ -228,8 +228,8 @@ def _unreachable(error: Exception | None) -> str:
 
 def _advice(page: str, command: str, licence: str | None) -> str:
     if licence is None:
-        return f"where there is network, type: {command} (page: {page})"
+        return f"on a machine with network access, type: {command} (page: {page})"
     return (
-        f"accept the {licence} licence at {page}, then, where there is network, type:"
+        f"accept the {licence} licence at {page}, then, on a machine with network access, type:"
         f" hf auth login && {command}"
     )
