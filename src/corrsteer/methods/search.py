@@ -49,7 +49,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Pareto:
-    """The settings of ``conf/search/pareto.yaml``, where their meaning stands. ``method``: whose
+    """The settings of ``conf/search/pareto.yaml``, where they are explained. ``method``: whose
     plan is turned."""
 
     method: Tunable
@@ -187,7 +187,7 @@ class Pareto:
             arms = []
             for n, candidate in candidates.items():
                 plan = candidate.applied(plans[candidate.pooling])
-                # What adds nothing is the unsteered model, whose answers are there.
+                # What adds nothing is the unsteered model, whose answers are there already.
                 arms.append(Arm(f"trial_{n}", "steered", None if plan.does_nothing else plan))
             answered = answers(bench, bench.asking, "validation", arms)
             results = {}

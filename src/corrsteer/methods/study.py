@@ -1,8 +1,8 @@
 """A study: which dial, layers and pooling fix many answers and break few.
 
 Optuna's multi-objective TPE (Ozaki et al. 2020, GECCO) asks for candidates, a batch at a time, and
-is told accuracy and broken answers. The study is an sqlite file, so a search that was killed goes
-on, and several processes may work on one. Asking costs about 20 ms a candidate; what answers cost
+is told accuracy and broken answers. The study is an sqlite file, so a killed search can be resumed,
+and several processes may work on one. Asking costs about 20 ms a candidate; what answers cost
 is the caller's business. Nothing here sees a split other than the one it is told about. Workers
 on several machines need a shared file system whose locks work, which not every NFS has.
 
@@ -236,7 +236,7 @@ def _open(file: Path) -> optuna.Study:
 
 
 def _sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
-    """The sampler of one trial. It takes trials at work for bad ones (constant liar), so that those
+    """The sampler of one trial. It treats running trials as bad ones (constant liar), so that those
     of a batch, and of other workers, differ."""
     import optuna
 

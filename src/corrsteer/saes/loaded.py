@@ -71,11 +71,11 @@ class LoadedSAE:
     k: int | None = None
     """Of a topk SAE."""
     subtracts_b_dec: bool = False
-    """Whether ``b_dec`` is taken off the input first."""
+    """Whether ``b_dec`` is subtracted from the input first."""
     scaling: str = "none"
     """none, layer_norm or constant_norm_rescale."""
     centred: bool = False
-    """Whether the mean over d_model is taken off the input first."""
+    """Whether the mean over d_model is subtracted from the input first."""
 
     @property
     def width(self) -> int:

@@ -2,7 +2,8 @@
 
 A heuristic over the tokens of a feature's strongest contexts, not a finding: it sees words, never
 what they are about, and says nothing about what the feature does when it is added. Whoever has
-looked at a feature overrules it with a file (:func:`read_classes`). Constants below are all of it.
+looked at a feature overrules it with a file (:func:`read_classes`). The constants below are all
+there is to it.
 
 - *structural*: ``DOMINANT`` of the activation is on form: white space, punctuation, digits, single
   letters, special tokens, or fixed places: those of the prompt template, and of what every answer
@@ -167,7 +168,7 @@ def _is_letter(word: str) -> bool:
 
 
 def _words(tokens: Sequence[str]) -> list[str]:
-    """The word that each token is part of, in lower case: "care" and "fully" are of "carefully".
+    """The word that each token is part of, in lower case: "carefully" for "care" and "fully".
 
     Empty for a token without letters or digits. A script without capitals may write without
     spaces, so a token of one is its own word.

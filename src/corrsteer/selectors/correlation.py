@@ -25,7 +25,7 @@ class Correlation:
     ``reject_noise``: leave out features at or below their layer's ceiling, so that layers without
     a better one are not steered.
     ``classes``: features of other classes are not steered with: the first of these classes among a
-    layer's ``top_k`` is. None: all. Who knows the classes applies it, after the ranking.
+    layer's ``top_k`` is. None: all. Whoever knows the classes applies it, after the ranking.
     Stability: the share of bootstrap resamples in which a feature is the best of those that are
     eligible over all samples, noise or not.
     """

@@ -36,7 +36,7 @@ WINDOW = 24  # tokens shown before and after the strongest one
 class _Context(NamedTuple):
     activation: float
     """The strongest, to 4 digits: samples that begin alike have the same up to rounding errors,
-    and their order must not depend on who was in a batch with them."""
+    and their order must not depend on what was in a batch with them."""
     row: int
     """Index of the sample."""
     tokens: np.ndarray

@@ -37,7 +37,7 @@ PROBE_SAMPLES = 64
 POSITIONS = 400
 """Prompts are taken until they have this many positions together."""
 MARGIN = 0.01
-"""A site that explains this much more variance fits better, if it is no accident (3 standard
+"""A site that explains this much more variance fits better, if it is not an accident (3 standard
 errors over positions): neighbouring blocks differ little in large models."""
 FOREIGN = 0.5
 """Where nothing explains more than this, neither the block nor the unit is what is wrong."""

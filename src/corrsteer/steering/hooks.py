@@ -1,6 +1,6 @@
 """A plan on a plain transformers model, by forward hooks: no nnsight, no SAE, no config.
 
-Cost: one small Python call per steered layer and forward pass, beside what the operator does.
+Cost: one small Python call per steered layer and forward pass, besides what the operator does.
 """
 
 from __future__ import annotations

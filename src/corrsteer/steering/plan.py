@@ -43,8 +43,8 @@ class PlanEntry:
 
     ``vector`` [M] float32 is ``coefficient * decoder direction`` in units of the raw residual
     stream. The user's dial multiplies it and is kept apart, in :class:`Plan`. ``feature`` is -1
-    where the vector is none's, ``r`` the score that it was chosen by. ``about``: what else is said
-    of it.
+    where the vector belongs to none, ``r`` the score that it was chosen by. ``about``: what else is
+    said of it.
     """
 
     layer: int
@@ -95,7 +95,7 @@ class Plan:
 
     @property
     def dial(self) -> float:
-        """What operator and gate are told beside :meth:`parts`."""
+        """What operator and gate are given besides :meth:`parts`."""
         return 1.0 if self.operator.additive else self.coef
 
     @property
