@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check model bench report cache clean-cache ndif
+.PHONY: help setup run quick test test-all check model bench report cache clean-cache ndif
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -31,7 +31,13 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP) ## the main job: steer the bundled model on BBQ with three coefficients
 	$(PY) -m src.main task=bbq layers=all -m coef=0.5,1,2
 
-test: $(STAMP) ## all tests
+quick: $(STAMP) ## tests without a model (a minute)
+	$(PY) -m pytest -m 'not night and not model' $(PYTEST)
+
+test: $(STAMP) ## all tests but the dearest (8 minutes)
+	$(PY) -m pytest -m 'not night' $(PYTEST)
+
+test-all: $(STAMP) ## all tests (30 minutes)
 	$(PY) -m pytest $(PYTEST)
 
 ndif: $(STAMP) ## install an NDIF server into .ndif, for the tests of backend=ndif (2 GB)
@@ -45,8 +51,8 @@ check: $(STAMP) ## style and types
 model: $(STAMP) ## train the bundled model and its SAEs anew (about 45 minutes on 2 cores)
 	$(PY) -m experiments.bundled_model.train $(ARGS)
 
-bench: $(STAMP) ## time generation, with and without steering
-	$(PY) benchmarks/generate.py
+bench: $(STAMP) ## time generation, with and without steering; ARGS=--small: in seconds
+	$(PY) -m benchmarks.generate $(ARGS)
 
 # The newest run or sweep, unless FOLDER=outputs/... says another.
 report: FOLDER ?= $(shell ls -td outputs/runs/*/ outputs/sweeps/*/ 2>/dev/null | head -n 1)

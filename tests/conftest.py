@@ -1,4 +1,4 @@
-"""Tiny random models and SAEs, built once per session; no downloads.
+"""Tiny random models and SAEs, built once per session, and what a test may cost; no downloads.
 
 Weights are drawn larger than usual so that residuals differ from token to token and greedy
 answers differ from prompt to prompt: equality tests on them can fail.
@@ -6,9 +6,13 @@ answers differ from prompt to prompt: equality tests on them can fail.
 
 from __future__ import annotations
 
+import importlib
 import os
+import resource
+import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -17,6 +21,89 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 WIDTH, LAYERS = 32, 3
+
+# -- what a test may cost ------------------------------------------------------------------------
+
+LIMIT = 5.0  # CPU seconds of a test by day
+SHARED_LIMIT = 20.0  # of the fixtures that it is the first to use and others use after it
+MODELS = {"tiny_model", "tiny_llama", "tiny_gemma2", "tiny_gpt2", "save_sae", "tiny_saes"}
+# Imported before the first test that runs a model, which would be charged for it otherwise.
+IMPORTED = ("torch", "transformers", "nnsight", "sae_lens", "pandas", "scipy.stats", "plotly.io")
+QUIET = 0.025  # CPU seconds of _loop on the machine that the limits are meant for, which is idle
+AT_START, BEGAN, SHARED = (pytest.StashKey[float]() for _ in range(3))
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is applied
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if MODELS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("model")
+    # The dearest files first: no worker is to begin with one when the others have nothing left.
+    marks: dict[Path, set[str]] = {}
+    for item in items:
+        marks.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
+    items.sort(key=lambda item: ("night" not in marks[item.path], "model" not in marks[item.path]))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[AT_START] = _slowness()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("model"):
+        for name in IMPORTED:
+            importlib.import_module(name)
+    item.stash[BEGAN], item.stash[SHARED] = _cpu_seconds(), 0.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef, request):
+    began = _cpu_seconds()
+    try:
+        return (yield)
+    finally:
+        if fixturedef.scope != "function":
+            request._pyfuncitem.stash[SHARED] += _cpu_seconds() - began
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """Fails a test by day that costs more than it may."""
+    report = yield
+    if report.when == "call" and report.passed and not item.get_closest_marker("night"):
+        shared = item.stash[SHARED]
+        own = _cpu_seconds() - item.stash[BEGAN] - shared
+        over = max(own / LIMIT, shared / SHARED_LIMIT)
+        if over > 1 and over > max(item.config.stash[AT_START], _slowness()):
+            report.outcome = "failed"
+            report.longrepr = (
+                f"took {own:.1f} CPU seconds, of at most {LIMIT:.0f} by day, and for shared"
+                f" fixtures {shared:.1f}, of at most {SHARED_LIMIT:.0f}: make it smaller, or mark"
+                " it night"
+            )
+    return report
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those that it waited for."""
+    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def _loop() -> float:
+    began, total = time.process_time(), 0
+    for n in range(200_000):
+        total += n * n % 7
+    return time.process_time() - began
+
+
+def _slowness() -> float:
+    """How much longer this machine takes, now, than the one that LIMIT was set on; at least 1."""
+    return max(1.0, median(_loop() for _ in range(5)) / QUIET)
+
+
+# -- models and data -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")

@@ -142,8 +142,8 @@ def test_the_error_says_what_to_type(cache):
 
 
 def test_a_name_that_no_repository_can_have(cache):
-    assert "'two words' is no name of a repository" in refused("a.csv", repo="two words")
-    with pytest.raises(ModelError, match="no name of a repository"):
+    assert "'two words' is not a repository name" in refused("a.csv", repo="two words")
+    with pytest.raises(ModelError, match="is not a repository name"):
         hub.snapshot("two words", weights=True)
 
 
@@ -198,7 +198,7 @@ def test_what_is_missing_is_downloaded_at_that_revision(cache, monkeypatch):
         assert dataset("a.csv", "b.csv") == snapshot
     wanted = {"revision": COMMIT, "allow_patterns": ["a.csv", "b.csv"], "repo_type": "dataset"}
     assert asked == [(REPO, wanted)]
-    assert "some of its files are missing, and the Hub did not give them" in refused("c.csv")
+    assert "some of its files are missing, and the Hub did not provide them" in refused("c.csv")
 
 
 # -- a setting that names a folder or a Hub id ----------------------------------------------------

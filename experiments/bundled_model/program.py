@@ -15,6 +15,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from corrsteer import config
+from corrsteer.models.protocol import Backend
+from corrsteer.models.spec import Model
+from corrsteer.tasks.protocol import Task
 from corrsteer.tasks.splits import split_questions
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -66,7 +69,7 @@ def exams(data: Path) -> dict[str, Exam]:
         for name, choices in TASKS.items():
             cfg = compose("config", choices)
             cfg.task.data = str(data / cfg.task.name)
-            task = config.instantiate(cfg.task)
+            task = config.instantiate(cfg.task, Task)
             sizes = {split: cfg.splits[split] for split in ("selection", "validation", "test")}
             splits = split_questions(task.questions(), sizes, seed=SEED)
             questions = tuple(
@@ -82,7 +85,7 @@ def answers(model: Path, exams: dict[str, Exam]) -> dict[str, list[str]]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config")
         cfg.model.path = str(model)
-        loaded = config.instantiate(cfg.backend).load(config.instantiate(cfg.model))
+        loaded = config.instantiate(cfg.backend, Backend).load(config.instantiate(cfg.model, Model))
     found = {}
     for name, exam in exams.items():
         prompts = [question.prompt for question in exam.questions]

@@ -50,7 +50,7 @@ def dashboard(place: str) -> int:
 
 
 def cache(folder: Path, every: bool, older_than: float | None, delete: bool) -> None:
-    """List the stage cache, or delete what was not used for some days."""
+    """List the stage cache, or delete what has not been used for some days."""
     from corrsteer.store.listing import show
 
     show(folder, entries=every, older_than=older_than, delete=delete)
@@ -69,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return dashboard(options.place)
         else:
             if not options.folder.is_dir():
-                raise DataError(f"there is no folder {options.folder}; give that of a run or sweep")
+                raise DataError(
+                    f"there is no folder {options.folder}; give the folder of a run or sweep"
+                )
             {"report": report, "track": track}[options.command](options.folder)
         sys.stdout.flush()
     except CorrSteerError as error:
@@ -93,21 +95,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, about: str, more: str = "") -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=about, description=f"{about}{more}")
+    def add(name: str, about: str, details: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=about, description=f"{about}{details}")
 
     one = add("report", "write the report of a run or sweep again")
     one.add_argument("folder", type=Path, metavar="FOLDER")
     one = add(
         "cache",
         "list the stage cache, or delete what is old",
-        ": entries, unfinished work that a later job goes on with, temporary folders of jobs that"
-        " write now or were killed, and damaged entries that were set aside",
+        ": entries, unfinished work that a later job continues, temporary folders of jobs that"
+        " are writing now or were killed, and damaged entries that were set aside",
     )
     one.add_argument("folder", nargs="?", type=Path, default=Path("outputs/cache"))
     one.add_argument("--all", action="store_true", help="a line for each entry")
     one.add_argument(
-        "--older-than", type=_days, metavar="DAYS", help="only what was not used for DAYS"
+        "--older-than",
+        type=_days,
+        metavar="DAYS",
+        help="only what has not been used for this many days",
     )
     one.add_argument("--delete", action="store_true", help="delete it; needs --older-than")
     one = add("track", "send a finished run, or a sweep's report, to its tracker again")
@@ -122,9 +127,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _days(text: str) -> float:
-    days = float(text)
+    try:
+        days = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number such as 30, not {text!r}") from None
     if not days >= 1:
-        raise argparse.ArgumentTypeError("1 day at least: a running job may still need the rest")
+        raise argparse.ArgumentTypeError(
+            f"must be at least 1, not {text}: a running job may still need newer files"
+        )
     return days
 
 

@@ -1,7 +1,7 @@
-"""The typed root config, its checks, and what a wrong setting is told.
+"""The typed root config, its checks, and the messages for wrong settings.
 
 ``import corrsteer.config`` registers the schema and the resolvers that ``conf/`` uses; it costs
-as much as importing Hydra (0.3 s). Values and their meaning stand in ``conf/config.yaml`` alone:
+as much as importing Hydra (0.3 s). Values and their meaning are in ``conf/config.yaml`` alone:
 the schema gives types only.
 """
 
@@ -13,7 +13,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -130,7 +130,7 @@ def check(cfg: DictConfig) -> None:
     missing = [name for name in names if name not in cfg]
     if missing:
         raise ConfigError(
-            f"{missing[0]} is missing: type {missing[0]}=VALUE, or leave ~{missing[0]} away"
+            f"{missing[0]} is missing: leave out ~{missing[0]}, or type {missing[0]}=VALUE"
         )
     try:
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -141,7 +141,9 @@ def check(cfg: DictConfig) -> None:
         _check_keys(group, cfg[group], legal)
     for name, node in cfg.transfer.items():
         if not _is_mapping(node) or "_target_" not in node:
-            raise ConfigError(f"transfer.{name} is only part of a task: type transfer=[{name}]")
+            raise ConfigError(
+                f"transfer.{name} has settings but no task: type transfer=[{name}] too"
+            )
     if not math.isfinite(cfg.coef):
         raise ConfigError(f"coef={cfg.coef}: it must be a finite number, such as coef=1")
     for key in ("pooling", "token_source"):
@@ -162,10 +164,12 @@ def check(cfg: DictConfig) -> None:
     for key, smallest in least.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and value < smallest:
-            raise ConfigError(f"{key}={value}: it must be at least {smallest}")
+            raise ConfigError(
+                f"{key}={value}: it must be at least {smallest}; type {key}={smallest}"
+            )
     for key in ("name", "data", "cache", "neutral"):
         if not cfg[key]:
-            raise ConfigError(f"{key} is empty: type {key}=VALUE, or leave it away")
+            raise ConfigError(f"{key} is empty: type {key}=VALUE, or leave it out")
     if cfg.classes == "":
         raise ConfigError("classes is empty: type classes=FILE, or classes=null for none")
 
@@ -190,25 +194,23 @@ def instantiate(node: DictConfig, seam: type[T] = object) -> T:  # type: ignore[
 
 
 def mismatch(component: object, seam: type) -> str:
-    """What a component lacks of a seam, in words; empty if nothing."""
+    """What a component lacks of a seam, in words; empty if nothing. Runs no code of it."""
     if not getattr(seam, "_is_protocol", False):
         return "" if isinstance(component, seam) else f"it must be a {seam.__name__}"
-    what = f"a {seam.__name__} must have"
+    kind, what = type(component), f"a {seam.__name__} must have"
     for name, member in _members(seam).items():
-        if not hasattr(component, name):
+        if not hasattr(kind, name) and name not in vars(component):
             return f"{what} {name}{'()' if inspect.isfunction(member) else ''}"
         if inspect.isfunction(member):
-            wanted = inspect.signature(member)
             own = inspect.signature(getattr(component, name))
-            rest = list(wanted.parameters.values())[1:]
-            kinds = (inspect.Parameter.KEYWORD_ONLY,)
-            named = {p.name: None for p in rest if p.kind in kinds}
+            _, *wanted = inspect.signature(member).parameters.values()
+            by_name = {p.name: None for p in wanted if p.kind is p.KEYWORD_ONLY}
             try:
-                own.bind(*[None for p in rest if p.kind not in kinds], **named)
+                own.bind(*[None] * (len(wanted) - len(by_name)), **by_name)
             except TypeError:
-                shown = ", ".join(map(str, rest))
-                return f"{what} {name}({shown}), and it has {name}{own}"
-    if "Protocol" not in seam.__name__ and not is_dataclass(component):
+                return f"{what} {name}({', '.join(map(str, wanted))}), but it has {name}{own}"
+    parameters = getattr(kind, "__dataclass_params__", None)
+    if parameters is None or not parameters.frozen:
         return "it must be a frozen dataclass, whose fields are its settings"
     return ""
 
@@ -297,11 +299,12 @@ def _unknown_key(where: str, key: str, legal: Iterable[str]) -> str:
     names = sorted(name for name in legal if not name.startswith("_"))
     known = f"the keys of {where} are" if where else "the keys are"
     full = f"{where}.{key}" if where else key
-    # The settings of a search are those of an option that has to be chosen first.
-    more = "; type search=pareto, too" if where == "search" and "trials" not in names else ""
+    # The settings of a search exist only once an option of the group is chosen.
+    advice = "; also type search=pareto" if where == "search" and "trials" not in names else ""
     if where == "transfer":
-        more = f"; type transfer=[{key}], too"
-    return f"unknown key {full}{_nearest(key, names)}; {known}: {', '.join(names)}{more}"
+        advice = f"; also type transfer=[{key}]"
+    listed = f"; {known}: {', '.join(names)}" if names else ""
+    return f"unknown key {full}{_nearest(key, names)}{listed}{advice}"
 
 
 def _nearest(wrong: str, legal: Sequence[str]) -> str:

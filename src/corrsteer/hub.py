@@ -53,33 +53,33 @@ def folder(
     """
     if not is_local(path):
         return snapshot(path, revision=revision, weights=weights, licence=licence)
-    found = Path(path).expanduser()
-    if not found.is_dir():
+    local = Path(path).expanduser()
+    if not local.is_dir():
         raise ModelError(
             f"{setting}={path!r}: no such folder; give a folder with config.json and weights, or a"
             f" Hub id such as {example}."
         )
-    if not (found / "config.json").is_file():
+    if not (local / "config.json").is_file():
         raise ModelError(
             f"{setting}={path!r} has no config.json; give the folder that save_pretrained wrote."
         )
-    return found
+    return local
 
 
-def fingerprint(path: str, found: Path, *, subfolders: bool = False) -> str:
+def fingerprint(path: str, folder: Path, *, subfolders: bool = False) -> str:
     """What identifies the model of ``folder`` in a cache key.
 
     ``id@commit`` for a Hub id, else a sha256 over the names and contents of weights, config and
     tokenizer; those in ``subfolders`` too where a model keeps parts of itself there.
     """
     if not is_local(path):
-        return f"{path}@{found.name}"
+        return f"{path}@{folder.name}"
     globs = [f"**/{pattern}" if subfolders else pattern for pattern in _CONTENT]
     digest = hashlib.sha256()
-    for file in sorted({f for pattern in globs for f in found.glob(pattern)}):
+    for file in sorted({f for pattern in globs for f in folder.glob(pattern)}):
         with file.open("rb") as handle:
             content = hashlib.file_digest(handle, "sha256").hexdigest()
-        digest.update(f"{file.relative_to(found).as_posix()}\0{content}\n".encode())
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()
 
 
@@ -113,8 +113,8 @@ def dataset(
     when it is whole.
     """
 
-    def complete(found: Path) -> bool:
-        names = [f.relative_to(found).as_posix() for f in found.rglob("*") if f.is_file()]
+    def complete(folder: Path) -> bool:
+        names = [f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()]
         return all(any(fnmatch(name, pattern) for name in names) for pattern in patterns)
 
     return _snapshot(
@@ -139,7 +139,7 @@ def snapshot(
     """
     patterns = [*SMALL, *(["*.safetensors"] if weights else [])]
     complete = _has_weights if weights else _has_tokenizer
-    # A client of a server needs no weights: do not advise to fetch gigabytes.
+    # A client of a server needs no weights: do not advise the user to fetch gigabytes.
     names = [] if weights else ["--include '*.json'"]
     return _snapshot(
         repo, patterns, revision, complete, f"model {repo}", licence=licence, names=names
@@ -193,7 +193,7 @@ def _snapshot(
     try:
         folder = Path(snapshot_download(repo, **wanted))
     except HFValidationError:
-        reason = f"{repo!r} is no name of a repository"
+        reason = f"{repo!r} is not a repository name"
     except GatedRepoError:
         reason = "its licence has not been accepted with this account"
     except RevisionNotFoundError:
@@ -220,7 +220,7 @@ def _unreachable(error: Exception | None) -> str:
     if constants.HF_HUB_OFFLINE:
         return "downloads are switched off (HF_HUB_OFFLINE=1)"
     if error is None:
-        return "some of its files are missing, and the Hub did not give them"
+        return "some of its files are missing, and the Hub did not provide them"
     if isinstance(error, FileNotFoundError):
         return "the Hub does not answer"
     return f"it could not be downloaded ({' '.join(str(error).split())[:200]})"
@@ -228,8 +228,8 @@ def _unreachable(error: Exception | None) -> str:
 
 def _advice(page: str, command: str, licence: str | None) -> str:
     if licence is None:
-        return f"where there is network, type: {command} (page: {page})"
+        return f"on a machine with network access, type: {command} (page: {page})"
     return (
-        f"accept the {licence} licence at {page}, then, where there is network, type:"
+        f"accept the {licence} licence at {page}, then, on a machine with network access, type:"
         f" hf auth login && {command}"
     )

@@ -31,7 +31,7 @@ def progress(label: str, total: int) -> Iterator[Show]:
 
     console = Console(stderr=True)
     quiet = not console.is_terminal or "SLURM_JOB_ID" in os.environ
-    start = said = since = time.monotonic()
+    start = logged = since = time.monotonic()
     kept = 0  # samples that were done before this job began to work
 
     def words(done: int) -> str:
@@ -51,14 +51,14 @@ def progress(label: str, total: int) -> Iterator[Show]:
         task = bar.add_task(label, total=total, words="")
 
         def show(done: int, *, known: bool = False) -> None:
-            nonlocal said, since, kept
+            nonlocal logged, since, kept
             now = time.monotonic()
             if known:
                 since, kept = now, done
             bar.update(task, completed=done, words=words(done))
-            if quiet and now - said >= EVERY and done < total:
+            if quiet and now - logged >= EVERY and done < total:
                 log.info("%s: %d of %d samples, %s", label, done, total, words(done))
-                said = now
+                logged = now
 
         yield show
     log.info("%s: %d samples in %.1f s", label, total, time.monotonic() - start)

@@ -26,6 +26,7 @@ SMALL = [
 RUNS = {
     "plain": [*SMALL, "transfer=[mmlu]"],
     "single": [*SMALL, "strategy=corrsteer_s", "collect.pooling=mean", "controls=few"],
+    "off": [*SMALL, "coef=0", "controls=few"],
     "search": [*SMALL, "search=pareto", "search.trials=6", "search.batch=3", "controls=few"],
     "letters": [*SMALL, "task=mmlu", "decoding=constrained", "controls=few", "side_effects=none"],
     "likelihood": [

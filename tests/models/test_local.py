@@ -225,7 +225,7 @@ def test_what_a_backend_cannot_do_is_refused_in_one_line(llama):
         def key(self):
             return {}
 
-    with pytest.raises(ConfigError, match="cannot do a Adapter that needs weights"):
+    with pytest.raises(ConfigError, match="cannot apply a Adapter that needs weights"):
         llama.generate(PROMPTS, [Adapter()], max_new_tokens=1)
     with pytest.raises(ConfigError, match="needs positions=all"):
         llama.generate(PROMPTS, [replace(plan_of(), positions="all")], max_new_tokens=1)

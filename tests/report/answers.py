@@ -73,6 +73,7 @@ def measured(
     about: dict[str, Any] = {
         "selection": record.selection.model_copy(update={"length_r": length_r}),
         "stability": {"resamples": 50},
+        "versions": {},
         "side_effects": effects,
     }
     return record_of(results, **about, ser=record.ser)

@@ -96,7 +96,6 @@ def fabricate_run(
             "revision": "3f1c9a",
             "coef": coef,
             "entries": chosen[["layer", "feature", "r", "coefficient"]].to_dict("records"),
-            "versions": {"corrsteer": "0.1.0", "torch": "2.13.0", "nnsight": "0.8.1"},
         },
     }
     for name, value in files.items():
@@ -404,6 +403,7 @@ def about(*, task="bbq", coef=1.0, seed=0, layers=(0, 1, 2, 3, 4, 5), n_test=400
         "sites": [_site(n) for n in layers],
         "task": task, "model": "bundled", "coef": coef, "layers": list(layers),
         "method": "CorrSteer", "variant": "A", "selector": "Correlation", "operator": "Add",
+        "gate": "Always", "positions": "generation",
         "score": "r", "seed": seed, "token_source": "generated", "pooling": "max",
         "n": {"selection": 1000, "validation": 500, "test": n_test},
         "data": {
@@ -420,6 +420,7 @@ def about(*, task="bbq", coef=1.0, seed=0, layers=(0, 1, 2, 3, 4, 5), n_test=400
         "selection": {**dict(summary), "length_r": 0.031},
         "validation": {"baseline": summary, "steered": summary},
         "stability": {"resamples": 200},
+        "versions": {"corrsteer": "0.1.0", "torch": "2.13.0", "nnsight": "0.8.1"},
         "side_effects": None,
         "transfer": {},
     }  # fmt: skip

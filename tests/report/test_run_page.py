@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from corrsteer.errors import DataError
-from corrsteer.report import pages
+from corrsteer.report import numbers, pages
 from corrsteer.report import run_page as report
 from corrsteer.report.examples import LIMITS, examples
 from tests.report.fabricated_run import HOSTILE, Page, edit, fabricate_run, set_status
@@ -182,23 +182,23 @@ def test_run_report_is_fast(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "value", "text"),
     [
-        (pages.pct, 0.5234, "52.3 %"),
-        (pages.pct, None, "–"),
-        (pages.points, 0.0604, "+6.0"),
-        (pages.points, -0.0604, "−6.0"),
-        (pages.points, -0.0001, "+0.0"),
-        (pages.p_value, 3.2e-12, "p = 3e-12"),
-        (pages.p_value, 4.1e-5, "p = 4e-5"),
-        (pages.p_value, 0.0341, "p = 0.034"),
-        (pages.p_value, 0.62, "p = 0.62"),
-        (pages.p_value, 1.0, "p = 1.00"),
-        (pages.p_value, 0.0, "p < 1e-300"),
-        (pages.r_value, -0.1234, "−0.123"),
-        (pages.short, 1.0, "1"),
-        (pages.short, 0.012345, "0.0123"),
-        (pages.whole, 12345, "12,345"),
-        (pages.layer_text, [0, 1, 2, 5], "0-2, 5"),
-        (pages.layer_text, [3], "3"),
+        (numbers.pct, 0.5234, "52.3 %"),
+        (numbers.pct, None, "–"),
+        (numbers.points, 0.0604, "+6.0"),
+        (numbers.points, -0.0604, "−6.0"),
+        (numbers.points, -0.0001, "+0.0"),
+        (numbers.p_value, 3.2e-12, "p = 3e-12"),
+        (numbers.p_value, 4.1e-5, "p = 4e-5"),
+        (numbers.p_value, 0.0341, "p = 0.034"),
+        (numbers.p_value, 0.62, "p = 0.62"),
+        (numbers.p_value, 1.0, "p = 1.00"),
+        (numbers.p_value, 0.0, "p < 1e-300"),
+        (numbers.r_value, -0.1234, "−0.123"),
+        (numbers.short, 1.0, "1"),
+        (numbers.short, 0.012345, "0.0123"),
+        (numbers.whole, 12345, "12,345"),
+        (numbers.layer_text, [0, 1, 2, 5], "0-2, 5"),
+        (numbers.layer_text, [3], "3"),
         (pages.visible, "a\x00b\tc\nd", "a\\x00b\tc\nd"),
     ],
 )
@@ -207,7 +207,7 @@ def test_numbers_as_text(write, value, text: str) -> None:
 
 
 def test_a_number_reads_the_same_from_numpy_and_from_python():
-    assert pages.points(pd.Series([0.0715])[0]) == pages.points(0.0715) == "+7.1"
+    assert numbers.points(pd.Series([0.0715])[0]) == numbers.points(0.0715) == "+7.1"
 
 
 def test_the_site_check_is_shown_and_its_absence_said(run: Path) -> None:
@@ -239,7 +239,7 @@ def test_side_effects_are_shown_beside_random_draws(run: Path) -> None:
         ("right", "broken / answers that were right"),
         ("negative_flip_rate", "broken / all answers"),
     ):
-        assert f"{formula} {pages.short(m['ser'][name])} " in text
+        assert f"{formula} {numbers.short(m['ser'][name])} " in text
     changes = m["changes"]
     assert f"text of {changes['text']} of {m['n']['test']} answers changed" in text
     for layer in m["side_effects"]["activity"]["layers"]:
@@ -253,10 +253,10 @@ def test_transfer_is_one_row_of_the_matrix(run: Path) -> None:
         arms, flips = tested["arms"], tested["flips"]
         words = [f"{task} 60"]
         words += [f"{100 * arms[arm]['accuracy']:.1f} %" for arm in ("baseline", "steered")]
-        words += [pages.points(tested["gain"])]
-        words += [" to ".join(map(pages.points, tested["gain_ci"]))]
-        words += [str(flips["fixed"]), str(flips["broken"]), pages.ratio(flips["ser"])]
-        words += [pages.points(max(tested["random_gains"]))]
+        words += [numbers.points(tested["gain"])]
+        words += [" to ".join(map(numbers.points, tested["gain_ci"]))]
+        words += [str(flips["fixed"]), str(flips["broken"]), numbers.ratio(flips["ser"])]
+        words += [numbers.points(max(tested["random_gains"]))]
         assert " ".join(words) in text
 
 

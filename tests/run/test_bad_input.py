@@ -1,54 +1,64 @@
-"""Bad input on the real command line: one clear line, exit code 2, before any compute."""
+"""Bad input on the command line: one clear line, exit code 2, before any compute.
+
+Commands run in this process, which spares a start for every typo; three run in their own.
+"""
 
 import json
 import os
 import shutil
 
 import pytest
-from test_main_job import ROOT, type_command
 
-pytestmark = pytest.mark.slow
+from tests.command import ROOT, in_its_own_process, in_this_process
+
+pytestmark = pytest.mark.model  # what is wrong with one is found when it is looked at
 
 BUNDLED = ROOT / "src" / "corrsteer" / "bundled"
 
 
-def refused(home, words, cwd=ROOT):
-    done = type_command(
-        f"python -m src.main {words} cache={home}/cache hydra.run.dir={home}/run", cwd=cwd
-    )
-    assert done.returncode == 2, done.stderr
-    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
-    assert "Traceback" not in done.stderr
-    return line
+def refused(home, words, typed=in_this_process):
+    command = f"python -m src.main {words} cache={home}/cache hydra.run.dir={home}/run"
+    return typed(command).refusal
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("task=bqb", "did you mean bbq"),
-        ("coeff=1", "did you mean coef"),
-        ("task.contxt=both", "did you mean"),
-        ("task.context=most", "ambig, disambig, both"),
-        ("layers=9", "0..5"),
-        ("layers=[1,-1]", "layers"),
-        ("layers=4-2", "layers"),
-        ("data=no/such/folder", "does not exist"),
-        ("sae=folder sae.path=no/such/folder", "no/such/folder"),
-        ("model.path=./no/such/model", "no such folder"),
-        ("coef=nan", "coef"),
-        ("coef=high", "coef"),
-        ("limit=0", "limit"),
-        ("sae.check=maybe", "strict, warn, off"),
-        ("sae.budget_gb=0", "above 0"),
-        ("model.dtype=float64", "auto, float32"),
-        ("backend.device_map=everywhere", "balanced"),
-        ("backend=ndif backend.host=nowhere", "https://"),
-        ("backend=ndif backend.api_key=secret", "unknown key"),
-    ],
-)
+SETTINGS = [
+    ("task=bqb", "did you mean bbq"),
+    ("coeff=1", "did you mean coef"),
+    ("task.contxt=both", "did you mean"),
+    ("task.context=most", "ambig, disambig, both"),
+    ("layers=9", "0..5"),
+    ("layers=[1,-1]", "layers"),
+    ("layers=4-2", "layers"),
+    ("data=no/such/folder", "does not exist"),
+    ("sae=folder sae.path=no/such/folder", "no/such/folder"),
+    ("model.path=./no/such/model", "no such folder"),
+    ("coef=nan", "coef"),
+    ("coef=high", "coef"),
+    ("limit=0", "limit"),
+    ("sae.check=maybe", "strict, warn, off"),
+    ("sae.budget_gb=0", "above 0"),
+    ("model.dtype=float64", "auto, float32"),
+    ("backend.device_map=everywhere", "balanced"),
+    ("backend=ndif backend.host=nowhere", "https://"),
+    ("backend=ndif backend.api_key=secret", "unknown key"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), SETTINGS)
 def test_settings(tmp_path, words, message):
     assert message in refused(tmp_path, words)
     assert not list(tmp_path.glob("cache/*/*/answers.parquet"))
+
+
+# Hydra refuses the first, the check of settings the second, the pipeline the third.
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [case for case in SETTINGS if case[0] in ("task=bqb", "coef=nan", "data=no/such/folder")],
+)
+def test_settings_in_a_process_of_their_own(tmp_path, words, message):
+    line = refused(tmp_path, words, in_its_own_process)
+    assert message in line
+    assert line == refused(tmp_path, words)
 
 
 def test_classes_by_hand(tmp_path):
@@ -73,7 +83,9 @@ def test_a_layer_without_an_sae(tmp_path):
 
 
 def test_weights_that_are_not_there(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     line = refused(tmp_path, "model=gemma2_2b_it task=mmlu")
     assert "the data of task mmlu is not on this machine" in line
     line = refused(tmp_path, "model=gemma2_2b_it task=mmlu data=bundled")

@@ -851,10 +851,12 @@ def stage(label: str) -> str:
 
 
 def cases() -> list:
-    return [pytest.param(case, id=str(case)) for case in TABLE]
+    by_day = ("bbq", ())
+    marks = [() if (case.base, case.given) == by_day else pytest.mark.night for case in TABLE]
+    return [pytest.param(c, id=str(c), marks=mark) for c, mark in zip(TABLE, marks, strict=True)]
 
 
-@pytest.mark.slow
+@pytest.mark.model
 @pytest.mark.parametrize("case", cases())
 def test_a_leaf_moves_the_stated_keys_and_no_others(case, bases, place, tmp_path, monkeypatch):
     if case.base == "lm_eval":
@@ -879,7 +881,7 @@ def test_a_leaf_moves_the_stated_keys_and_no_others(case, bases, place, tmp_path
     assert (before.keys() - both, after.keys() - both) == (case.gone, case.new)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_transfer_adds_answers_and_moves_nothing(bases, place, tmp_path):
     case = Case("", "", NOTHING)
     words, _, before, entries = bases(case)
@@ -908,7 +910,7 @@ print(json.dumps(made))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_two_processes_in_two_places_ask_for_the_same_keys(place, tmp_path):
     copied = tmp_path / "copied"
     shutil.copytree(place, copied)

@@ -1,4 +1,5 @@
-"""The command line as people type it, in real processes, with the pipeline stubbed.
+"""The command line as people type it, with the pipeline stubbed: in real processes, but for most of
+the wrong commands.
 
 Each test works in an empty folder with links to ``src`` and ``conf``, so the commands stand here
 word for word and leave their outputs there. Options of one command are tested in test_config.
@@ -17,14 +18,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-ROOT = Path(__file__).parents[2]
+from tests.command import ROOT, in_this_process
 
-# Takes the place of corrsteer.run.pipeline and of the report, then starts src.main as -m does.
-STUB = """
-import atexit, json, runpy, sys, time, types
-
-heavy = {"torch", "nnsight", "sae_lens", "transformers", "wandb", "pandas", "scipy"}
-atexit.register(lambda: open("heavy.txt", "w").write(str(sorted(heavy & set(sys.modules)))))
+# Takes the place of corrsteer.run.pipeline and of the report.
+PARTS = """
+import json, sys, time, types
 
 def run(cfg, folder):
     call = {"coef": cfg.coef, "layers": str(cfg.layers), "task": cfg.task.name}
@@ -44,12 +42,13 @@ def run(cfg, folder):
     return cfg.coef
 
 def write_sweep_report(folder):
-    columns = "job,state,chosen,task,model,variant,layers,seed,token_source,pooling,coef"
+    columns = "job,state,chosen,task,model,method,variant,selector,operator,gate,positions"
+    columns += ",layers,seed,token_source,pooling,coef"
     columns += ",validation_steered,baseline,steered,gain,random_gain_max,control_best,fixed"
     columns += ",broken,ser,p_holm"
-    rows = "0,done,False,bbq,m,A,all,0,generated,max,0.5"
+    rows = "0,done,False,bbq,m,M,A,S,O,G,P,all,0,generated,max,0.5"
     rows += ",0.51,0.5,0.52,0.02,0.01,0.015,12,3,0.2,0.0123"
-    rows += chr(10) + "1,failed,False,bbq,m,A,all,0,generated,max,1.0" + "," * 10
+    rows += chr(10) + "1,failed,False,bbq,m,M,A,S,O,G,P,all,0,generated,max,1.0" + "," * 10
     (folder / "summary.csv").write_text(columns + chr(10) + rows + chr(10))
 
 pipeline = sys.modules["corrsteer.run.pipeline"] = types.ModuleType("corrsteer.run.pipeline")
@@ -57,6 +56,14 @@ pipeline.run = run
 report = types.ModuleType("corrsteer.report.sweep_page")
 sys.modules["corrsteer.report.sweep_page"] = report
 report.write_sweep_report = write_sweep_report
+"""
+# Starts src.main as -m does.
+STUB = f"""
+import atexit, runpy, sys
+
+heavy = {{"torch", "nnsight", "sae_lens", "transformers", "wandb", "pandas", "scipy"}}
+atexit.register(lambda: open("heavy.txt", "w").write(str(sorted(heavy & set(sys.modules)))))
+{PARTS}
 sys.argv[0] = "src/main.py"
 runpy.run_module("src.main", run_name="__main__", alter_sys=True)
 """
@@ -162,19 +169,28 @@ def test_a_sweep_over_tasks_keeps_its_jobs_in_one_folder(home):
         ("-m coef=1,2 hydra.sweep.dir=calls.jsonl/sweep", "cannot write calls.jsonl/sweep"),
     ],
 )
-def test_a_wrong_command_ends_in_one_line(home, words, part):
+def test_a_wrong_command_ends_in_one_line(home, words, part, monkeypatch):
+    for name in ("corrsteer.run.pipeline", "corrsteer.report.sweep_page"):
+        monkeypatch.setitem(sys.modules, name, None)  # puts it back
+    exec(PARTS, {})
     (home / "calls.jsonl").touch()  # also a file where a folder is wanted
-    code, out, err = type_(home, f"python -m src.main {words}")
-    lines = [line for line in err.splitlines() if line != "at work"]
-    assert (code, out, len(lines)) == (2, "", 1), err
-    assert lines[0].startswith("error: ")
-    assert part in lines[0]
+    ended = in_this_process(f"python -m src.main {words}", cwd=home)
+    assert part in the_line(ended.code, ended.out, ended.err)
     if words != "coef=404":
         assert calls(home) == []
 
 
+def the_line(code: int, out: str, err: str) -> str:
+    """All that a refused command says."""
+    lines = [line for line in err.splitlines() if line != "at work"]
+    assert (code, out, len(lines)) == (2, "", 1), err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
 def test_a_wrong_input_is_on_record(home):
-    type_(home, "python -m src.main coef=404")
+    line = the_line(*type_(home, "python -m src.main coef=404"))
+    assert "rows.jsonl is missing: put it into data/" in line
     [run] = (home / "outputs" / "runs").iterdir()
     assert status(run)["state"] == "failed"
     assert status(run)["error"] == "rows.jsonl is missing: put it into data/"
@@ -229,9 +245,11 @@ def test_an_interrupted_run_says_so(home):
     assert (status(run)["state"], status(run)["error"]) == ("failed", "interrupted")
 
 
-@pytest.mark.parametrize("words", ["--help", "task=bbx", "coef=1"])
+@pytest.mark.parametrize("words", ["--help", "task=bbx", "coef=nan", "coef=1"])
 def test_a_command_is_checked_without_heavy_imports(home, words):
-    type_(home, f"python -m src.main {words}")
+    ended = type_(home, f"python -m src.main {words}")
+    if words in ("task=bbx", "coef=nan"):
+        assert the_line(*ended)
     assert (home / "heavy.txt").read_text() == "[]"
 
 

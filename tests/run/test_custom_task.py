@@ -5,22 +5,21 @@ import gzip
 import io
 import json
 import os
-import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.command import ROOT, in_its_own_process, in_this_process
+
 BUNDLED = ROOT / "src" / "corrsteer" / "bundled"
 SMALL = (
-    "layers=[2] controls=few side_effects=none limit=30 collect.shuffles=20 cache=cache"
+    "layers=[2] controls=few side_effects=none limit=20 collect.shuffles=20 cache=cache"
     " hydra.run.dir=run"
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.model
 
 
 @pytest.fixture(scope="module")
@@ -48,31 +47,17 @@ def write(file, rows):
     file.write_text("\n".join(map(json.dumps, rows)))
 
 
-def type_(home, command):
-    words = shlex.split(command)
-    assert words[:3] == ["python", "-m", "src.main"]
-    done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=home, capture_output=True, text=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home / "hf")},
-    )  # fmt: skip
-    return done.returncode, done.stderr
-
-
-def run(home, command):
+def run(home, command, typed=in_this_process):
     """(metrics, baseline answers of the test split) of a run that must end well."""
-    code, err = type_(home, f"{command} {SMALL}")
-    assert code == 0, err
+    ended = typed(f"{command} {SMALL}", cwd=home)
+    assert ended.code == 0, ended.err
     answers = pd.read_parquet(home / "run" / "answers.parquet")
     answers = answers[(answers["split"] == "test") & (answers["arm"] == "baseline")]
     return json.loads((home / "run" / "metrics.json").read_text()), answers
 
 
-def refused(home, command):
-    code, err = type_(home, f"{command} {SMALL}")
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert (code, len(lines)) == (2, 1), err
-    assert "Traceback" not in err
-    return lines[0]
+def run_alone(home, command):
+    return run(home, command, in_its_own_process)
 
 
 def test_rows_of_ones_own_in_one_command(home, rows):
@@ -83,7 +68,7 @@ def test_rows_of_ones_own_in_one_command(home, rows):
     )
     assert (metrics["task"], metrics["data"]["source"]) == ("custom", "my.jsonl")
     assert metrics["data"]["rows"] == len(rows)
-    assert metrics["n"] == {"selection": 30, "validation": 30, "test": 30}
+    assert metrics["n"] == {"selection": 20, "validation": 20, "test": 20}
     row = rows[int(answers["id"].iloc[0].removeprefix("row-")) - 1]
     letters = "\n".join(f"{x}. {text}" for x, text in zip("ABCD", row["choices"], strict=True))
     assert answers["prompt"].iloc[0] == f"{row['ask']}\n{letters}\nAnswer:"
@@ -149,12 +134,15 @@ def test_a_python_task_of_ones_own(home):
     ],
 )
 def test_a_wrong_command_ends_in_one_line(home, words, message):
-    assert message in refused(home, f"python -m src.main task=custom {words}")
+    ended = in_this_process(f"python -m src.main task=custom {words} {SMALL}", cwd=home)
+    assert message in ended.refusal
 
 
 @pytest.fixture
-def kinds(home, rows):
-    """A task of lm-eval on the rows, with a solved question before each prompt."""
+def kinds(home, rows, monkeypatch):
+    """A task of lm-eval on the rows, with a solved question before each prompt. It is run in a
+    process of its own, since lm-eval's libraries read the place of their cache when imported."""
+    monkeypatch.setenv("HF_HOME", str(home / "hf"))
     pytest.importorskip("lm_eval", reason="lm_eval is not installed")
     for name, part in (("train", rows[:120]), ("test", rows[120:])):
         write(home / f"{name}.jsonl", part)
@@ -188,8 +176,9 @@ print(json.dumps({s["doc_id"]: [s["arguments"][0][0], s["acc_norm"]] for s in sa
 """
 
 
+@pytest.mark.night
 def test_a_task_of_lm_eval_scores_as_lm_eval_does(home, kinds):
-    metrics, answers = run(
+    metrics, answers = run_alone(
         home, "python -m src.main task=lm_eval task.name=kinds task.include_path=tasks"
     )
     assert (metrics["task"], metrics["asked"]["decoding"]) == ("kinds", "loglikelihood")
@@ -197,8 +186,8 @@ def test_a_task_of_lm_eval_scores_as_lm_eval_does(home, kinds):
     assert metrics["data"]["parts"] == {"test": 120, "train": 120}
     assert metrics["scorer"]["version"].endswith("kinds 1.0, acc_norm")
     done = subprocess.run(
-        [sys.executable, "-c", LM_EVAL, str(BUNDLED / "model")], cwd=home, capture_output=True,
-        text=True, env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home / "hf")},
+        [sys.executable, "-c", LM_EVAL, str(BUNDLED / "model")],
+        cwd=home, env=os.environ, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     expected = json.loads(done.stdout.splitlines()[-1])
@@ -208,6 +197,7 @@ def test_a_task_of_lm_eval_scores_as_lm_eval_does(home, kinds):
     assert 0 < answers["score"].mean() < 1
 
 
+@pytest.mark.night
 def test_texts_of_a_task_of_lm_eval(home, kinds):
     file = kinds / "kinds.yaml"
     settings = file.read_text().replace("multiple_choice", "generate_until")
@@ -219,7 +209,7 @@ def test_texts_of_a_task_of_lm_eval(home, kinds):
         'generation_kwargs: {until: ["\\n"]}\n'
     )
     file.write_text(settings)
-    metrics, answers = run(
+    metrics, answers = run_alone(
         home,
         "python -m src.main task=lm_eval task.name=kinds task.include_path=tasks"
         " task.max_new_tokens=6",

@@ -22,7 +22,7 @@ FILES = (
 )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_eight_processes_do_the_work_of_one(tmp_path):
     for link in ("src", "conf"):
         (tmp_path / link).symlink_to(ROOT / link)

@@ -1,58 +1,78 @@
 """The main job on the bundled model, as people type it: what it leaves, and that it is true.
 
-One real run of the whole sweep (about a minute) serves all tests of this file; numbers are
-checked against a recomputation from the answers it saved.
+At night one real run of the whole sweep (about a minute), and by day one of a few samples in this
+process, serve all tests of this file; numbers are checked against a recomputation from the answers
+that were saved.
 """
 
 import json
-import os
-import shlex
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from corrsteer.steering.planfile import load_plan
 from scipy.stats import binomtest
 
-from corrsteer.steering.planfile import load_plan
+from tests.command import ROOT, Ended, in_its_own_process, in_this_process
 
-ROOT = Path(__file__).parents[2]
-COEFS = (0.5, 1.0, 2.0)
+pytestmark = pytest.mark.model
 
-pytestmark = pytest.mark.slow
-
-
-def type_command(command, cwd=ROOT):
-    words = shlex.split(command)
-    assert words[0] == "python"
-    return subprocess.run(
-        [sys.executable, *words[1:]],
-        cwd=cwd, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+BY_NIGHT = "python -m src.main task=bbq layers=all -m coef=0.5,1,2"
+FEW = "limit=12 collect.shuffles=20 collect.resamples=20 side_effects=none"
+BY_DAY = f"python -m src.main task=bbq layers=all -m coef=0.5,2 {FEW}"
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
+@dataclass(frozen=True)
+class Sweep:
+    home: Path
     """An empty folder with links to src and conf, so that outputs/ is made there."""
-    folder = tmp_path_factory.mktemp("home")
+    ended: Ended
+    coefs: tuple[float, ...]
+    sizes: dict[str, int]
+    """Samples by split."""
+    typed: str
+    """What else a run is given to be of the same size."""
+
+    @property
+    def folder(self) -> Path:
+        (folder,) = (self.home / "outputs" / "sweeps").iterdir()
+        return folder
+
+    @property
+    def jobs(self) -> list[Path]:
+        return [self.folder / str(n) for n in range(len(self.coefs))]
+
+    def single_run(self, words: str) -> Path:
+        """The folder of another run, in the same home."""
+        runs = self.home / "outputs" / "runs"
+        before = set(runs.iterdir()) if runs.exists() else set()
+        command = f"python -m src.main task=bbq {words} controls=few side_effects=none {self.typed}"
+        ended = in_this_process(command, cwd=self.home)
+        assert ended.code == 0, ended.err
+        (run,) = set(runs.iterdir()) - before
+        return run
+
+
+@pytest.fixture(scope="module", params=["day", pytest.param("night", marks=pytest.mark.night)])
+def sweep(request, tmp_path_factory):
+    home = tmp_path_factory.mktemp(request.param)
     for name in ("src", "conf"):
-        (folder / name).symlink_to(ROOT / name)
-    return folder
+        (home / name).symlink_to(ROOT / name)
+    if request.param == "night":
+        sizes = {"selection": 1000, "validation": 500, "test": 2000}
+        found = Sweep(home, in_its_own_process(BY_NIGHT, home), (0.5, 1.0, 2.0), sizes, "")
+    else:
+        sizes = dict.fromkeys(("selection", "validation", "test"), 12)
+        found = Sweep(home, in_this_process(BY_DAY, home), (0.5, 2.0), sizes, FEW)
+    assert found.ended.code == 0, found.ended.err
+    return found
 
 
-@pytest.fixture(scope="module")
-def sweep(home):
-    done = type_command("python -m src.main task=bbq layers=all -m coef=0.5,1,2", cwd=home)
-    assert done.returncode == 0, done.stderr
-    (folder,) = (home / "outputs" / "sweeps").iterdir()
-    return folder, done
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def jobs(sweep):
-    return [sweep[0] / str(n) for n in range(3)]
+    return sweep.jobs
 
 
 def metrics(job):
@@ -68,16 +88,15 @@ def arm(table, name, split="test"):
 
 
 def test_the_sweep_prints_its_table_and_leaves_one_report(sweep):
-    folder, done = sweep
-    assert "report.html" in done.stdout
-    table = pd.read_csv(folder / "summary.csv")
-    assert table["coef"].tolist() == list(COEFS)
+    assert "report.html" in sweep.ended.out
+    table = pd.read_csv(sweep.folder / "summary.csv")
+    assert table["coef"].tolist() == list(sweep.coefs)
     assert (table["state"] == "done").all()
-    assert (folder / "report.html").stat().st_size > 100_000
+    assert (sweep.folder / "report.html").stat().st_size > 100_000
 
 
-def test_every_job_leaves_all_its_files(jobs):
-    for job, coef in zip(jobs, COEFS, strict=True):
+def test_every_job_leaves_all_its_files(sweep):
+    for job, coef in zip(sweep.jobs, sweep.coefs, strict=True):
         for name in (
             "config.yaml", "metrics.json", "answers.parquet", "features.csv", "contexts.json",
             "classes.csv", "report.html", "status.json", "log.txt", "plan/plan.json",
@@ -92,24 +111,24 @@ def test_every_job_leaves_all_its_files(jobs):
 
 def test_the_sweep_collects_once(jobs):
     misses = [(job / "log.txt").read_text().count("cache miss collect") for job in jobs]
-    assert misses == [6, 0, 0]  # one entry per layer
+    assert misses == [6, *(0 for _ in jobs[1:])]  # one entry per layer
 
 
-def test_answers_hold_every_sample_of_every_arm(jobs):
-    for job in jobs:
+def test_answers_hold_every_sample_of_every_arm(sweep):
+    for job in sweep.jobs:
         table = answers(job)
         assert list(table.columns) == [
             "id", "split", "arm", "prompt", "answer", "parsed", "gold", "score", "invalid",
             "degenerate", "n_tokens", "n_steered",
         ]  # fmt: skip
         counts = table.groupby(["split", "arm"]).size()
-        assert (counts["test"] == 2000).all()
+        assert (counts["test"] == sweep.sizes["test"]).all()
         assert sorted(counts["test"].index) == [
             "baseline", "constrained", "direction_1", "direction_2", "flipped", "instruction",
             "layers_1", *(f"random_{n}" for n in range(1, 6)), "shuffled_1", "shuffled_2",
             "steered",
         ]  # fmt: skip
-        assert counts["selection"]["baseline"] == 1000
+        assert counts["selection"]["baseline"] == sweep.sizes["selection"]
         splits = table.groupby("id")["split"].nunique()
         assert (splits == 1).all()  # the splits do not overlap
         plain = table["arm"].isin(["baseline", "constrained", "instruction"])
@@ -132,6 +151,7 @@ def test_metrics_are_what_the_answers_say(jobs):
         fixed = int(((base["score"] == 0) & (steered["score"] == 1)).sum())
         broken = int(((base["score"] == 1) & (steered["score"] == 0)).sum())
         assert (m["flips"]["fixed"], m["flips"]["broken"]) == (fixed, broken)
+        assert fixed + broken > 0
         assert m["flips"]["ser"] == pytest.approx(broken / (fixed + broken))
         assert m["flips"]["mcnemar_p"] == pytest.approx(binomtest(fixed, fixed + broken).pvalue)
         gains = [arm(table, f"random_{n}")["score"].mean() for n in range(1, 6)]
@@ -149,6 +169,7 @@ def test_features_hold_the_chosen_one_of_every_layer(jobs):
     assert (table["noise"] == (table["r"] <= table["ceiling"])).all()
 
 
+@pytest.mark.parametrize("sweep", [pytest.param("night", marks=pytest.mark.night)], indirect=True)
 def test_steering_beats_its_controls_at_the_coef_chosen_on_validation(jobs):
     """Fixed beforehand: at least 5 points on 2,000 ambiguous items, p < 0.001, above all random
     draws, at the coef with the best validation accuracy."""
@@ -160,12 +181,8 @@ def test_steering_beats_its_controls_at_the_coef_chosen_on_validation(jobs):
     assert m["controls"]["random"]["beats_all"]
 
 
-def test_coef_0_is_the_baseline_answer_for_answer(home, jobs):
-    done = type_command(
-        "python -m src.main task=bbq layers=all coef=0 controls=few side_effects=none", cwd=home
-    )
-    assert done.returncode == 0, done.stderr
-    (run,) = (home / "outputs" / "runs").iterdir()
+def test_coef_0_is_the_baseline_answer_for_answer(sweep):
+    run = sweep.single_run("layers=all coef=0")
     table = answers(run)
     base, steered = arm(table, "baseline"), arm(table, "steered")
     assert steered.loc[base.index, "answer"].tolist() == base["answer"].tolist()
@@ -173,30 +190,29 @@ def test_coef_0_is_the_baseline_answer_for_answer(home, jobs):
     assert metrics(run)["flips"]["ser"] is None
 
 
-def test_a_layer_subset_reuses_what_all_layers_collected(home, jobs):
-    before = set((home / "outputs" / "runs").iterdir())
-    done = type_command(
-        "python -m src.main task=bbq layers=[1,3] controls=few side_effects=none name=two", cwd=home
-    )
-    assert done.returncode == 0, done.stderr
-    (run,) = set((home / "outputs" / "runs").iterdir()) - before
+def test_a_layer_subset_reuses_what_all_layers_collected(sweep):
+    run = sweep.single_run("layers=[1,3] name=two")
     assert run.name.endswith("_two")
     assert "cache miss collect" not in (run / "log.txt").read_text()
     assert [e.layer for e in load_plan(run / "plan").entries] == [1, 3]
 
 
-def test_all_seven_tasks_run_end_to_end(home):
+@pytest.mark.night
+def test_all_seven_tasks_run_end_to_end(tmp_path):
+    for name in ("src", "conf"):
+        (tmp_path / name).symlink_to(ROOT / name)
     names = "bbq,mmlu,mmlu_pro,gsm8k,simpleqa,harmbench,xstest"
-    done = type_command(
+    ended = in_its_own_process(
         f"python -m src.main -m task={names} transfer=[bbq,gsm8k] limit=60 controls=few"
         " side_effects=none hydra.sweep.dir=outputs/seven",
-        cwd=home,
+        cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
-    rows = (home / "outputs" / "seven" / "verdict.md").read_text().splitlines()
+    assert ended.code == 0, ended.err
+    seven = tmp_path / "outputs" / "seven"
+    rows = (seven / "verdict.md").read_text().splitlines()
     assert len([row for row in rows if row.startswith("|")]) == 2 + 7
     for n, name in enumerate(names.split(",")):
-        m = metrics(home / "outputs" / "seven" / str(n))
+        m = metrics(seven / str(n))
         assert m["task"] == name
         assert m["n"]["test"] == 60
         assert ("constrained" in m["arms"]) == (name in ("bbq", "mmlu", "mmlu_pro"))

@@ -8,16 +8,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from corrsteer.steering.planfile import load_plan
 
 from corrsteer.config import instantiate, resolved_yaml
 from corrsteer.run.pipeline import run
-from corrsteer.steering.planfile import load_plan
 from corrsteer.store.runfolder import RunFolder
 from corrsteer.tasks.neutral import read_neutral
 from src.main import plain_words
 from tests.test_config import composed
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.model
 
 WORDS = [
     *("task=bbq", "coef=2", "layers=[1,4]", "controls=few", "backend.device=cpu", "limit=60"),

@@ -8,8 +8,7 @@ loop over plain transformers, one prompt at a time.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,12 @@ from corrsteer import config
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
 from corrsteer.steering.plan import Plan, PlanEntry
+from tests.command import ROOT, in_this_process
 
-ROOT = Path(__file__).parents[2]
 LAYERS, WIDTH = 5, 64
 BOS, EOS = 1, 2
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.model
 
 
 @pytest.fixture(scope="module")
@@ -129,16 +128,16 @@ def jobs(folder, saes, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")  # outputs/ is made here
     for name in ("src", "conf"):
         (home / name).symlink_to(ROOT / name)
-    command = [
-        sys.executable, "-m", "src.main", *model_settings(folder), f"sae.path={saes}",
+    words = [
+        *model_settings(folder), f"sae.path={saes}",
         "sae.check=off",  # random SAEs fit no site
         "task=stories", "layers=all", "-m", "coef=0,2", "task.max_new_tokens=96",
         "splits={selection: 60, validation: 10, test: 40}", "collect.shuffles=20",
         "controls=few",
         "side_effects=none",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    ended = in_this_process(f"python -m src.main {shlex.join(words)}", cwd=home)
+    assert ended.code == 0, ended.err
     (sweep,) = (home / "outputs" / "sweeps").iterdir()
     return {0: sweep / "0", 2: sweep / "1"}
 

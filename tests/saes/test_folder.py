@@ -82,7 +82,7 @@ def test_another_width_is_refused_before_loading(tiny_saes):
     ("hook", "message"),
     [
         ("blocks.1.hook_resid_post", "the output of block 1, not of block 0: put it into layer_1"),
-        ("blocks.0.hook_resid_pre", "no block's output"),
+        ("blocks.0.hook_resid_pre", "not a block's output"),
         ("blocks.5.hook_resid_pre", "the output of block 4, not of block 0: put it into layer_4"),
         ("blocks.0.hook_resid_post_", "only the output"),
         ("blocks.0.hook_mlp_out", "only the output"),
@@ -110,12 +110,12 @@ def test_the_input_of_a_block_is_the_output_of_the_one_before(save_sae, tmp_path
         ({"architecture": "abstopk"}, "its activations can be negative"),
         ({"architecture": "matching_pursuit"}, "its activations can be negative"),
         ({"architecture": "temporal"}, "depend on earlier positions"),
-        ({"architecture": "jumprelu_transcoder"}, "writes to another site than it reads"),
+        ({"architecture": "jumprelu_transcoder"}, "does not write to the site it reads"),
         ({"architecture": "batchtopk"}, "save it again with save_inference_model"),
-        ({"architecture": "crosscoder"}, "of the architecture crosscoder"),
+        ({"architecture": "crosscoder"}, "has the architecture crosscoder"),
         ({"activation_fn_str": "tanh-relu"}, "the activation function 'tanh-relu'"),
         ({"reshape_activations": "hook_z"}, "reads attention heads"),
-        ({"d_in": None}, "is no config of an SAE (KeyError: 'd_in')"),
+        ({"d_in": None}, "is not the config of an SAE (KeyError: 'd_in')"),
     ],
 )
 def test_what_cannot_be_used_is_refused_from_its_config(settings, message, save_sae, tmp_path):
@@ -177,7 +177,7 @@ def test_missing_and_broken_files_are_refused(tmp_path, save_sae):
         Folder(str(tmp_path)).load(0)
     assert "\n" not in str(caught.value)
     (folder / "cfg.json").write_text("{")
-    assert "is no config of an SAE (JSONDecodeError" in refusals(Folder(str(tmp_path)))
+    assert "is not the config of an SAE (JSONDecodeError" in refusals(Folder(str(tmp_path)))
     weights.unlink()
     with pytest.raises(ModelError, match=r"sae_weights\.safetensors is missing"):
         Folder(str(tmp_path)).fingerprint(0)

@@ -54,5 +54,5 @@ def test_the_block_has_to_be_the_one_asked_for():
     check_block("x", 4, "blocks.5.hook_resid_pre", None, remedy="?")
     with pytest.raises(ModelError, match=r"output of block 4, not of block 5: use layer_4\."):
         check_block("x", 5, "blocks.5.hook_resid_pre", None, remedy="use layer_{block}.")
-    with pytest.raises(ModelError, match="embeddings, which are no block's output"):
+    with pytest.raises(ModelError, match="embeddings, which are not a block's output"):
         check_block("x", 0, "blocks.0.hook_resid_pre", None, remedy="?")

@@ -372,7 +372,7 @@ def test_a_wrong_release_or_template_is_refused(release, template, message):
 def test_a_layer_without_an_sae_is_refused():
     provider = Pretrained("gemma-scope-9b-it-res-canonical", GEMMA_2.template, "x")
     assert provider.layers() == (9, 20, 31)
-    with pytest.raises(ModelError, match="no SAE of layer 3 .* layers with one: 9, 20, 31"):
+    with pytest.raises(ModelError, match="no SAE of layer 3 .* layers that have one: 9, 20, 31"):
         provider.sae_id(3)
 
 

@@ -222,8 +222,8 @@ def real_texts(data: Path) -> Iterator[tuple[str, list[str]]]:
             yield name, [row[column] for row in csv.DictReader(lines)]
     mmlu = []
     for file in sorted((data / "mmlu").glob("*/*.csv*")):
-        raw = file.read_bytes()
-        text = (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode()
+        raw = file.read_bytes()  # type: ignore[attr-defined]
+        text = (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode()  # type: ignore[attr-defined]
         mmlu += [cell for row in csv.reader(io.StringIO(text)) for cell in row]
     yield "mmlu", mmlu
 

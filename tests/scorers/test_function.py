@@ -97,7 +97,7 @@ def test_an_exception_of_the_function_is_one_line_with_its_cause(user):
 def test_what_is_no_dotted_path_is_refused(path):
     with pytest.raises(ConfigError) as error:
         Function(path)
-    assert f"task.scorer.path={path!r} is no dotted path; type task.scorer.path=" in str(
+    assert f"task.scorer.path={path!r} is not a dotted path; type task.scorer.path=" in str(
         error.value
     )
 

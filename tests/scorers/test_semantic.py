@@ -252,7 +252,9 @@ def test_code_of_a_model_is_never_run(models, tmp_path):
     modules[1]["type"] = "own.Pooling"
     (copy / "modules.json").write_text(json.dumps(modules))
     (copy / "own.py").write_text("raise SystemExit('it ran')")
-    assert "its module own.Pooling is code of its own, never run" in refusal(Semantic(str(copy)))
+    assert "its module own.Pooling is custom code, which is never run" in refusal(
+        Semantic(str(copy))
+    )
     for wrong in ('{"a": 1}', '["x"]', "not json"):
         (copy / "modules.json").write_text(wrong)
         assert "modules.json" in refusal(Semantic(str(copy)))

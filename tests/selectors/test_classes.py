@@ -192,15 +192,24 @@ def test_only_the_default_file_may_be_missing(tmp_path, monkeypatch):
         ("sae,feature,class\ns,1,semantik\n", r"line 2: class 'semantik' .*did you mean semantic"),
         ("sae,feature,class\ns,1,\n", "line 2: class '' .*use structural, semantic, unclear"),
         ("sae,feature,class\ns,1,Semantic\n", "did you mean semantic"),
-        ("sae,feature,class\ns,one,unclear\n", "line 2: feature 'one' is no number"),
-        ("sae,feature,class\ns,-1,unclear\n", "line 2: feature '-1' is no number"),
-        ("sae,feature,class\ns,1.0,unclear\n", "line 2: feature '1.0' is no number"),
+        (
+            "sae,feature,class\ns,one,unclear\n",
+            "line 2: the feature must be a whole number such as 505, not 'one'",
+        ),
+        (
+            "sae,feature,class\ns,-1,unclear\n",
+            "line 2: the feature must be a whole number such as 505, not '-1'",
+        ),
+        (
+            "sae,feature,class\ns,1.0,unclear\n",
+            "line 2: the feature must be a whole number such as 505, not '1.0'",
+        ),
         ("sae,feature,class\n,1,unclear\n", "line 2: the column sae is empty"),
         ("sae,feature,class\ns,1\n", "line 2: 2 cells under 3 columns"),
         ("sae,feature,class,note\ns,1,unclear,a, b\n", "line 2: 5 cells under 4 columns"),
         ("sae,feature,class\n\ns,1,unclear\ns,1,semantic\n", "line 4: .* unclear in line 3"),
-        ('sae,feature,class\ns,1,"unclear\n', "is no CSV file"),
-        (b"sae,feature,class\n\xff\xfe,1,unclear\n", "is no CSV file.*UTF-8"),
+        ('sae,feature,class\ns,1,"unclear\n', "is not a CSV file"),
+        (b"sae,feature,class\n\xff\xfe,1,unclear\n", "is not a CSV file.*UTF-8"),
     ],
 )
 def test_a_wrong_file_is_one_line_that_says_where(tmp_path, text, message):
@@ -232,7 +241,7 @@ def test_a_class_by_hand_overrules_the_rule():
 
 def feature(layer: int, rank: int, kind: str) -> RankedFeature:
     number = 100 * layer + rank
-    return RankedFeature(
+    return RankedFeature(  # type: ignore[call-arg]
         layer, rank, number, 0.5, 0.1, *8 * [1.0], 0.01, stability=rank / 10, kind=kind
     )
 

@@ -105,7 +105,7 @@ def test_q_agrees_with_statsmodels():
     shuffled = np.concatenate(shuffled, axis=1)
     tested = [(s.layer, f) for s in stats for f in range(40) if s.r[f] != 0]
     r = np.array([next(s for s in stats if s.layer == n).r[f] for n, f in tested])
-    p = [(1 + (shuffled >= x).sum()) / (1 + shuffled.size) if x > 0 else 1 for x in r]
+    p = [(1 + (shuffled >= x).sum()) / (1 + shuffled.size) if x > 0 else 1 for x in r]  # type: ignore[attr-defined]
     q = multipletests(p, method="fdr_bh")[1]
     assert len(tested) == 70 and min(q) < 0.05 < max(q)
     found = q_values(stats)

@@ -120,7 +120,7 @@ def tokens(answered: pd.DataFrame) -> list[list[int]]:
 def by_sae_lens(bench: Bench, layer: int):
     from sae_lens import SAE
 
-    return SAE.load_from_disk(f"{bench.sae.path}/layer_{layer}").requires_grad_(False)
+    return SAE.load_from_disk(f"{bench.sae.path}/layer_{layer}").requires_grad_(False)  # type: ignore[attr-defined]
 
 
 class Stop(Exception):

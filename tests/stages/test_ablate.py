@@ -167,7 +167,7 @@ def finished(cache, folder, *words):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_at_coef_0_no_layer_contributes(cache, tmp_path):
     folder = finished(cache, tmp_path / "run", "layers=[1,3,4]", "coef=0", "ablations=true")
     table = pd.read_csv(folder / "ablations.csv")
@@ -188,7 +188,7 @@ def test_at_coef_0_no_layer_contributes(cache, tmp_path):
     assert set(metrics["validation"]) == {"baseline", "steered"}
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_layer_alone_is_a_run_of_that_layer(cache, tmp_path, caplog, monkeypatch):
     """And what a run says and tracks is the same with and without its ablations and tracker."""
     monkeypatch.setenv("WANDB_API_KEY", "short")  # whatever key this machine has

@@ -79,7 +79,7 @@ CUTS = st.lists(st.integers(0, 10_000), max_size=8)
 @given(samples(), CUTS)
 def test_scipy(data, cuts):
     z, y, y_shuffled, drawn = data
-    s = batched(*data, cuts).finish(0)
+    s = batched(*data, cuts).finish(0)  # type: ignore[call-arg]
     exact = z.astype(np.float64)
 
     def r(x, outcome):
@@ -106,7 +106,7 @@ def test_any_order_and_batching(data, cuts, random):
     order = list(range(len(data[1])))
     random.shuffle(order)
     shuffled = [array[order] for array in data]
-    assert_same(batched(*shuffled, cuts).finish(0), one_pass(*data).finish(0), scale_of(data[0]))
+    assert_same(batched(*shuffled, cuts).finish(0), one_pass(*data).finish(0), scale_of(data[0]))  # type: ignore[call-arg]
 
 
 @settings(max_examples=100, deadline=None)
@@ -120,7 +120,7 @@ def test_merged_shards(data, n_shards, cuts, random):
     for i in range(n_shards):
         rows = np.flatnonzero(shard == i)
         mine = [array[rows] for array in data]
-        parts.append(batched(*mine, cuts) if len(rows) else FeatureMoments(data[0].shape[1], P, R))
+        parts.append(batched(*mine, cuts) if len(rows) else FeatureMoments(data[0].shape[1], P, R))  # type: ignore[call-arg]
     while len(parts) > 1:
         a = parts.pop(random.randrange(len(parts)))
         b = parts.pop(random.randrange(len(parts)))

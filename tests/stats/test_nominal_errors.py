@@ -2,7 +2,8 @@
 
 "Nominal" means within binomial error of 5 % (or of 95 % coverage): a two-sided binomial test of the
 count of simulations has p > 0.01. Where a method is conservative on purpose or by discreteness, the
-test is one-sided and says so. The noise ceiling has a file of its own.
+test is one-sided and says so. The noise ceiling has a file of its own. By day there are a fifth of
+the night's simulations, and binomial error is as much larger.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from corrsteer.stats.intervals import (
 from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
 from corrsteer.stats.seeds import gain_by_sample
 
-pytestmark = pytest.mark.slow
+night = pytest.mark.night
+often = pytest.mark.parametrize("simulations", [100, pytest.param(500, marks=night)])
 
 p_value = cache(mcnemar_exact)
 
@@ -60,7 +62,13 @@ def test_exact_mcnemar_rejects_at_most_five_percent(flipped):
 
 
 @pytest.mark.parametrize(
-    "shares", [(0.1, 0.1, 0.8), (0.12, 0.05, 0.83), (0.02, 0.01, 0.97), (0.4, 0.1, 0.5)]
+    "shares",
+    [
+        (0.1, 0.1, 0.8),
+        pytest.param((0.12, 0.05, 0.83), marks=night),
+        pytest.param((0.02, 0.01, 0.97), marks=night),
+        pytest.param((0.4, 0.1, 0.5), marks=night),
+    ],
 )
 def test_the_interval_of_the_gain_covers_the_truth(shares):
     truth, covered = shares[0] - shares[1], 0
@@ -74,7 +82,11 @@ def test_the_interval_of_the_gain_covers_the_truth(shares):
 
 @pytest.mark.parametrize(
     ("n", "shares"),
-    [(300, (0.12, 0.06, 0.82)), (400, (0.05, 0.05, 0.9)), (2_000, (0.03, 0.02, 0.95))],
+    [
+        (300, (0.12, 0.06, 0.82)),
+        pytest.param(400, (0.05, 0.05, 0.9), marks=night),
+        pytest.param(2_000, (0.03, 0.02, 0.95), marks=night),
+    ],
 )
 def test_the_interval_of_ser_covers_the_truth(n, shares):
     """With tens of flips either way."""
@@ -85,26 +97,37 @@ def test_the_interval_of_ser_covers_the_truth(n, shares):
     assert nominal(covered, 1_000, 0.95), covered
 
 
-def test_with_few_broken_the_interval_of_ser_covers_at_least_the_truth():
+@often
+def test_with_few_broken_the_interval_of_ser_covers_at_least_the_truth(simulations):
     """The percentile bootstrap would cover 89 % here."""
     covered = 0
-    for seed, (fixed, broken, _) in enumerate(flips(2_000, (0.08, 0.002, 0.918), 500)):
+    for seed, (fixed, broken, _) in enumerate(flips(2_000, (0.08, 0.002, 0.918), simulations)):
         low, high = ser_ci(int(fixed), int(broken), 2_000, seed, draws=1_000)
         covered += low <= 0.002 / 0.082 <= high
-    assert at_most(500 - covered, 500), covered
+    assert at_most(simulations - covered, simulations), covered
 
 
-def test_where_nothing_can_break_the_interval_of_ser_covers_zero():
+@often
+def test_where_nothing_can_break_the_interval_of_ser_covers_zero(simulations):
     """By construction always; with one broken in 400 on average, still 95 % and more: one-sided."""
-    assert all(ser_ci(int(f), 0, 400, 0)[0] == 0 for f, _, _ in flips(400, (0.1, 0, 0.9), 500))
+    draws = flips(400, (0.1, 0, 0.9), simulations)
+    assert all(ser_ci(int(fixed), 0, 400, 0)[0] == 0 for fixed, _, _ in draws)
     covered = 0
-    for seed, (fixed, broken, _) in enumerate(flips(400, (0.0975, 0.0025, 0.9), 500)):
+    for seed, (fixed, broken, _) in enumerate(flips(400, (0.0975, 0.0025, 0.9), simulations)):
         low, high = ser_ci(int(fixed), int(broken), 400, seed, draws=1_000)
         covered += low <= 0.025 <= high
-    assert at_most(500 - covered, 500), covered
+    assert at_most(simulations - covered, simulations), covered
 
 
-@pytest.mark.parametrize(("n", "flipped"), [(400, 0.1), (2_000, 0.08), (2_000, 0.3), (300, 0.2)])
+@pytest.mark.parametrize(
+    ("n", "flipped"),
+    [
+        (400, 0.1),
+        pytest.param(2_000, 0.08, marks=night),
+        pytest.param(2_000, 0.3, marks=night),
+        (300, 0.2),
+    ],
+)
 def test_a_detectable_gain_is_found_in_four_of_five_simulations(n, flipped):
     """The exact test is a little conservative, and Connor's formula is for the plain one."""
     gain = detectable_gain(n, flipped)
@@ -157,19 +180,20 @@ def experiment(rng, shift):
     return pairs, pooled
 
 
-def test_the_gain_by_sample_is_nominal_where_pooled_answers_are_not():
+@often
+def test_the_gain_by_sample_is_nominal_where_pooled_answers_are_not(simulations):
     """The sign-flip p is discrete: one-sided, and not far below. Pooling the seeds' answers, as if
     they were answers to other questions, finds effects in far more."""
     rng, found, covered, naive = np.random.default_rng(1), 0, 0, 0
-    for seed in range(500):
+    for seed in range(simulations):
         pairs, pooled = experiment(rng, 0.0)
         gain = gain_by_sample(pairs, seed)
         found += gain.p < 0.05
         covered += gain.ci[0] <= 0 <= gain.ci[1]
         naive += p_value(*pooled.tolist()) < 0.05
-    assert at_most(found, 500) and found > 0.02 * 500, found
-    assert nominal(covered, 500, 0.95), covered
-    assert naive > 0.08 * 500, naive
+    assert at_most(found, simulations) and found > 0.02 * simulations, found
+    assert nominal(covered, simulations, 0.95), covered
+    assert naive > 0.08 * simulations, naive
 
 
 def test_a_gain_in_every_seed_is_found():
@@ -197,23 +221,25 @@ def selection(seed, layer=0, right=0.6, threshold=1.3, effect=0.0, n=200, n_resa
     return moments.finish(layer)
 
 
+@often
 @pytest.mark.parametrize(("right", "threshold"), [(0.15, 1.3), (0.8, 1.3), (0.15, -10), (0.5, -10)])
-def test_false_discoveries_under_the_global_null(right, threshold):
+def test_false_discoveries_under_the_global_null(right, threshold, simulations):
     """All that is found in noise is false, so the false discovery rate is the share of simulations
     with any. One-sided: few right answers are not too many, and many make it conservative, since
     what is rarely active cannot correlate highly with what is nearly always so."""
     found = 0
-    for seed in range(500):
+    for seed in range(simulations):
         layers = [selection(seed, layer, right, threshold) for layer in (0, 1)]
         found += min(q.min() for q in q_values(layers).values()) < 0.05
-    assert at_most(found, 500), found
+    assert at_most(found, simulations), found
     if threshold < 0:
-        assert nominal(found, 500), found
+        assert nominal(found, simulations), found
 
 
-def test_a_planted_feature_is_selected_and_known_not_to_be_noise():
+@often
+def test_a_planted_feature_is_selected_and_known_not_to_be_noise(simulations):
     best = []
-    for seed in range(500):
+    for seed in range(simulations):
         ranked = Correlation().rank([selection(seed, effect=1.5, n_resamples=30)])
         best.append(ranked[0])
     assert np.mean([f.feature == PLANTED for f in best]) > 0.99
@@ -222,8 +248,10 @@ def test_a_planted_feature_is_selected_and_known_not_to_be_noise():
     assert np.mean([f.stability for f in best]) > 0.95
 
 
-def test_what_is_best_in_noise_is_not_stable():
-    best = [Correlation().rank([selection(seed, n_resamples=30)])[0] for seed in range(500)]
+@often
+def test_what_is_best_in_noise_is_not_stable(simulations):
+    seeds = range(simulations)
+    best = [Correlation().rank([selection(seed, n_resamples=30)])[0] for seed in seeds]
     stability = np.array([f.stability for f in best])
     assert stability.mean() < 0.4 and np.quantile(stability, 0.95) < 0.7
-    assert nominal(sum(not f.is_noise for f in best), 500)
+    assert nominal(sum(not f.is_noise for f in best), simulations)

@@ -20,7 +20,7 @@ def stats(layer: int) -> LayerStats:
     columns = rng.random((9, FEATURES))
     best, counts = np.array([3, 4, 5]), np.zeros(9, int)
     resampled = np.tile(np.arange(FEATURES), (2, 1)), rng.random((2, FEATURES))
-    return LayerStats(layer, 20, 10, *columns, rng.random(3), best, counts, *resampled)
+    return LayerStats(layer, 20, 10, *columns, rng.random(3), best, counts, *resampled)  # type: ignore[call-arg]
 
 
 STATS = [stats(layer) for layer in LAYERS]

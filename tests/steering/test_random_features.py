@@ -14,7 +14,7 @@ from corrsteer.steering.random_features import random_features
 def layer_stats(layer, freq):
     freq = np.array(freq, dtype=float)
     zero = np.zeros(len(freq))
-    return LayerStats(
+    return LayerStats(  # type: ignore[call-arg]
         *(layer, 10, 5, *[zero] * 6, freq, zero, zero, np.zeros(1), np.zeros(1, int)),
         *(np.zeros(1, int), np.zeros((1, 8), int), np.zeros((1, 8))),
     )

@@ -88,7 +88,7 @@ def errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("error: job")]
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_sweep_in_two_processes_is_the_same_sweep(tmp_path):
     """Also where each of the two collects one half."""
     words = f"coef=0.5,1,2,4 {' '.join(SMALL)} hydra/launcher=local hydra.launcher.processes=2"

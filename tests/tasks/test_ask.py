@@ -38,7 +38,9 @@ def test_long_prompts_are_left_out_and_no_other():
     splits, _ = asked(toy(max_chars=15))
     lengths = {name: [len(e.prompt) for e in part] for name, part in splits.items()}
     assert lengths == {"selection": [9, 10, 11], "validation": [12, 13, 14], "test": [15]}
-    with pytest.raises(DataError, match=r"all 3 prompts of the test split .* \(the shortest 15\)"):
+    with pytest.raises(
+        DataError, match=r"all 3 prompts of the test split .* \(the shortest has 15 characters\)"
+    ):
         asked(toy(max_chars=14))
 
 
@@ -97,7 +99,7 @@ def test_decoding():
         ({"stop": [""]}, "must be a list"),
         ({"max_chars": 0}, "task.max_chars=0"),
         ({"prompt": "no field"}, "has no field"),
-        ({"chat_prompt": "{0}"}, "no field name"),
+        ({"chat_prompt": "{0}"}, "not a field name"),
     ],
 )
 def test_settings_are_checked_when_built(settings, message):
@@ -106,7 +108,7 @@ def test_settings_are_checked_when_built(settings, message):
 
 
 def test_a_hub_revision_must_be_a_commit():
-    with pytest.raises(ConfigError, match="is no commit"):
+    with pytest.raises(ConfigError, match="is not a commit"):
         HubData("a/b", "main", ["x"], "MIT")
     with pytest.raises(DataError, match="has no data set on the Hub"):
         toy(data="hub").files("*")

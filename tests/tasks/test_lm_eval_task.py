@@ -155,7 +155,7 @@ def test_any_of_several_right_options_counts(home):
 
 @pytest.mark.parametrize("sampler", ["default", "first_n"])
 def test_solved_questions_are_those_of_lm_eval(home, sampler):
-    splits = {"test": [{**row, "q": row["q"].upper()} for row in CHOICES], "train": CHOICES}
+    splits = {"test": [{**row, "q": row["q"].upper()} for row in CHOICES], "train": CHOICES}  # type: ignore[attr-defined]
     folder = choice(home, splits, num_fewshot=2, fewshot_config={"sampler": sampler})
     task = build(folder, "animals")
     questions = [q for q in task.questions() if q.part == "test"]
@@ -286,7 +286,7 @@ def test_another_scorer(home):
 
     task = build(sums(home), "sums", scorer=never)
     assert (len(task.questions()), task.scorer) == (3, never)
-    with pytest.raises(ConfigError, match=r"leave task\.scorer away"):
+    with pytest.raises(ConfigError, match=r"leave out task\.scorer"):
         build(sums(home), "sums", scorer=never, metric="exact_match")
     chosen = build(choice(home), "animals", scorer=never)
     assert chosen.decoding("free", chosen.questions()) == "free"
@@ -302,7 +302,7 @@ def test_another_scorer(home):
         ({"doc_to_choice": "{{['a', 'b'] * 6}}"}, "row test-0 of task animals has 12 options"),
         ({"doc_to_choice": "{{['a']}}", "doc_to_target": "{{0}}"}, "has 1 options"),
         ({"doc_to_target": "q"}, "the right answer 'A bird?' is none"),
-        ({"num_fewshot": 9}, "cannot make a question of it with task.few_shot=9"),
+        ({"num_fewshot": 9}, "cannot make a question from it with task.few_shot=9"),
         ({"doc_to_text": "{{q.nosuch()}}"}, "lm-eval cannot load task animals"),
     ],
 )
@@ -316,7 +316,7 @@ def test_tasks_that_cannot_be_used(home, settings, message):
 def test_a_right_option_that_is_none(home):
     rows = [CHOICES[0], {**CHOICES[1], "gold": 3}, {**CHOICES[2], "gold": -1}]
     for kept, wrong in (([0, 1], "test-1 of task animals: the right answer '3'"), ([0, 2], "'-1'")):
-        with pytest.raises(DataError, match=f"{wrong} is none of its 3 options"):
+        with pytest.raises(DataError, match=f"{wrong} is not one of its 3 options"):
             build(choice(home, {"test": [rows[n] for n in kept]}), "animals").questions()
 
 
@@ -326,7 +326,7 @@ def test_a_right_option_that_is_none(home):
         ("sums", {"filter": "lst"}, "choose one of: last, first"),
         ("sums", {"metric": "acc"}, "choose one of: exact_match"),
         ("animals", {"metric": "acc"}, "lm-eval calls acc_norm"),
-        ("animals", {"filter": "last"}, "leave task.filter away"),
+        ("animals", {"filter": "last"}, "leave out task.filter"),
         ("sums", {"subset": "old"}, "sums has no category 'old'"),
     ],
 )
@@ -348,9 +348,9 @@ def test_decodings_that_a_task_does_not_have(home):
 def test_wrong_settings(tmp_path):
     with pytest.raises(ConfigError, match=r"type task\.name=NAME"):
         build(tmp_path, "lm_eval")
-    with pytest.raises(ConfigError, match="leave data away"):
+    with pytest.raises(ConfigError, match="leave out data"):
         build(tmp_path, "x", data="rows.jsonl")
-    with pytest.raises(ConfigError, match=r"leave task\.cot away"):
+    with pytest.raises(ConfigError, match=r"leave out task\.cot"):
         build(tmp_path, "x", cot=True, max_new_tokens=64)
     with pytest.raises(ConfigError, match="few_shot=-1"):
         build(tmp_path, "x", few_shot=-1)
@@ -384,7 +384,7 @@ def test_an_unknown_name_and_a_missing_data_set(home, tmp_path, monkeypatch):
     )
     with pytest.raises(DataError) as error:
         build(tmp_path / "far", "far").questions()
-    assert "its data set nobody/nothing is neither in the cache" in str(error.value)
+    assert "its data set nobody/nothing is not in the cache" in str(error.value)
     assert "datasets.load_dataset('nobody/nothing', 'small')" in str(error.value)
 
 

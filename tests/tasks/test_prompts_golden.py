@@ -388,12 +388,12 @@ def test_texts_of_the_rows_are_never_taken_for_a_template(tmp_path):
     [
         ("{question", "cannot be read"),
         ("question}", "cannot be read"),
-        ("{}", "names {}, which is no field name"),
-        ("{0}", "names {0}, which is no field name"),
-        ("{question.upper}", "{question.upper}, which is no field name"),
-        ("{question[0]}", "{question[0]}, which is no field name"),
-        ("{question!r}", "{question!r}, which is no field name"),
-        ("{question:>9}", "{question:>9}, which is no field name"),
+        ("{}", "names {}, which is not a field name"),
+        ("{0}", "names {0}, which is not a field name"),
+        ("{question.upper}", "{question.upper}, which is not a field name"),
+        ("{question[0]}", "{question[0]}, which is not a field name"),
+        ("{question!r}", "{question!r}, which is not a field name"),
+        ("{question:>9}", "{question:>9}, which is not a field name"),
         ("Answer:", "has no field, so every question would be the same"),
         ("", "has no field"),
         ("{{question}}", "has no field"),
@@ -410,11 +410,12 @@ def test_a_bad_template_is_refused_before_any_data_is_read(tmp_path, key, templa
 @pytest.mark.parametrize(
     ("name", "template", "message"),
     [
-        ("bbq", "{question}{hint}", "{hint}, which question 'Hats-0' has not; its fields: "
+        ("bbq", "{question}{hint}", "{hint}, which question 'Hats-0' does not have; its fields: "
          "context, options, question"),
-        ("gsm8k", "{question}{options}", "{options}, which question 'test-1' has not; its fields: "
-         "question"),
-        ("xstest", "{question}", "{question}, which question '0' has not; its fields: request"),
+        ("gsm8k", "{question}{options}", "{options}, which question 'test-1' does not have; "
+         "its fields: question"),
+        ("xstest", "{question}", "{question}, which question '0' does not have; its fields: "
+         "request"),
     ],
 )  # fmt: skip
 def test_a_template_with_a_field_that_the_task_lacks(rows, name, template, message):

@@ -51,7 +51,7 @@ def content(name, *rows):
     if name != "mmlu":
         writer.writeheader()
     writer.writerows(rows)
-    return out.getvalue().encode()
+    return out.getvalue().encode()  # type: ignore[attr-defined]
 
 
 def second(name):
@@ -122,10 +122,10 @@ WRONG = {  # task: (field, value, what is said)
         ("question", "  ", "is empty"),
     ],
     "mmlu_pro": [
-        ("answer_index", 2, "is 2 with 2 options"),
-        ("answer_index", -1, "is -1 with 2 options"),
-        ("options", [], "with 0 options"),
-        ("options", list("abcdefghijk"), "with 11 options"),
+        ("answer_index", 2, "is 2, but there are 2 options"),
+        ("answer_index", -1, "is -1, but there are 2 options"),
+        ("options", [], "but there are 0 options"),
+        ("options", list("abcdefghijk"), "but there are 11 options"),
         ("question", "", "is empty"),
         ("category", "", "is empty"),
     ],
@@ -146,8 +146,8 @@ WRONG = {  # task: (field, value, what is said)
         ("metadata", "{", "is not a dict with a 'topic'"),
         ("metadata", "(" * 10_000, "is not a dict with a 'topic'"),
         ("metadata", "-" * 3000 + "1", "is not a dict with a 'topic'"),
-        ("metadata", "{'topic': None}", "has the topic 'None', which is no text"),
-        ("metadata", "{'topic': ''}", "has the topic '', which is no text"),
+        ("metadata", "{'topic': None}", "has the topic 'None', which is not a text"),
+        ("metadata", "{'topic': ''}", "has the topic '', which is not a text"),
         ("question", "", "is empty"),
         ("true_answer", " ", "is empty"),
     ],
@@ -168,7 +168,7 @@ WRONG = {  # task: (field, value, what is said)
 
 @pytest.mark.parametrize(
     ("name", "field", "value", "problem"),
-    [(name, *case) for name, cases in WRONG.items() for case in cases],
+    [(name, *case) for name, cases in WRONG.items() for case in cases],  # type: ignore[attr-defined]
 )
 def test_a_wrong_value(written, name, field, value, problem):
     told = refusal(name, written(name, second(name), ROWS[name] | {field: value}))

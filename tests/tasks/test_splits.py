@@ -116,5 +116,5 @@ def test_errors():
         split_questions(questions(2), SIZES, 0)
     with pytest.raises(DataError, match="type splits.official=false"):
         split_questions([*questions(100), *questions(100, "test")], SIZES, 0)
-    with pytest.raises(DataError, match="too few for a selection split beside task.few_shot=30"):
+    with pytest.raises(DataError, match="too few for a selection split besides task.few_shot=30"):
         split_questions(questions(50), SIZES, 0, shots=30)

@@ -71,7 +71,7 @@ class Sent:
         while "exit" not in by_kind and time.monotonic() < give_up:
             by_kind = {}
             for record in records(file):
-                kind = record.WhichOneof("record_type")
+                kind = record.WhichOneof("record_type")  # type: ignore[attr-defined]
                 by_kind.setdefault(kind, []).append(getattr(record, kind))
         [self.run] = by_kind["run"][:1]
         self.config = values(self.run.config.update)
@@ -190,7 +190,7 @@ def metrics(sweep, n) -> dict:
     return json.loads((sweep / str(n) / "metrics.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_the_runs_of_a_sweep_stand_together(sweep, sent):
     assert [s.run.job_type for s in sent] == ["evaluate"] * 3 + ["report"]
     assert {s.run.project for s in sent} == {"corrsteer"}
@@ -205,7 +205,7 @@ def test_the_runs_of_a_sweep_stand_together(sweep, sent):
         assert (job.config["coef"], job.config["task"]) == (coef, {"name": "bbq"})
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_the_summary_has_the_numbers_of_the_run(sweep, sent):
     for n, job in enumerate(sent[:3]):
         m = metrics(sweep, n)
@@ -276,7 +276,7 @@ def tracking_handle(run):
     return WandbRun(run)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_curves_run_over_layers(sweep, sent):
     best = pd.read_csv(sweep / "2" / "features.csv").query("rank == 1").set_index("layer")
     job = sent[2]
@@ -291,7 +291,7 @@ def plain(frame: pd.DataFrame) -> list[list[object]]:
     return frame.astype(object).where(frame.notna(), None).values.tolist()
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_side_effects_over_layers_and_transfer(sweep, sent):
     m = metrics(sweep, 1)
     assert sent[1].steps["activity/*"] == "layer"
@@ -304,7 +304,7 @@ def test_side_effects_over_layers_and_transfer(sweep, sent):
     assert table["gain"].tolist() == [tested["gain"] for tested in m["transfer"].values()]
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_curves_of_ablations(sent):
     for kind, step, at in (
         *(("alone", "layer", LAYERS), ("left_out", "layer", LAYERS)),
@@ -319,7 +319,7 @@ def test_curves_of_ablations(sent):
     assert plain(sent[0].table("ablations")) == plain(expected)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_tables_hold_features_and_flips(sweep, sent):
     features = pd.read_csv(sweep / "1" / "features.csv").sort_values(["layer", "rank"])
     table = sent[1].table("correlations")
@@ -340,7 +340,7 @@ def test_tables_hold_features_and_flips(sweep, sent):
         assert row["gold"] == before["gold"][name]
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_artifacts_are_whole_and_below_the_sweep(sweep, sent, own_places):
     kinds = {"plan": "plan", "features": "statistics", "report": "report"}
     names = {f"{name}_bbq_bundled_CorrSteer-A": kind for name, kind in kinds.items()}
@@ -358,7 +358,7 @@ def test_artifacts_are_whole_and_below_the_sweep(sweep, sent, own_places):
     assert [name for name in PLACES if name in os.environ] == []
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_the_report_of_the_sweep_has_its_dose_response(sweep, sent):
     report = sent[3]
     assert report.steps["dose_response/*"] == "coef"
@@ -383,7 +383,7 @@ def test_jobs_that_differ_in_more_than_coef_are_curves_of_their_own():
     assert rows[1]["dose_response/seed 1/gain"] == 0.2
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_the_dashboard_draws_what_is_sent(sent):
     from corrsteer.trackers.dashboard import workspace
 
@@ -449,7 +449,7 @@ def set_tracker(folder: Path, **tracker: object) -> None:
     (folder / "config.yaml").write_text(json.dumps(settings))
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_run_alone_is_sent_by_a_process_of_its_own(job, caplog):
     track(job)
     assert [r for r in caplog.records if r.levelname == "WARNING"] == []
@@ -471,7 +471,7 @@ def test_online_without_a_good_key_is_left_out_soon(job, key, monkeypatch, caplo
     assert sorted(file for file in job.iterdir() if file.name != "wandb") == before
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_server_that_falls_silent_is_given_up(job, monkeypatch, caplog):
     """It knows the key and the run, and answers nothing more."""
     known = {
@@ -623,7 +623,7 @@ def test_features_of_all_layers_are_sent_however_many_there_are():
 def test_trackers_and_their_handles_have_every_method(tmp_path):
     trackers = [NoTracker(), Wandb()]
     assert all(isinstance(tracker, Tracker) for tracker in trackers)
-    assert [tracker.enabled for tracker in trackers] == [False, True]
+    assert [tracker.enabled for tracker in trackers] == [False, True]  # type: ignore[attr-defined]
     assert isinstance(tracking_handle(SimpleNamespace()), Handle)
     about = {"name": "n", "group": None, "job_type": "j", "tags": [], "config": {}}
     with NoTracker().open(tmp_path, **about) as handle:

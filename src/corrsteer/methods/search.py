@@ -49,7 +49,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Pareto:
-    """The settings of ``conf/search/pareto.yaml``, where their meaning stands. ``method``: whose
+    """The settings of ``conf/search/pareto.yaml``, where they are explained. ``method``: whose
     plan is turned."""
 
     method: Tunable
@@ -62,11 +62,11 @@ class Pareto:
     workers: int
 
     def __post_init__(self) -> None:
-        for name, such_as in (("batch", 8), ("workers", 2)):
+        for name, example in (("batch", 8), ("workers", 2)):
             if not _whole(getattr(self, name), 1):
                 raise ConfigError(
                     f"search.{name}={getattr(self, name)}: it must be a whole number, at least 1,"
-                    f" such as search.{name}={such_as}"
+                    f" such as search.{name}={example}"
                 )
         coef = self.coef
         numbers = isinstance(coef, list) and len(coef) == 2 and all(map(_finite, coef))
@@ -191,7 +191,7 @@ class Pareto:
             arms = []
             for n, candidate in candidates.items():
                 plan = candidate.applied(plans[candidate.pooling])
-                # What adds nothing is the unsteered model, whose answers are there.
+                # What adds nothing is the unsteered model, whose answers are there already.
                 arms.append(Arm(f"trial_{n}", "steered", None if plan.does_nothing else plan))
             answered = answers(bench, bench.asking, "validation", arms)
             results = {}

@@ -1,8 +1,8 @@
 """A study: which dial, layers and pooling fix many answers and break few.
 
 Optuna's multi-objective TPE (Ozaki et al. 2020, GECCO) asks for candidates, a batch at a time, and
-is told accuracy and broken answers. The study is an sqlite file, so a search that was killed goes
-on, and several processes may work on one. Asking costs about 20 ms a candidate; what answers cost
+is told accuracy and broken answers. The study is an sqlite file, so a killed search can be resumed,
+and several processes may work on one. Asking costs about 20 ms a candidate; what answers cost
 is the caller's business. Nothing here sees a split other than the one it is told about. Workers
 on several machines need a shared file system whose locks work, which not every NFS has.
 
@@ -151,7 +151,7 @@ def run_study(
     from filelock import FileLock
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file, begun, told = folder / "study.db", time.monotonic(), 0
+    file, begun, answered = folder / "study.db", time.monotonic(), 0
     with _one_line(file):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock", timeout=PATIENCE, fallback_to_soft=False)
@@ -161,14 +161,14 @@ def run_study(
                 study.enqueue_trial(params, skip_if_exists=True)
     while True:
         with _one_line(file), lock:
-            there = study.get_trials(deepcopy=False)[:trials]
-            asked = sum(t.state != optuna.trial.TrialState.WAITING for t in there)
-            left = [t for t in there if t.state == optuna.trial.TrialState.RUNNING]
+            existing = study.get_trials(deepcopy=False)[:trials]
+            asked = sum(t.state != optuna.trial.TrialState.WAITING for t in existing)
+            left = [t for t in existing if t.state == optuna.trial.TrialState.RUNNING]
             if worker is not None:
                 left = [t for t in left if t.user_attrs.get("worker") == worker]
             pending = {t.number: _params(study, space, seed, t) for t in left}
-            more = -asked % batch or (0 if pending else batch)
-            for number in range(asked, min(asked + more, trials)):
+            to_ask = -asked % batch or (0 if pending else batch)
+            for number in range(asked, min(asked + to_ask, trials)):
                 study.sampler = _sampler(seed, number)
                 new = study.ask()
                 new.set_user_attr("worker", worker)
@@ -180,16 +180,16 @@ def run_study(
         with _one_line(file):
             for number in pending:
                 study.tell(number, list(results[number]), skip_if_finished=True)
-            told += len(pending)
-            done = _told(study, space, trials)
+            answered += len(pending)
+            done = _finished(study, space, trials)
         best = max(done, key=lambda t: (t.accuracy, -t.broken))
-        rate = told / (time.monotonic() - begun)
+        rate = answered / (time.monotonic() - begun)
         log.info(
             "search: %d of %d trials, best accuracy %.1f %% with %d broken; %.2f trials/s, %s left",
             *(len(done), trials, 100 * best.accuracy, best.broken, rate),
             timedelta(seconds=round((trials - len(done)) / rate)),
         )
-    return _told(study, space, trials)
+    return _finished(study, space, trials)
 
 
 def study_folder(
@@ -236,7 +236,7 @@ def _open(file: Path) -> optuna.Study:
 
 
 def _sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
-    """The sampler of one trial. It takes trials at work for bad ones (constant liar), so that those
+    """The sampler of one trial. It treats running trials as bad ones (constant liar), so that those
     of a batch, and of other workers, differ."""
     import optuna
 
@@ -247,7 +247,7 @@ def _sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
 def _params(
     study: optuna.Study, space: Space, seed: int, left: optuna.trial.FrozenTrial
 ) -> Mapping[str, Any]:
-    """The parameters of a trial that somebody asked for, maybe killed while asking."""
+    """The parameters of a trial that a process asked for, maybe killed while asking."""
     import optuna
 
     if set(left.params) == set(space.first(0.0)[0]):
@@ -258,7 +258,7 @@ def _params(
     return trial.params
 
 
-def _told(study: optuna.Study, space: Space, trials: int) -> list[Trial]:
+def _finished(study: optuna.Study, space: Space, trials: int) -> list[Trial]:
     return [
         Trial(t.number, space.candidate(t.params), t.values[0], int(t.values[1]))
         for t in study.get_trials(deepcopy=False)[:trials]
@@ -277,8 +277,8 @@ def _one_line(file: Path) -> Iterator[None]:
     except (StorageInternalError, SQLAlchemyError, OSError, NotImplementedError) as error:
         why = " ".join(str(error.__cause__ or error).split())[:200]
         raise ConfigError(
-            f"cannot use the study {file} ({why}): type cache=FOLDER on a disk with room and locks,"
-            " or delete the study: the answers of its trials are cached"
+            f"cannot use the study {file} ({why}): type cache=FOLDER on a disk with free space and"
+            " file locks, or delete the study: the answers of its trials are cached"
         ) from error
 
 

@@ -67,7 +67,7 @@ class LoadedModel(Tracing):
             for batch in self._batches([len(row) for row in rows]):
                 inputs = self._pad_left([rows[i] for i in batch])
                 results = self._answers(inputs, prepared, options)
-                for how, mine, (new, fired) in zip(prepared, answers, results, strict=True):
+                for how, column, (new, fired) in zip(prepared, answers, results, strict=True):
                     for i, row in zip(batch, new.tolist(), strict=True):
                         whole = self._until_eos(row)
                         if whole not in texts:
@@ -76,8 +76,8 @@ class LoadedModel(Tracing):
                         steered = sum(n == len(how.layers) for n in fired[: len(tokens)])
                         if how.layers and steered != len(tokens):
                             raise not_fired(steered, len(tokens), i)
-                        mine[i] = Completion(text, tokens, steered)
-        return [[mine[i] for i in range(len(rows))] for mine in answers]
+                        column[i] = Completion(text, tokens, steered)
+        return [[column[i] for i in range(len(rows))] for column in answers]
 
     # -- choosing ------------------------------------------------------------------------
 
@@ -138,22 +138,22 @@ class LoadedModel(Tracing):
         import torch
 
         rows = self._encode(prompts)
-        found = [0.0] * len(rows)
+        totals = [0.0] * len(rows)
         written = [i for i, answer in enumerate(answers) if len(answer)]
         if not written:
-            return found
+            return totals
         self._check_room(rows, max(map(len, answers)))
         lengths = [len(rows[i]) + len(answers[i]) for i in written]
         scored = [len(answers[i]) + 1 for i in written]
         with torch.no_grad():
             for batch in self._bounded(lengths, scored, self._batch_size):
-                mine = [written[k] for k in batch]
-                inputs = self._pad_left([rows[i] + list(answers[i]) for i in mine])
-                targets = self._pad_targets([answers[i] for i in mine])
+                indices = [written[k] for k in batch]
+                inputs = self._pad_left([rows[i] + list(answers[i]) for i in indices])
+                targets = self._pad_targets([answers[i] for i in indices])
                 ((logs, _),) = self._likelihoods(inputs, targets, [UNSTEERED])
-                for i, log in zip(mine, logs.tolist(), strict=True):
-                    found[i] = log
-        return found
+                for i, log in zip(indices, logs.tolist(), strict=True):
+                    totals[i] = log
+        return totals
 
     def _bounded(self, lengths: list[int], scored: list[int], most: int) -> list[list[int]]:
         """Batches of similar length and at most ``most`` samples, whose logits in float32 stay
@@ -214,15 +214,17 @@ class LoadedModel(Tracing):
         counted = self._positions(inputs, rows, source) & ~self._specials(inputs)
         steered = self._positions(inputs, rows, "generated")
         with torch.no_grad(), self._sent(len(rows), "residuals") as options:
-            found, fired = self._residuals(inputs, counted, sorted(layers), steered, how, options)
+            residuals, fired = self._residuals(
+                inputs, counted, sorted(layers), steered, how, options
+            )
         if fired != len(how.layers):
             raise not_fired(0, len(answers[0]), 0)
-        here = self.device
+        device = self.device
         return Residuals(
-            layers={layer: x.to(here, torch.float32) for layer, x in found.items()},
-            sample=counted.nonzero()[:, 0].to(here),
-            token=inputs["input_ids"][counted].to(here),
-            position=inputs["position_ids"][counted].to(here),
+            layers={layer: x.to(device, torch.float32) for layer, x in residuals.items()},
+            sample=counted.nonzero()[:, 0].to(device),
+            token=inputs["input_ids"][counted].to(device),
+            position=inputs["position_ids"][counted].to(device),
         )
 
     def _positions(
@@ -301,5 +303,5 @@ class LoadedModel(Tracing):
         inputs = self._pad_left([[self._pad]] * len(residuals))
         with torch.no_grad(), self._sent(len(directions), "promoted tokens") as options:
             up, down = self._lens(inputs, residuals.to(self._entry), top, options)
-        texts = ([self.token_texts(ids) for ids in found.tolist()] for found in (up, down))
+        texts = ([self.token_texts(ids) for ids in tokens.tolist()] for tokens in (up, down))
         return list(zip(*texts, strict=True))

@@ -1,12 +1,12 @@
 """A transformers model in this process, read and steered through nnsight.
 
 ``generate`` computes the keys and values of each batch's prompts once and lets every intervention
-that leaves them alone go on from them: a plan's positions start at the last prompt token.
+that leaves them alone continue from them: a plan's positions start at the last prompt token.
 ``replay`` is one teacher-forced pass over prompt and answer; causal attention makes it the same
 computation as generating step by step.
 
 Cost: per batch one prompt pass, then per plan one pass of a single position per new token, and
-per planned layer and step about 60 us of nnsight. Cheaper where no plan is wanted: none, a plan
+per planned layer and step about 60 us of nnsight. Cheaper where no plan is wanted: a plan
 of None takes transformers' own ``generate`` with no tracing. torch and nnsight are imported by
 ``Local.load``.
 """
@@ -51,8 +51,8 @@ class Local:
             )
         if self.device_map and self.device != "auto":
             raise ConfigError(
-                f"backend.device_map={self.device_map} chooses the devices itself: leave"
-                f" backend.device={self.device} away."
+                f"backend.device_map={self.device_map} chooses the devices itself: leave out"
+                f" backend.device={self.device}."
             )
 
     def key(self, model: Model) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class LocalModel(LoadedModel):
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """Without transformers' "Loading weights" bar, which would tear the run's own lines."""
+    """Without transformers' "Loading weights" bar, which would break up the run's own lines."""
     from transformers.utils import logging
 
     was_on = logging.is_progress_bar_enabled()

@@ -81,7 +81,7 @@ class Residuals:
 
 
 def check_settings(device: str, batch_size: int) -> None:
-    """Raise ConfigError for what every backend has."""
+    """Raise ConfigError for a wrong value of a setting that every backend has."""
     if device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
         raise ConfigError(
             f"backend.device={device!r} is unknown: use auto, cpu, cuda, cuda:N or mps."

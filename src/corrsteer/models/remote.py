@@ -46,7 +46,7 @@ class NDIF:
     """Run on an NDIF server. ``host`` is its address; null: NDIF_HOST, or nnsight's own config.
 
     ``device`` is where residuals are encoded here: ``auto`` (a GPU if there is one), ``cpu``,
-    ``cuda:1``. ``timeout_s``: how long the server may be silent before it is given up.
+    ``cuda:1``. ``timeout_s``: how long the server may be silent before a request is given up.
     """
 
     host: str | None = None
@@ -57,7 +57,7 @@ class NDIF:
     def __post_init__(self) -> None:
         if self.host is not None and not self.host.startswith(("http://", "https://")):
             raise ConfigError(
-                f"backend.host={self.host!r} must start with http:// or https://, as"
+                f"backend.host={self.host!r} must start with http:// or https://, such as"
                 " backend.host=https://ndif.example.org."
             )
         if self.host is not None and "@" in self.host:
@@ -132,7 +132,7 @@ class RemoteModel(LoadedModel):
         super().__init__(wrapped, model, batch_size, settings.eos_token_id)
         self._device = device
         self._server = server
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def _prepare(self, intervention: Intervention | None) -> Prepared:
         from nnsight import register
@@ -195,7 +195,7 @@ class RemoteModel(LoadedModel):
             text = explain(error, server.host, self._model.path, server.timeout_s)
             # Some servers repeat a key that they refuse.
             raise ModelError(text.replace(server.key, "...") if server.key else text) from None
-        level = logging.DEBUG if what in self._told else logging.INFO
-        self._told.add(what)
+        level = logging.DEBUG if what in self._logged else logging.INFO
+        self._logged.add(what)
         megabytes = request.received / 1e6 / samples
         log.log(level, "%s of %d samples: %.3g MB per sample", what, samples, megabytes)

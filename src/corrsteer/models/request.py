@@ -112,7 +112,7 @@ def _tensors(content: bytes) -> Any:
     return torch.load(file, map_location="cpu", weights_only=False, pickle_module=_READER)
 
 
-_AGAIN = "type the command again, finished batches are kept"
+_AGAIN = "type the command again (finished batches are kept)"
 # What NDIF's own messages contain (ndif 0.1.2), and what it means.
 _REFUSALS = (
     ("API key", "the server {host} refused the key: set NDIF_API_KEY to a valid one"),
@@ -123,7 +123,7 @@ _REFUSALS = (
     ("Too Large", "the request is too large for {host}: lower backend.batch_size"),
     ("out of memory", "the request is too large for {host}: lower backend.batch_size"),
     ("OutOfMemory", "the request is too large for {host}: lower backend.batch_size"),
-    ("execution timeout", "the request takes {host} too long: lower backend.batch_size"),
+    ("execution timeout", "the request takes too long on {host}: lower backend.batch_size"),
     ("could not be read", "the server {host} cannot read requests of this nnsight: install the"
      " version it has ({host}/env)"),
     ("Error submitting request", "the server {host} lost the model: {again}"),
@@ -136,12 +136,12 @@ def explain(error: Exception, host: str, model: str, silence_s: float) -> str:
     words = {"host": host, "model": model, "again": _AGAIN}
     cause = error.__cause__
     if isinstance(error, RemoteError) and not isinstance(cause, httpx.TransportError):
-        for known, said in _REFUSALS:
+        for known, meaning in _REFUSALS:
             if known in str(error):
-                return f"{said.format(**words)} (it says: {_end_of(error)})"
+                return f"{meaning.format(**words)} (it says: {_end_of(error)})"
         return f"the server {host} failed: {_end_of(error)}"
     if isinstance(error, pickle.UnpicklingError):
-        return f"{_end_of(error)}: {host} is no NDIF server, or of another version"
+        return f"{_end_of(error)}: {host} is not an NDIF server, or runs another version"
     if isinstance(
         error, websocket.WebSocketTimeoutException | TimeoutError | httpx.TimeoutException
     ):

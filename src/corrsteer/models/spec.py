@@ -23,7 +23,7 @@ class Model:
     ``path`` is a local folder or a Hub id; ``revision`` (branch, tag or commit) is for the Hub.
     ``dtype`` auto is bfloat16 on a GPU that has it, float32 elsewhere. ``chat_template`` puts
     each prompt into the tokenizer's own template as a user's message. Prompts longer than
-    ``max_prompt_tokens`` are an error, never cut. ``licence`` names the one that has to be
+    ``max_prompt_tokens`` are an error, never cut. ``licence`` names one that must be
     accepted on the model's page before the Hub lets it be downloaded.
     """
 

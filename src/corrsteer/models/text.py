@@ -111,7 +111,7 @@ class Text:
         if not long:
             return
         message = (
-            f"{len(long)} of {len(rows)} {what} have more than {limit} tokens (the longest"
+            f"{len(long)} of {len(rows)} {what} have more than {limit} tokens (the longest has"
             f" {max(len(rows[n]) for n in long)})"
         )
         if characters:

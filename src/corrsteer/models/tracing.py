@@ -71,8 +71,8 @@ class Tracing(Text, ABC):
         return self.device
 
     def _prepare(self, intervention: Intervention | None) -> Prepared:
-        """Raises ConfigError for an intervention that this model cannot do, or a layer that it has
-        not, ModelError for vectors of another width."""
+        """Raises ConfigError for an intervention that this model cannot apply, or a layer it
+        does not have, ModelError for vectors of another width."""
         import torch
 
         if intervention is None:
@@ -80,9 +80,9 @@ class Tracing(Text, ABC):
         lacking = sorted(intervention.needs - STEERING)
         if lacking or not isinstance(intervention, Plan):
             raise ConfigError(
-                f"model {self._model.name!r} cannot do a {type(intervention).__name__} that needs"
-                f" {', '.join(lacking) or 'more than vectors'}; it can do a plan that needs"
-                f" {', '.join(sorted(STEERING))}"
+                f"model {self._model.name!r} cannot apply a {type(intervention).__name__} that"
+                f" needs {', '.join(lacking) or 'more than vectors'}; it can apply a plan that"
+                f" needs {', '.join(sorted(STEERING))}"
             )
         for layer, vector in intervention.vectors().items():
             if not 0 <= layer < self.n_layers:
@@ -237,11 +237,11 @@ class Tracing(Text, ABC):
             for layer in sorted({*layers, *how.layers} - {-1})
         ]
         with self._wrapped.trace(inputs, use_cache=False, **options) as tracer:
-            found = nnsight.save({})
+            residuals = nnsight.save({})
             fired = nnsight.save([])
             if first is not None:
                 hidden = first.input
-                found[-1] = hidden[counted.to(hidden.device)]
+                residuals[-1] = hidden[counted.to(hidden.device)]
             for layer, block, parts, wanted in places:
                 output = block.output
                 hidden = output[0] if isinstance(output, tuple) else output
@@ -250,9 +250,9 @@ class Tracing(Text, ABC):
                     hidden[at] = change(hidden[at], parts, dial, apply, opens)
                     fired.append(layer)
                 if wanted:
-                    found[layer] = hidden[counted.to(hidden.device)]
+                    residuals[layer] = hidden[counted.to(hidden.device)]
             tracer.stop()
-        return found, len(fired)
+        return residuals, len(fired)
 
     def _diverged(
         self,
@@ -330,5 +330,5 @@ class Tracing(Text, ABC):
 def not_fired(steered: int, positions: int, prompt: int) -> ModelError:
     return ModelError(
         f"the plan fired at {steered} of {positions} positions of prompt {prompt}: nnsight and"
-        " transformers do not fit together; install the versions of constraints.txt."
+        " transformers are not compatible; install the versions in constraints.txt."
     )

@@ -316,6 +316,9 @@ class Record(Results):
     variant: str
     """Which one of the method, such as A; empty where it has none."""
     operator: str
+    gate: str
+    positions: str
+    """How the plan acts, by the names of its components; empty for a method that makes none."""
     selector: str
     score: str
     """What the selector ranks features by, such as r."""
@@ -337,6 +340,8 @@ class Record(Results):
     transfer: dict[str, Transfer]
     """By the other task's name."""
     stability: Stability
+    versions: dict[str, str]
+    """Of the packages that the results depend on."""
     search: Search | None = None
     verdict: list[str] = []
     """In sentences (:func:`corrsteer.report.verdict.verdict`)."""

@@ -25,7 +25,7 @@ from corrsteer.report.numbers import layer_text, short
 from corrsteer.report.pages import cut, write_page
 from corrsteer.report.plots import Figure
 from corrsteer.report.record import ArmSummary, Reading, Record, Trial, read_record
-from corrsteer.report.tables import ArmRow, TransferRow, arm_rows, read_json, records
+from corrsteer.report.tables import ArmRow, TransferRow, arm_rows, read_features, read_json, records
 from corrsteer.stats.flips import STATES, flip_table
 from corrsteer.steering.arms import BASELINE, STEERED
 
@@ -36,7 +36,8 @@ def write_run_report(folder: Path) -> Path:
     Raises :class:`DataError` when the folder has no record that can be read.
     """
     record = read_record(folder)
-    features = pd.read_csv(folder / "features.csv")
+    features = read_features(folder)
+    plan = folder / "plan" / "plan.json"  # not every method makes one
     answers = pd.read_parquet(
         folder / "answers.parquet",
         columns=["id", "split", "arm", "prompt", "answer", "gold", "score", "invalid"],
@@ -53,7 +54,7 @@ def write_run_report(folder: Path) -> Path:
     page = {
         "record": record,
         "status": read_json(folder / "status.json"),
-        "plan": read_json(folder / "plan" / "plan.json"),
+        "plan": read_json(plan) if plan.exists() else None,
         "config": (folder / "config.yaml").read_text(encoding="utf-8"),
         "arms": arms,
         "task_metrics": _task_metrics(record.task_metrics, arms),

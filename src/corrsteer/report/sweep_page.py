@@ -194,7 +194,7 @@ def _own(record: Record) -> Transfer:
 # -- seeds -------------------------------------------------------------------------------------
 
 AVERAGED = ("validation_steered", "baseline", "steered", "gain", "ser", "control_best")
-IN_OVERRIDES = ("method", "selector", "operator")
+IN_OVERRIDES = ("method", "selector", "operator", "gate")
 """Settings whose override says more than their column: options of the same class are different."""
 
 

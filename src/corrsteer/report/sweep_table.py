@@ -20,8 +20,8 @@ from corrsteer.steering.arms import BASELINE, STEERED
 from corrsteer.store.runfolder import RunFolder
 
 SETTINGS = (
-    "task", "model", "method", "variant", "selector", "operator", "layers", "seed", "token_source",
-    "pooling", "coef",
+    "task", "model", "method", "variant", "selector", "operator", "gate", "positions", "layers",
+    "seed", "token_source", "pooling", "coef",
 )  # fmt: skip
 QUESTION = ("task", "model", "seed", "question")
 """Jobs that share these answer the same question; their validation accuracies are comparable."""

@@ -51,6 +51,11 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_features(folder: Path) -> pd.DataFrame:
+    """The ranked features of a run; for a method that ranks none, the columns alone."""
+    return pd.read_csv(folder / "features.csv", dtype={"noise": bool, "chosen": bool})
+
+
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain dicts with None for what is absent."""
     rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")

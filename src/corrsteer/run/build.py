@@ -57,7 +57,6 @@ class Parts:
     dealt: Mapping[str, Sequence[Question]]
     """The task's rows, and how they were dealt to splits."""
     method: Method
-    operator: Operator
     controls: Mapping[str, int]
     """Controls that steer, by kind: how many."""
     unsteered: Sequence[Arm]
@@ -86,7 +85,7 @@ def build(cfg: DictConfig) -> Parts:
     spec = instantiate(cfg.model, Model)
     own = _dealt(cfg, cfg.task, spec)
     backend, sae = instantiate(cfg.backend, Backend), instantiate(cfg.sae, SAEProvider)
-    operator = instantiate(cfg.operator, Operator)
+    instantiate(cfg.operator, Operator)
     instantiate(cfg.gate, Gate)
     instantiate(cfg.tracker, Tracker)
     bench = Bench(
@@ -104,7 +103,7 @@ def build(cfg: DictConfig) -> Parts:
     method = _method(cfg)
     if lacking := sorted(method.needs - backend.supports()):
         raise ConfigError(
-            f"strategy {method.name} needs {', '.join(lacking)}, and backend"
+            f"strategy {method.name} needs {', '.join(lacking)}, but backend"
             f" {type(backend).__name__} supports {', '.join(sorted(backend.supports()))}"
         )
     others = {name: _other(cfg, name, node, spec) for name, node in cfg.transfer.items()}
@@ -124,7 +123,6 @@ def build(cfg: DictConfig) -> Parts:
         questions=own.questions,
         dealt=own.dealt,
         method=method,
-        operator=operator,
         controls=controls.draws,
         unsteered=unsteered,
         elsewhere=_elsewhere(cfg),
@@ -135,8 +133,10 @@ def build(cfg: DictConfig) -> Parts:
     )
     if bench.hands:
         saes = {sae.sae_id(n) for n in bench.layers}
-        ours = sum(sae_id in saes for sae_id, _ in bench.hands)
-        log.info("%s: %d of %d classes are of this run's SAEs", cfg.classes, ours, len(bench.hands))
+        matching = sum(sae_id in saes for sae_id, _ in bench.hands)
+        log.info(
+            "%s: %d of %d classes are for this run's SAEs", cfg.classes, matching, len(bench.hands)
+        )
     check_prompts(bench, own.asking, controls.instruction or "")
     for asking in others.values():
         check_prompts(bench, asking)
@@ -209,7 +209,7 @@ def chosen_layers(asked: Any, spec: Model, sae: SAEProvider) -> tuple[int, ...]:
     if lacking or not layers:
         raise ConfigError(
             f"sae {sae.name} has no SAE for layer {', '.join(map(str, lacking))}; "
-            f"layers with one: {', '.join(map(str, available))}"
+            f"layers that have one: {', '.join(map(str, available))}"
         )
     for n in layers:
         sae.validate(n, width)
@@ -223,5 +223,5 @@ def sae_origin(bench: Bench) -> list[str]:
     others = [name for name in names if not same_model(name, spec.path)]
     # A folder's name says nothing about the model in it.
     if others and not spec.is_local:
-        log.warning("the SAEs were trained on %s and are used on %s", ", ".join(others), spec.path)
+        log.warning("the SAEs were trained on %s but are used on %s", ", ".join(others), spec.path)
     return names

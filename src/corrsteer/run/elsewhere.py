@@ -59,16 +59,20 @@ def side_effects(
     if elsewhere.unrelated is not None:
         read = readings(bench, elsewhere.unrelated.splits["unrelated"], unrelated)
         off = off_target(unrelated, elsewhere.source, read)
-    if elsewhere.texts:
-        moved = divergences(bench, elsewhere.texts, measured)
+    # Texts and layers are read as they are: there is no room for a prefix, and an arm that is only
+    # one changes neither.
+    acting = [arm for arm in measured if arm.intervention is not None]
+    if elsewhere.texts and acting:
+        moved = divergences(bench, elsewhere.texts, acting)
         neutral = summary(moved, elsewhere.source, bench.seed)
     if examples:
         names = [BASELINE, *(arm.name for arm in measured)]
         again = {name: test[name].iloc[: len(examples)] for name in names}
         text = readings(bench, examples, again)
-        layers = active_features(bench, examples, again[BASELINE], measured[0])
-        n = layers[0].n_positions
-        activity = record.Activity(n=len(examples), n_positions=n, layers=layers)
+        if acting:
+            layers = active_features(bench, examples, again[BASELINE], acting[0])
+            n = layers[0].n_positions
+            activity = record.Activity(n=len(examples), n_positions=n, layers=layers)
     return record.SideEffects(
         off_target=off, neutral=neutral, text=text, activity=activity
     ), unrelated

@@ -53,8 +53,8 @@ def run(cfg: DictConfig, folder: Path) -> float:
 
     # validate: where the dial of a sweep is chosen
     arms = [baseline(), fitted.arm]
-    more = ablation_arms(plan) if parts.ablations and plan is not None else []
-    validation = answers(bench, asking, "validation", [*arms, *more])
+    ablated = ablation_arms(plan) if parts.ablations and plan is not None else []
+    validation = answers(bench, asking, "validation", [*arms, *ablated])
 
     # evaluate: once, on the test split, with controls
     tested = [*arms, *_controls(parts, fitted), *parts.unsteered]
@@ -82,10 +82,10 @@ def run(cfg: DictConfig, folder: Path) -> float:
     ranked, chosen = named(fitted.ranked, cards), named(fitted.chosen, cards)
 
     # report
-    found: Record = record(
+    run_record: Record = record(
         parts, fitted, arms, validation, with_side_effects(results, effects), effects, transfer
     )
-    found.write(folder)
+    run_record.write(folder)
     write_cards(cards, folder)
     classes_table(cards).to_csv(folder / "classes.csv", index=False)
     features_table(ranked, chosen).to_csv(folder / "features.csv", index=False)
@@ -105,10 +105,10 @@ def run(cfg: DictConfig, folder: Path) -> float:
         table.to_csv(folder / f"{name}.csv", index=False)
     report = write_run_report(folder)
     track(folder)
-    for sentence in found.verdict:
+    for sentence in run_record.verdict:
         log.info(sentence)
     log.info("report: %s", report)
-    return found.arms["steered"].accuracy
+    return run_record.arms["steered"].accuracy
 
 
 def _controls(parts: Parts, fitted: Fitted) -> list[Arm]:
@@ -126,7 +126,7 @@ def explained(parts: Parts, fitted: Fitted) -> Sequence[Mapping[str, Any]]:
     return [{**c, "description": texts.get((c["layer"], c["feature"]))} for c in cards]
 
 
-# -- what other processes do of a sweep: see corrsteer.sweep.pieces ------------------------------
+# -- what other processes do in a sweep: see corrsteer.sweep.pieces ------------------------------
 
 
 def share(cfg: DictConfig, folder: Path) -> float:
@@ -158,7 +158,7 @@ def collect_shard(cfg: DictConfig, folder: Path, index: int) -> float:
 
 
 def search_worker(cfg: DictConfig, folder: Path, index: int) -> float:
-    """Works on the study of a search, beside others; ``search.workers`` says how many."""
+    """Works on the study of a search, alongside others; ``search.workers`` says how many."""
     parts = build(cfg)
     assert isinstance(parts.method, Pareto), parts.method
     parts.method.work(parts.bench, index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def record(
 ) -> Record:
     """Everything that a run found, with its verdict. ``arms``: those of the validation split whose
     accuracy is part of it."""
-    bench, selection = parts.bench, fitted.observed.selection
+    bench, selection, plan = parts.bench, fitted.observed.selection, fitted.plan
     n_tokens, score = (selection[name].to_numpy(float) for name in ("n_tokens", "score"))
     without_verdict = Record(
         **dict(results),
@@ -59,7 +59,9 @@ def record(
         sae=bench.sae.name,
         method=parts.method.name,
         variant=parts.method.variant,
-        operator=type(parts.operator).__name__,
+        operator=type(plan.operator).__name__ if plan else "",
+        gate=type(plan.gate).__name__ if plan else "",
+        positions=plan.positions if plan else "",
         selector=type(bench.selector).__name__,
         score=bench.selector.score,
         layers=list(bench.layers),
@@ -80,12 +82,13 @@ def record(
         selection=Selection(
             **dict(arm_summary(selection, "baseline")), length_r=pearson(n_tokens, score)
         ),
-        coef=fitted.plan.coef if fitted.plan is not None else 1.0,
+        coef=plan.coef if plan else 1.0,
         validation={arm.name: arm_summary(validation[arm.name], arm.kind) for arm in arms},
         side_effects=effects,
         transfer=dict(transfer),
         stability=Stability(resamples=bench.collect.resamples),
         search=fitted.search,
+        versions=versions(),
     )
     return without_verdict.model_copy(update={"verdict": verdict(without_verdict)})
 
@@ -119,16 +122,22 @@ def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder:
             for name, examples in bench.asking.splits.items()
         },
         "seed": bench.seed,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
     }
     replace(plan, entries=entries, about=about).save(folder)
+
+
+def versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def features_table(
     ranked: Sequence[RankedFeature], chosen: Sequence[RankedFeature]
 ) -> pd.DataFrame:
+    """Every ranked feature; the columns alone for a method that ranks none."""
+    columns = [*(f.name for f in fields(RankedFeature)), "noise", "chosen"]
     rows = [{**asdict(f), "noise": f.is_noise, "chosen": f in chosen} for f in ranked]
-    return pd.DataFrame(rows).rename(columns={"kind": "class"})
+    return pd.DataFrame(rows, columns=columns).rename(columns={"kind": "class"})
 
 
 def classes_table(cards: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -36,7 +36,7 @@ class Folder:
     """SAEs in ``path``, the one of block L's output in the subfolder ``template`` with L filled in.
 
     An SAE of the *input* of block L + 1 (``blocks.{L+1}.hook_resid_pre``) is one of block L's
-    output, so it belongs into the subfolder of L, whatever its trainer called it.
+    output, so it belongs in the subfolder of L, whatever its trainer called it.
     ``check`` and ``budget_gb`` are for the stages that use the SAEs.
     """
 
@@ -58,13 +58,13 @@ class Folder:
         before, after = check_template(self.template)
         pattern = re.compile(re.escape(before) + r"(0|[1-9]\d*)" + re.escape(after))
         names = [p.relative_to(root).as_posix() for p in root.glob(f"{before}*{after}")]
-        found = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
-        if not found:
+        layers = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
+        if not layers:
             raise ModelError(
                 f"sae.path={self.path!r} holds no folder named {self.template!r}: give the folder"
                 " that has one sae_lens folder per layer, or set sae.template."
             )
-        return tuple(sorted(found))
+        return tuple(sorted(layers))
 
     def sae_id(self, layer: int) -> str:
         """Name of the layer's SAE in plans and reports."""
@@ -134,8 +134,8 @@ class Folder:
             config["d_in"] = int(config["d_in"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(
-                f"SAE {sae_id}: {file} is no config of an SAE ({type(error).__name__}: {error});"
-                " save it again with sae_lens's save_model."
+                f"SAE {sae_id}: {file} is not the config of an SAE ({type(error).__name__}:"
+                f" {error}); save it again with sae_lens's save_model."
             ) from error
         check_kind(sae_id, config)
         scaling = config["normalize_activations"]

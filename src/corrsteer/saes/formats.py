@@ -236,7 +236,7 @@ def _plain_tensors(file: Path) -> Weights:
     """Tensors of a .pt file, mapped into memory. Raises UnpicklingError for anything else."""
     import torch
 
-    # Files of torch before 1.6 are no zip archives and cannot be mapped.
+    # Files of torch before 1.6 are not zip archives and cannot be mapped.
     mapped = zipfile.is_zipfile(file)
     tensors: Weights = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     return tensors

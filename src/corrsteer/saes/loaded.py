@@ -71,11 +71,11 @@ class LoadedSAE:
     k: int | None = None
     """Of a topk SAE."""
     subtracts_b_dec: bool = False
-    """Whether ``b_dec`` is taken off the input first."""
+    """Whether ``b_dec`` is subtracted from the input first."""
     scaling: str = "none"
     """none, layer_norm or constant_norm_rescale."""
     centred: bool = False
-    """Whether the mean over d_model is taken off the input first."""
+    """Whether the mean over d_model is subtracted from the input first."""
 
     @property
     def width(self) -> int:
@@ -269,8 +269,8 @@ def take_over(
     except ModelError:
         raise
     except Exception as error:  # of any kind: the file is not ours, nor is the reader
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise ModelError(f"SAE {sae_id} cannot be read ({told}); {remedy}.") from error
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ModelError(f"SAE {sae_id} cannot be read ({cause}); {remedy}.") from error
     if sae.cfg.architecture() != config["architecture"]:
         raise ModelError(
             f"SAE {sae_id} is {config['architecture']}, but sae_lens reads it as"

@@ -1,7 +1,7 @@
 """What Neuronpedia (https://www.neuronpedia.org) says of a feature: its page and a description.
 
 Descriptions are other people's text, mostly a language model's. They are fetched one by one over
-the public API, so only for the few features that steer, and kept by who calls.
+the public API, so only for the few features that steer, and kept by the caller.
 Cost: a request of up to a second or so per feature.
 """
 
@@ -39,27 +39,27 @@ def describe(
     None where the server says that it has none.
 
     ``timeout``: seconds for one feature, from the first byte sent to the last one read. The first
-    failure is one warning and ends the asking: features without an answer are not in the result.
+    failure is one warning and ends the requests: features without an answer are not in the result.
     Nothing is asked with ``HF_HUB_OFFLINE=1``.
     """
     import httpx
     from huggingface_hub import constants
 
-    found: dict[int, str | None] = {}
+    descriptions: dict[int, str | None] = {}
     if constants.HF_HUB_OFFLINE:
         log.info("descriptions: Neuronpedia is not asked (HF_HUB_OFFLINE=1)")
-        return found
+        return descriptions
     headers = {"User-Agent": "corrsteer"}
     with httpx.Client(timeout=timeout, headers=headers) as client:
         for feature in features:
             url = f"{SITE}/api/feature/{quote(neuronpedia_id)}/{feature}"
             try:
-                found[feature] = _description(_get(client, url, time.monotonic() + timeout))
+                descriptions[feature] = _description(_get(client, url, time.monotonic() + timeout))
             except (httpx.HTTPError, OSError, ValueError, RecursionError) as error:
-                told = " ".join(str(error).split())[:200] or type(error).__name__
-                log.warning("no descriptions from Neuronpedia: %s (%s)", told, url)
+                cause = " ".join(str(error).split())[:200] or type(error).__name__
+                log.warning("no descriptions from Neuronpedia: %s (%s)", cause, url)
                 break
-    return found
+    return descriptions
 
 
 def _get(client: Any, url: str, until: float) -> Any:
@@ -79,12 +79,12 @@ def _get(client: Any, url: str, until: float) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
-        raise ValueError("its answer is no JSON") from None
+        raise ValueError("its answer is not JSON") from None
 
 
 def _description(answer: Any) -> str | None:
     """``answer``: of the form {"explanations": [{"description": TEXT, ...}, ...], ...}."""
-    if answer is None:  # so it says of a feature that it does not know
+    if answer is None:  # how it says that it does not know a feature
         return None
     texts = answer.get("explanations") if isinstance(answer, dict) else None
     if not isinstance(texts, list):

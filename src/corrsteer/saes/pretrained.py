@@ -71,16 +71,16 @@ class Pretrained:
 
     def fingerprint(self, layer: int) -> str:
         """sha256 that stands for the layer's files and for what the registry says of them."""
-        entry, found = self._entry(layer), find_release(self.release)
-        says = {
+        entry, release = self._entry(layer), find_release(self.release)
+        identity = {
             "reading": _READING,
-            "format": found.format,
+            "format": release.format,
             "path": entry["path"],
-            "overrides": dict(found.overrides),
+            "overrides": dict(release.overrides),
             "factor": entry.get("norm_scaling_factor"),
             "files": [_content(file) for file in self._files(layer)],
         }
-        return hashlib.sha256(json.dumps(says, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def neuronpedia(self, layer: int) -> str | None:
         """Neuronpedia's id of the SAE, where the registry gives one."""
@@ -121,22 +121,22 @@ class Pretrained:
 
     def _ids(self) -> dict[int, str]:
         """Layer -> id in the release."""
-        found = find_release(self.release)
-        if found.format not in FORMATS:
+        release = find_release(self.release)
+        if release.format not in FORMATS:
             raise ModelError(
-                f"release {found.name} is kept in the format {found.format}, which is not"
+                f"release {release.name} is stored in the format {release.format}, which is not"
                 f" supported: use a release in one of {', '.join(FORMATS)}."
             )
         before, after = check_template(self.template)
         pattern = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
         # The input of block L is the output of the one before; block 0's is nobody's.
         earlier = before.endswith("blocks.") and after.startswith(".hook_resid_pre")
-        ids = {int(m[1]) - earlier: sae for sae in found.saes if (m := pattern.fullmatch(sae))}
+        ids = {int(m[1]) - earlier: sae for sae in release.saes if (m := pattern.fullmatch(sae))}
         ids.pop(-1, None)
         if not ids:
             raise ConfigError(
-                f"sae.template={self.template!r} matches no SAE of release {found.name} after a"
-                f" block; it has ids such as: {', '.join(_some_ids(found, self.template))}."
+                f"sae.template={self.template!r} matches no SAE of release {release.name} after a"
+                f" block; it has ids such as: {', '.join(_some_ids(release, self.template))}."
             )
         return ids
 
@@ -145,7 +145,7 @@ class Pretrained:
         if layer not in ids:
             raise ModelError(
                 f"release {self.release} has no SAE of layer {layer} at {self.template}; layers"
-                f" with one: {', '.join(map(str, sorted(ids)))}."
+                f" that have one: {', '.join(map(str, sorted(ids)))}."
             )
         return ids[layer]
 
@@ -167,11 +167,11 @@ class Pretrained:
 
     def _config(self, layer: int) -> dict[str, Any]:
         """The flat config, refused unless it is an SAE of the raw output of block ``layer``."""
-        found, entry = find_release(self.release), self._entry(layer)
+        release, entry = find_release(self.release), self._entry(layer)
         sae_id, files = self.sae_id(layer), self._files(layer)
         try:
-            config = FORMATS[found.format].config(found.repo, entry["path"], files)
-            config = flat({**config, **found.overrides})
+            config = FORMATS[release.format].config(release.repo, entry["path"], files)
+            config = flat({**config, **release.overrides})
             config["d_in"] = int(config["d_in"])
         except pickle.UnpicklingError as error:
             raise ModelError(
@@ -179,9 +179,9 @@ class Pretrained:
                 " choose another SAE."
             ) from error
         except Exception as error:  # of any kind: the file is not ours
-            told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise ModelError(
-                f"SAE {sae_id} cannot be read ({told}); {self._remedy(layer)}."
+                f"SAE {sae_id} cannot be read ({cause}); {self._remedy(layer)}."
             ) from error
         check_kind(sae_id, config)
         scaling = config["normalize_activations"]
@@ -195,10 +195,10 @@ class Pretrained:
         return config
 
 
-def _some_ids(found: Release, template: str) -> list[str]:
+def _some_ids(release: Release, template: str) -> list[str]:
     """A few ids of a release, the nearest to the template first."""
-    near = difflib.get_close_matches(template.format(layer=10), found.saes, n=3, cutoff=0.3)
-    return near or list(found.saes)[:3]
+    near = difflib.get_close_matches(template.format(layer=10), release.saes, n=3, cutoff=0.3)
+    return near or list(release.saes)[:3]
 
 
 def _content(file: Path) -> str:

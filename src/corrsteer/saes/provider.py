@@ -13,8 +13,8 @@ ARCHITECTURES = ("standard", "gated", "jumprelu", "topk")
 SCALINGS = ("none", "expected_average_only_in", "layer_norm", "constant_norm_rescale")
 
 _WHY_NOT = {
-    "abstopk": "its activations can be negative, and every statistic here takes 0 for silent",
-    "matching_pursuit": "its activations can be negative, and every statistic here takes 0 for"
+    "abstopk": "its activations can be negative, and every statistic here counts 0 as silent",
+    "matching_pursuit": "its activations can be negative, and every statistic here counts 0 as"
     " silent",
     "temporal": "its activations depend on earlier positions",
     "batchtopk": "this is a training checkpoint; save it again with save_inference_model",
@@ -37,7 +37,8 @@ def check_template(template: str) -> tuple[str, str]:
     """What stands before and after {layer}. Raises ConfigError unless it is there once."""
     if template.count("{layer}") != 1:
         raise ConfigError(
-            f"sae.template={template!r} must contain {{layer}} once, as layer_{{layer}}."
+            f"sae.template={template!r} must contain {{layer}} once, such as"
+            " sae.template=layer_{layer}."
         )
     before, after = template.split("{layer}")
     return before, after
@@ -78,10 +79,10 @@ def check_kind(sae_id: str, config: Mapping[str, Any]) -> None:
     if architecture not in ARCHITECTURES:
         why = _WHY_NOT.get(architecture, "it is not an SAE of one site's activations")
         if "transcoder" in architecture:
-            why = "it writes to another site than it reads"
+            why = "it does not write to the site it reads"
         raise ModelError(
-            f"SAE {sae_id} is of the architecture {architecture}: {why}; use one that is"
-            f" {', '.join(ARCHITECTURES)}."
+            f"SAE {sae_id} has the architecture {architecture}: {why}; use one whose"
+            f" architecture is one of {', '.join(ARCHITECTURES)}."
         )
     # sae_lens 6 takes every activation function of an old config but topk for relu.
     function = config.get("activation_fn") or "relu"

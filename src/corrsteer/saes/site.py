@@ -53,8 +53,8 @@ def check_block(
     block = served_block(sae_id, hook, hf_hook)
     if block < 0:
         raise ModelError(
-            f"SAE {sae_id} was trained at {hook or hf_hook}, the embeddings, which are no block's"
-            " output: leave it out."
+            f"SAE {sae_id} was trained at {hook or hf_hook}, the embeddings, which are not a"
+            " block's output: leave it out."
         )
     if block != layer:
         raise ModelError(

@@ -36,18 +36,18 @@ _COPIES = (4, 3, 16)
 alone. A refusal said twice and "no, no, no" are answers."""
 _WITHIN = re.compile(r"(.{1,40}?)\1{5,}", re.DOTALL)
 _WITHIN_CHARS, _WITHIN_DIGITS = 12, 40
-"""A loop within words ("hahahahahaha") has 6 copies and so many characters, one of digits more:
+"""A loop within words ("hahahahahaha") has 6 copies and this many characters, one of digits more:
 1,000,000,000,000 and 0.3333333333333333 are numbers."""
 _RULE = 0.8
-"""Loops of signs without letters make up so much instead: tables and headings have rules."""
+"""Loops of signs without letters must make up this much instead: tables and headings have rules."""
 _TRIPLES = 32
 _SEEN = 0.6
-"""Share of the word triples that stood in the text before, from so many words on."""
+"""Share of the word triples that stood in the text before, from this many words on."""
 
 _NOISE = 0.1
 _CHANCE = 3
-"""Neighbouring characters that do not belong together: more than this share of all, and so many
-on top, which a formula or a name can have."""
+"""Neighbouring characters that do not belong together: more than this share of all, and this
+many on top, which a formula or a name can have."""
 
 # After each letter, those that hardly ever follow it in a language with Latin letters: 155 of the
 # 676 pairs, under 0.1 % of English.

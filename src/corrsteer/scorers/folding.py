@@ -2,10 +2,10 @@
 
 Rajpurkar et al. 2016: case is folded, punctuation is deleted (``U.S.`` is ``us``), the words a, an
 and the are dropped, white space is one space. On ASCII text it is theirs to the letter. Beyond
-ASCII it also deletes Unicode punctuation, so that a curly quote or an en dash is no other answer
-than a plain one, and control and format characters (null bytes, direction marks), which nobody
-sees. Accents stay, spelled in one way (NFC). Compatibility forms stay too: NFKC would make 10² and
-102 one answer.
+ASCII it also deletes Unicode punctuation, so that a curly quote or an en dash does not make another
+answer than a plain one, and control and format characters (null bytes, direction marks), which
+nobody sees. Accents stay, spelled in one way (NFC). Compatibility forms stay too: NFKC would make
+10² and 102 one answer.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Function:
     def __post_init__(self) -> None:
         parts = self.path.split(".") if isinstance(self.path, str) else []
         if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-            raise ConfigError(f"task.scorer.path={self.path!r} is no dotted path; {_HELP}")
+            raise ConfigError(f"task.scorer.path={self.path!r} is not a dotted path; {_HELP}")
         _load(self.path)
 
     def __call__(self, example: Example, text: str) -> Score:
@@ -82,7 +82,7 @@ def _load(path: str) -> Callable[[Example, str], Any]:
 
 
 def _as_score(returned: Any) -> Score | None:
-    """None for what is no score."""
+    """None for anything that is not a score."""
     if isinstance(returned, Score):
         value = _unit(returned.value)
         parsed = returned.parsed

@@ -12,7 +12,7 @@ A place named by 1 or 2 that holds no number makes the answer invalid.
 What a number is: ASCII digits in English notation, ``1,234.50``, with sign (``-5``, ``−5``),
 currency (``$18``, ``-$3``, ``18 €``), per cent (``50%`` is 50), unit (``5kg``), exponent (``1e3``);
 whole fractions ``3/4`` and ``1 1/2``, also as ½ or ``\\frac{3}{4}``. No-break and thin spaces and
-LaTeX's ``{,}`` part thousands; ``1.234`` is a decimal.
+LaTeX's ``{,}`` separate thousands; ``1.234`` is a decimal.
 
 Not numbers, and passed over: digits glued to letters (``B12``, ``x_1``), exponents of units
 (``m^2``), digits of other scripts, number words.

@@ -96,7 +96,7 @@ class RefusalClassifier(ModelScorer):
         room = min(self.max_tokens, _positions(tokenizer, model))
         accepted = set(inspect.signature(model.forward).parameters)
         valid = list(map(encodable, texts))
-        found = [0.0] * len(texts)
+        probabilities = [0.0] * len(texts)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
@@ -114,8 +114,8 @@ class RefusalClassifier(ModelScorer):
             )
             values = torch.sigmoid(logits) if sigmoid else torch.softmax(logits, dim=1)
             for i, value in zip(batch, values[:, at].tolist(), strict=True):
-                found[i] = value
-        return found
+                probabilities[i] = value
+        return probabilities
 
     def _folder(self) -> Path:
         return hub.folder(
@@ -166,7 +166,7 @@ def _load(name: str, folder: Path, device: str) -> tuple[Any, Any]:
         )
         if report["missing_keys"]:
             missing = sorted(report["missing_keys"])[0]
-            raise ValueError(f"it has no weights for {missing}, so it is no classifier")
+            raise ValueError(f"it has no weights for {missing}, so it is not a classifier")
         if tokenizer.pad_token is None:
             raise ValueError("its tokenizer has no padding token, which batches need")
         model = model.to(device).eval()

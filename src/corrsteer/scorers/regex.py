@@ -36,18 +36,18 @@ class Regex:
 
     def __post_init__(self) -> None:
         if not isinstance(self.pattern, str) or not self.pattern:
-            raise ConfigError(f"task.scorer.pattern={self.pattern!r} is no pattern; {_HELP}")
+            raise ConfigError(f"task.scorer.pattern={self.pattern!r} is not a pattern; {_HELP}")
         try:
-            found = self._compiled()
+            compiled = self._compiled()
         except (re.error, OverflowError, RecursionError) as error:
             what = str(error) or "nested too deeply"
             raise ConfigError(
                 f"task.scorer.pattern={self.pattern!r} does not compile: {what}; {_HELP}"
             ) from error
-        groups = [str(n) for n in range(found.groups + 1)] + list(found.groupindex)
+        groups = [str(n) for n in range(compiled.groups + 1)] + list(compiled.groupindex)
         if self.group is not None and str(self.group) not in groups:
             raise ConfigError(
-                f"task.scorer.group={self.group} is no group of {self.pattern!r};"
+                f"task.scorer.group={self.group} is not a group of {self.pattern!r};"
                 f" choose one of: {', '.join(groups)}"
             )
         if self.take not in TAKES:

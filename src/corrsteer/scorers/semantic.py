@@ -79,8 +79,8 @@ class Semantic(ModelScorer):
         ]
         best: dict[int, float] = {}
         if pairs:
-            found = self._similarities([(right, text) for _, right, text in pairs])
-            for (at, *_), similarity in zip(pairs, found, strict=True):
+            similarities = self._similarities([(right, text) for _, right, text in pairs])
+            for (at, *_), similarity in zip(pairs, similarities, strict=True):
                 best[at] = max(similarity, best.get(at, -math.inf))
         return [self._score(best.get(at)) for at in range(len(texts))]
 
@@ -95,13 +95,13 @@ class Semantic(ModelScorer):
         model = self._model()
         pairs = [(encodable(right), encodable(text)) for right, text in pairs]
         if self.kind == "cross_encoder":
-            found = model.predict(
+            scores = model.predict(
                 pairs,
                 batch_size=self.batch_size,
                 activation_fn=torch.nn.Sigmoid(),
                 show_progress_bar=False,
             )
-            return [float(value) for value in found]
+            return [float(value) for value in scores]
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         rows = model.encode(
             texts,
@@ -151,7 +151,7 @@ def _check(name: str, folder: Path, kind: str) -> None:
     modules = _read(name, listed) if listed.is_file() else None
     if modules is None and kind == "bi_encoder":
         raise _unusable(
-            name, "it has no modules.json, so it is no sentence-transformers bi-encoder"
+            name, "it has no modules.json, so it is not a sentence-transformers bi-encoder"
         )
     if modules is None:
         architectures = _read(name, folder / "config.json").get("architectures") or ["none"]
@@ -162,7 +162,7 @@ def _check(name: str, folder: Path, kind: str) -> None:
     elif not isinstance(modules, list) or not all(
         isinstance(module, dict) and {"type", "path"} <= module.keys() for module in modules
     ):
-        raise _unusable(name, "its modules.json is no list of modules")
+        raise _unusable(name, "its modules.json is not a list of modules")
     else:
         about = folder / "config_sentence_transformers.json"
         described = _read(name, about) if about.is_file() else {}
@@ -174,7 +174,9 @@ def _check(name: str, folder: Path, kind: str) -> None:
             raise _unusable(name, ": ".join([f"it is a {saved}", *fits]))
         for module in modules:
             if not str(module["type"]).startswith("sentence_transformers."):
-                raise _unusable(name, f"its module {module['type']} is code of its own, never run")
+                raise _unusable(
+                    name, f"its module {module['type']} is custom code, which is never run"
+                )
     for part in [folder, *(folder / str(module["path"]) for module in modules or ())]:
         pickled = [*part.glob("pytorch_model*.bin"), *part.glob("*.pt")]
         if pickled and not any(part.glob("*.safetensors")):

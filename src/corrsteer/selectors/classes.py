@@ -2,7 +2,8 @@
 
 A heuristic over the tokens of a feature's strongest contexts, not a finding: it sees words, never
 what they are about, and says nothing about what the feature does when it is added. Whoever has
-looked at a feature overrules it with a file (:func:`read_classes`). Constants below are all of it.
+looked at a feature overrules it with a file (:func:`read_classes`). The constants below are all
+there is to it.
 
 - *structural*: ``DOMINANT`` of the activation is on form: white space, punctuation, digits, single
   letters, special tokens, or fixed places: those of the prompt template, and of what every answer
@@ -133,14 +134,14 @@ def classify(contexts: Sequence[Mapping[str, Any]], texts: Shared[str]) -> Verdi
     if form >= DOMINANT:
         return Verdict("structural", f"{_percent(form)} on form: {_most(names['form'], whole)}")
     if content >= DOMINANT:
-        said = f"{_percent(content)} on content words"
+        reason = f"{_percent(content)} on content words"
         first, few = (sum(w for _, w in stems.most_common(n)) / whole for n in (1, FEW_WORDS))
         if first >= ONE_WORD or few >= DOMINANT:
-            return Verdict("semantic", f"{said}: {_most(names['content'], whole)}")
+            return Verdict("semantic", f"{reason}: {_most(names['content'], whole)}")
         word, share = _before(contexts, texts)
         if share >= DOMINANT:
-            return Verdict("semantic", f"{said}, {_percent(share)} of them soon after {word!r}")
-        return Verdict("unclear", f"{said}, but different ones: {_most(names['content'], whole)}")
+            return Verdict("semantic", f"{reason}, {_percent(share)} of them soon after {word!r}")
+        return Verdict("unclear", f"{reason}, but different ones: {_most(names['content'], whole)}")
     parts = [
         f"{_percent(kinds[kind] / whole)} on {label} ({_most(names[kind], whole)})"
         for kind, label in (
@@ -167,7 +168,7 @@ def _is_letter(word: str) -> bool:
 
 
 def _words(tokens: Sequence[str]) -> list[str]:
-    """The word that each token is part of, in lower case: "care" and "fully" are of "carefully".
+    """The word that each token is part of, in lower case: "carefully" for "care" and "fully".
 
     Empty for a token without letters or digits. A script without capitals may write without
     spaces, so a token of one is its own word.
@@ -175,16 +176,16 @@ def _words(tokens: Sequence[str]) -> list[str]:
     text, starts = "".join(tokens), [0]
     for token in tokens:
         starts.append(starts[-1] + len(token))
-    found = list(_WORD.finditer(text))
+    matches = list(_WORD.finditer(text))
     words, k = [], 0
     for token, start, end in zip(tokens, starts, starts[1:], strict=False):
-        while k < len(found) and found[k].end() <= start:
+        while k < len(matches) and matches[k].end() <= start:
             k += 1
         best, size, n = "", 0, k
-        while n < len(found) and found[n].start() < end:
-            overlap = min(end, found[n].end()) - max(start, found[n].start())
+        while n < len(matches) and matches[n].start() < end:
+            overlap = min(end, matches[n].end()) - max(start, matches[n].start())
             if overlap > size:
-                best, size = found[n][0], overlap
+                best, size = matches[n][0], overlap
             n += 1
         if any(unicodedata.category(c) == "Lo" for c in best):
             best = token.strip()
@@ -212,7 +213,7 @@ def _before(contexts: Sequence[Mapping[str, Any]], texts: Shared[str]) -> tuple[
         tokens, peak = context["tokens"], context["peak"]
         words, places = _words(tokens), _places(tokens, texts)
         near = range(max(0, peak - NEAR), peak)
-        found = {
+        by_stem = {
             _stem(words[i]): words[i]
             for i in near
             if tokens[i] not in texts.common
@@ -221,8 +222,8 @@ def _before(contexts: Sequence[Mapping[str, Any]], texts: Shared[str]) -> tuple[
         }
         weight = context["activations"][peak]
         whole += weight
-        weights.update(dict.fromkeys(found, weight))
-        names |= found
+        weights.update(dict.fromkeys(by_stem, weight))
+        names |= by_stem
     if not weights:
         return "", 0.0
     ((stem, weight),) = weights.most_common(1)
@@ -248,7 +249,7 @@ def read_classes(path: str | None) -> dict[tuple[str, int], Hand]:
     """(SAE id, feature) -> its class by hand, from a CSV file with the columns ``COLUMNS`` and, if
     wanted, note; others are not read. None: no file. ``DEFAULT_FILE`` may be missing.
 
-    Raises DataError, with file and line, for what is no such file.
+    Raises DataError, with file and line, for a file that is not of this form.
     """
     if path is None:
         return {}
@@ -260,7 +261,7 @@ def read_classes(path: str | None) -> dict[tuple[str, int], Hand]:
             f"classes={path}: no such file; give a CSV file with the columns {', '.join(COLUMNS)},"
             " such as the classes.csv of a run, or type classes=null"
         )
-    found: dict[tuple[str, int], Hand] = {}
+    hands: dict[tuple[str, int], Hand] = {}
     lines: dict[tuple[str, int], int] = {}
     try:
         with file.open(encoding="utf-8-sig", newline="") as handle:
@@ -274,18 +275,18 @@ def read_classes(path: str | None) -> dict[tuple[str, int], Hand]:
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
                 feature, hand = _hand(row, where)
-                if found.get(feature, hand).kind != hand.kind:
+                if hands.get(feature, hand).kind != hand.kind:
                     raise DataError(
                         f"{where}: feature {feature[1]} of {feature[0]} is {hand.kind} here and"
-                        f" {found[feature].kind} in line {lines[feature]}; leave one of them out"
+                        f" {hands[feature].kind} in line {lines[feature]}; remove one of them"
                     )
-                found[feature], lines[feature] = hand, reader.line_num
+                hands[feature], lines[feature] = hand, reader.line_num
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{path} is no CSV file ({' '.join(str(error).split())}); save it as CSV in UTF-8, or"
-            " type classes=null"
+            f"{path} is not a CSV file ({' '.join(str(error).split())}); save it as CSV in UTF-8,"
+            " or type classes=null"
         ) from error
-    return found
+    return hands
 
 
 def _hand(row: Mapping[Any, Any], where: str) -> tuple[tuple[str, int], Hand]:
@@ -299,13 +300,15 @@ def _hand(row: Mapping[Any, Any], where: str) -> tuple[tuple[str, int], Hand]:
         )
     sae, feature, kind = (row[name].strip() for name in COLUMNS)
     if not sae:
-        raise DataError(f"{where}: the column sae is empty; it must be as in a run's classes.csv")
+        raise DataError(
+            f"{where}: the column sae is empty; give the SAE's id as in a run's classes.csv"
+        )
     if not (feature.isascii() and feature.isdigit()):
-        raise DataError(f"{where}: feature {feature!r} is no number; it must be one, such as 505")
+        raise DataError(f"{where}: the feature must be a whole number such as 505, not {feature!r}")
     if kind not in CLASSES:
         near = difflib.get_close_matches(kind.lower(), CLASSES, n=1)
-        meant = f" (did you mean {near[0]}?)" if near else ""
-        raise DataError(f"{where}: class {kind!r} is unknown{meant}; use {', '.join(CLASSES)}")
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise DataError(f"{where}: class {kind!r} is unknown{hint}; use {', '.join(CLASSES)}")
     return (sae, int(feature)), Hand(kind, (row.get("note") or "").strip())
 
 
@@ -354,5 +357,5 @@ def of_classes(
 
 def counts(features: Iterable[RankedFeature]) -> str:
     """``80 structural, 30 unclear``."""
-    found = Counter(f.kind for f in features)
-    return ", ".join(f"{found[kind]} {kind}" for kind in CLASSES if found[kind]) or "0"
+    by_kind = Counter(f.kind for f in features)
+    return ", ".join(f"{by_kind[kind]} {kind}" for kind in CLASSES if by_kind[kind]) or "0"

@@ -25,7 +25,7 @@ class Correlation:
     ``reject_noise``: leave out features at or below their layer's ceiling, so that layers without
     a better one are not steered.
     ``classes``: features of other classes are not steered with: the first of these classes among a
-    layer's ``top_k`` is. None: all. Who knows the classes applies it, after the ranking.
+    layer's ``top_k`` is. None: all. Whoever knows the classes applies it, after the ranking.
     Stability: the share of bootstrap resamples in which a feature is the best of those that are
     eligible over all samples, noise or not.
     """
@@ -43,7 +43,7 @@ class Correlation:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ConfigError(
-                    f"selector.{name}={value}: must be a whole number from 1 on; "
+                    f"selector.{name}={value}: must be a whole number, at least 1; "
                     f"type selector.{name}={default}"
                 )
         if not isinstance(self.ceiling_level, float) or not 0 < self.ceiling_level < 1:
@@ -123,7 +123,7 @@ def q_values(stats: Sequence[LayerStats]) -> dict[int, np.ndarray]:
     from scipy.stats import false_discovery_control
 
     live = {s.layer: np.flatnonzero(s.r != 0) for s in stats}
-    found = {s.layer: np.ones(len(s.r)) for s in stats}
+    by_layer = {s.layer: np.ones(len(s.r)) for s in stats}
     r = np.concatenate([np.zeros(0), *(s.r[live[s.layer]] for s in stats)])
     if len(r):
         shuffled = sum(len(s.max_shuffled_r) * len(live[s.layer]) for s in stats)
@@ -133,5 +133,5 @@ def q_values(stats: Sequence[LayerStats]) -> dict[int, np.ndarray]:
         q = false_discovery_control(np.where(r > 0, p, 1.0))
         ends = np.cumsum([len(live[s.layer]) for s in stats])
         for s, part in zip(stats, np.split(q, ends[:-1]), strict=True):
-            found[s.layer][live[s.layer]] = part
-    return found
+            by_layer[s.layer][live[s.layer]] = part
+    return by_layer

@@ -26,7 +26,7 @@ class Selector(Protocol):
     @property
     def classes(self) -> Sequence[str] | None:
         """Steer only with features of these classes (:mod:`corrsteer.selectors.classes`); None: of
-        all. Who knows the classes applies it, after the ranking."""
+        all. Whoever knows the classes applies it, after the ranking."""
 
     def rank(self, stats: Sequence[LayerStats]) -> tuple[RankedFeature, ...]:
         """Ranked features, layers ascending, ranks 1, 2, ... within a layer; a layer without an

@@ -58,11 +58,11 @@ def steps(plan: Plan) -> list[Step]:
         return []
     best = [e.layer for e in sorted(plan.entries, key=lambda e: (-e.r, e.layer))]
     arms: dict[tuple[int, ...], str] = {(): "baseline", depth: "steered"}
-    found: list[Step] = []
+    points: list[Step] = []
 
     def add(kind: str, layer: int | None, layers: tuple[int, ...], name: str) -> None:
         arm = arms.setdefault(layers, name)
-        found.append(Step(kind, len(layers), layer, layers, arm))
+        points.append(Step(kind, len(layers), layer, layers, arm))
 
     for layer in depth:
         add("alone", layer, (layer,), f"only_{layer}")
@@ -72,7 +72,7 @@ def steps(plan: Plan) -> list[Step]:
         for k in range(len(depth) + 1):
             added = order[k - 1] if k else None
             add(kind, added, tuple(sorted(order[:k])), f"{name}_{k}")
-    return found
+    return points
 
 
 def ablation_arms(plan: Plan) -> list[Arm]:

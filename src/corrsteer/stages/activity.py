@@ -1,5 +1,5 @@
 """Active features before and after, layer by layer, on the unsteered model's own answers, so that
-other text is no part of it.
+other text plays no part.
 
 Cost: two passes over prompt and answer, and encoding both at every layer.
 """

@@ -95,7 +95,7 @@ def _made(
     what: str,
     share: Share | None = None,
 ) -> dict[str, dict[int, Completion]]:
-    """Answers by arm and index of the example, going on from what was kept."""
+    """Answers by arm and index of the example, continuing from what was kept."""
     parts = {arm.name: bench.store.partial(ANSWERS, keys[arm.name]) for arm in arms}
     label = f"answer {what}, {len(arms)} arm{'s' * (len(arms) > 1)}"
     batches: Sequence[Sequence[int]] = bench.model.batches([e.prompt for e in examples])

@@ -43,13 +43,13 @@ def load_model(backend: Backend, model: Model) -> LoadedModel:
 
 @cache
 def model_key(backend: Backend, model: Model) -> Mapping[str, Any]:
-    """Reads every byte of a local model's weights, so it is asked once per process."""
+    """Reads every byte of a local model's weights, so it is called once per process."""
     return backend.key(model)
 
 
 @cache
 def sae_key(sae: SAEProvider, layer: int) -> str:
-    """Reads a whole SAE, so it is asked once per process."""
+    """Reads a whole SAE, so it is called once per process."""
     return sae.fingerprint(layer)
 
 
@@ -80,7 +80,7 @@ class Asking:
 
 @dataclass(frozen=True)
 class Collect:
-    """The settings of a collection; their meaning stands in ``conf/config.yaml``."""
+    """The settings of a collection; they are explained in ``conf/config.yaml``."""
 
     token_source: str
     pooling: str
@@ -137,7 +137,7 @@ class Bench:
                 group.clear()
                 used = 0
             if not group:
-                # nnsight keeps the frames that traced in a cycle, and they an SAE of before.
+                # nnsight keeps the frames that traced in a cycle, and those keep an earlier SAE.
                 gc.collect()
             group[n] = self.sae.load(n, str(self.model.device))
             used += group[n].nbytes

@@ -36,7 +36,7 @@ WINDOW = 24  # tokens shown before and after the strongest one
 class _Context(NamedTuple):
     activation: float
     """The strongest, to 4 digits: samples that begin alike have the same up to rounding errors,
-    and their order must not depend on who was in a batch with them."""
+    and their order must not depend on what was in a batch with them."""
     row: int
     """Index of the sample."""
     tokens: np.ndarray
@@ -166,11 +166,11 @@ def strongest_contexts(
         tokens = residuals.token.cpu().numpy()
         bounds = np.searchsorted(sample, np.arange(len(rows) + 1))  # ordered by sample
         texts += [tokens[i:j].tolist() for i, j in zip(bounds, bounds[1:], strict=False)]
-        for layer, mine in columns.items():
-            active = saes[layer].encode(residuals.layers[layer], mine).cpu().numpy()
-            peaks = np.zeros((len(rows), len(mine)), active.dtype)
+        for layer, column in columns.items():
+            active = saes[layer].encode(residuals.layers[layer], column).cpu().numpy()
+            peaks = np.zeros((len(rows), len(column)), active.dtype)
             np.maximum.at(peaks, sample, active)
-            for k, feature in enumerate(mine):
+            for k, feature in enumerate(column):
                 kept = best[layer, feature]
                 weakest = 0.999 * kept[-1].activation if len(kept) == top else 0.0
                 for i in np.flatnonzero((peaks[:, k] >= weakest) & (peaks[:, k] > 0)):
@@ -179,9 +179,9 @@ def strongest_contexts(
                 kept.sort(key=lambda c: (-c.activation, c.row))
                 del kept[top:]
     lens: dict[tuple[int, int], tuple[list[str], list[str]]] = {}
-    for layer, mine in columns.items():
-        found = model.promoted(saes[layer].directions(mine), PROMOTED)
-        lens |= {(layer, f): ends for f, ends in zip(mine, found, strict=True)}
+    for layer, column in columns.items():
+        promoted = model.promoted(saes[layer].directions(column), PROMOTED)
+        lens |= {(layer, f): ends for f, ends in zip(column, promoted, strict=True)}
     shown = []
     for f in features:
         up, down = lens[f.layer, f.feature]

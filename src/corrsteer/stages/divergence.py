@@ -41,8 +41,8 @@ def divergences(
                 for name, column in zip(missing, columns, strict=True):
                     made[name] += column
                 show(start + len(part))
-        for name, found in made.items():
-            rows = [asdict(d) for d in found]
+        for name, per_text in made.items():
+            rows = [asdict(d) for d in per_text]
 
             def write(folder: Path, rows: list[dict[str, float]] = rows) -> None:
                 write_json(folder, rows)

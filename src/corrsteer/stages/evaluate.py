@@ -30,7 +30,7 @@ from corrsteer.steering.arms import BASELINE, STEERED, Arm
 STABLE = 0.5
 """A chosen feature is unstable if it is its layer's best in a smaller share of the resamples."""
 MOST_GROUPS = 60
-"""A field with more values than this is no grouping."""
+"""A field with more values than this is not a grouping."""
 
 TaskMetrics = Callable[[Sequence[Example], pd.DataFrame], Mapping[str, float]]
 """What the benchmark reports besides accuracy, from one arm's answers."""

@@ -6,7 +6,7 @@ unrelated prompts     how many answers change at all
 neutral text          KL divergence of the next token from the unsteered model's, text given
 answers               repeated 4-grams, perplexity under the unsteered model, degenerate text
 activity              active features per position and layer before and after, on the unsteered
-                      model's own answers, so that other text is no part of it
+                      model's own answers, so that other text plays no part
 ====================  ==============================================================================
 
 Each stands beside plans of random features at the same norms: any vector of that length has side
@@ -33,7 +33,7 @@ NGRAM = 4
 
 @dataclass(frozen=True)
 class SideEffects:
-    """The settings of ``conf/side_effects/standard.yaml``, where their meaning stands."""
+    """The settings of ``conf/side_effects/standard.yaml``, where they are explained."""
 
     unrelated: int
     new_tokens: int

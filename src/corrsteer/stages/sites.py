@@ -37,7 +37,7 @@ PROBE_SAMPLES = 64
 POSITIONS = 400
 """Prompts are taken until they have this many positions together."""
 MARGIN = 0.01
-"""A site that explains this much more variance fits better, if it is no accident (3 standard
+"""A site that explains this much more variance fits better, if it is not an accident (3 standard
 errors over positions): neighbouring blocks differ little in large models."""
 FOREIGN = 0.5
 """Where nothing explains more than this, neither the block nor the unit is what is wrong."""
@@ -79,8 +79,8 @@ def sites(bench: Bench) -> list[SiteFit]:
             log.info(sentence(fit))
     wrong = [text for fit in fits if (text := problem(fit, bench.sae.sae_id(fit.layer)))]
     if wrong and bench.sae.check == "strict":
-        more = f" ({len(wrong) - 1} more SAEs of this run are wrong too)" if wrong[1:] else ""
-        raise ModelError(wrong[0] + more)
+        others = f" ({len(wrong) - 1} more SAEs of this run are wrong too)" if wrong[1:] else ""
+        raise ModelError(wrong[0] + others)
     for text in wrong:
         log.warning(text)
     return fits
@@ -180,24 +180,24 @@ def sentence(fit: SiteFit) -> str:
 
 def problem(fit: SiteFit, sae_id: str) -> str | None:
     """What is wrong with the SAE, and what to do; None when nothing fits better."""
-    go_on = "type sae.check=warn to go on all the same"
-    said = f"SAE {sae_id} explains {_percent(fit.explained)} of the variance of block {fit.layer}'s"
-    said += f" output over {fit.n} positions"
+    go_on = "type sae.check=warn to continue anyway"
+    fact = f"SAE {sae_id} explains {_percent(fit.explained)} of the variance of block {fit.layer}'s"
+    fact += f" output over {fit.n} positions"
     if fit.better_scale is None and fit.explained > 0:
         return None
     if max(fit.explained, fit.better_explained or 0) < FOREIGN:
         return (
-            f"{said}, and no place or unit fits it well: these prompts are unlike the text it was"
+            f"{fact}, and no place or unit fits it well: these prompts are unlike the text it was"
             f" trained on, or it was trained on another model; {go_on}"
         )
     if fit.better_site is not None and fit.better_scale == 1:
         off = f"block {fit.better_site}'s output" if fit.better_site >= 0 else "what block 0 reads"
         return (
-            f"{said}, but {_percent(fit.better_explained)} of {off}: it was trained there, so its"
+            f"{fact}, but {_percent(fit.better_explained)} of {off}: it was trained there, so its"
             f" layer or its metadata is wrong; {go_on}"
         )
     return (
-        f"{said}, but {_percent(fit.better_explained)} when it is multiplied by"
+        f"{fact}, but {_percent(fit.better_explained)} when it is multiplied by"
         f" {fit.better_scale:.4g} first: it was trained on scaled activations; fold that factor"
         f" into its weights, or {go_on}"
     )

@@ -147,8 +147,8 @@ def _outcomes(answered: pd.DataFrame) -> np.ndarray:
 
 
 def _parts(bench: Bench, keys: Mapping[int, Mapping[str, Any]], share: Share) -> dict[int, Partial]:
-    more = {"share": str(share)} if share.of > 1 else {}
-    return {n: bench.store.partial(STAGE, {**key, **more}, FORM) for n, key in keys.items()}
+    share_key = {"share": str(share)} if share.of > 1 else {}
+    return {n: bench.store.partial(STAGE, {**key, **share_key}, FORM) for n, key in keys.items()}
 
 
 def _collected(

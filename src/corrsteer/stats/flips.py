@@ -153,10 +153,10 @@ def paired(base: DataFrame, steered: DataFrame) -> tuple[DataFrame, DataFrame]:
             raise ValueError(
                 f"id {twice.iloc[0]!r} repeats in the {name} arm: give one answer per sample"
             )
-    lonely = set(base["id"]) ^ set(steered["id"])
-    if lonely:
+    unpaired = set(base["id"]) ^ set(steered["id"])
+    if unpaired:
         raise ValueError(
-            f"{len(lonely)} ids are in only one of the arms, e.g. {min(lonely)!r}: "
+            f"{len(unpaired)} ids are in only one of the arms, e.g. {min(unpaired)!r}: "
             "compare answers to the same samples"
         )
     before = base.set_index("id")

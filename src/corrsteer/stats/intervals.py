@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 _BLOCK = 1_000_000  # indices drawn at a time: 8 MB
-_KINDS = 32  # up to so many distinct values are drawn as counts
+_KINDS = 32  # up to this many distinct values are drawn as counts
 SIGNIFICANT = 0.05
 """A p-value below this is called a finding."""
 FEW = 10

@@ -242,13 +242,13 @@ class FeatureMoments:
         best first, equal ones by lower number, and those correlations."""
         k = min(KEPT, len(self.z_shift))
         best = np.zeros((self.draws.shape[1], k), dtype=np.int64)
-        found = np.zeros(best.shape)
+        best_r = np.zeros(best.shape)
         for row in range(len(best)):
             r = self._resampled_r(row)
             among = np.flatnonzero(r >= np.partition(r, -k)[-k])
             best[row] = among[np.argsort(-r[among], kind="stable")][:k]
-            found[row] = r[best[row]]
-        return best, found
+            best_r[row] = r[best[row]]
+        return best, best_r
 
     def _resampled_r(self, row: int) -> np.ndarray:
         """[D] correlations with the outcome in one resample, 0 where either does not vary."""

@@ -75,7 +75,7 @@ def gain_by_sample(pairs: Sequence[tuple[DataFrame, DataFrame]], seed: int) -> G
 
 def sign_flip_p(gains: np.ndarray) -> float:
     """Two-sided exact p-value of Fisher's sign-flip test: how often the sum of ``gains`` [N],
-    whole numbers, would be as far from 0 if the sign of each were a coin's.
+    whole numbers, would be as far from 0 if the sign of each were a coin toss.
 
     If steering does nothing to a sample, its answers with and without could as well be exchanged,
     in all seeds at once. With one seed this is the exact McNemar test. The sum's distribution comes

@@ -1,8 +1,8 @@
 """Arms: the ways of answering the questions that are compared with each other.
 
 An arm is what is done to the model, what stands before every prompt, and how the answer is decoded.
-Baseline, steered and every control are arms; ``KINDS`` is the one place that says how a kind of arm
-is called and drawn. Costs nothing: plain values.
+Baseline, steered and every control are arms; ``KINDS`` is the one place that says what a kind of
+arm is called and how it is drawn. Costs nothing: plain values.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ KINDS = ("random", "direction", "shuffled", "layers", "flipped")
 
 @dataclass(frozen=True)
 class Controls:
-    """The settings of ``conf/controls/standard.yaml``, where their meaning stands."""
+    """The settings of ``conf/controls/standard.yaml``, where they are explained."""
 
     random_features: int
     random_directions: int

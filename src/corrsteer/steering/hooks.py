@@ -1,6 +1,6 @@
 """A plan on a plain transformers model, by forward hooks: no nnsight, no SAE, no config.
 
-Cost: one small Python call per steered layer and forward pass, beside what the operator does.
+Cost: one small Python call per steered layer and forward pass, besides what the operator does.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
     made_for = (plan.about.get("model") or {}).get("architecture")
     config = model.config.get_text_config()
     if made_for not in (None, config.model_type):
-        raise ModelError(f"the plan was made for a {made_for}, this model is a {config.model_type}")
+        raise ModelError(
+            f"the plan was made for a {made_for}, but this model is a {config.model_type}: use a"
+            f" {made_for} model"
+        )
     layers = blocks(model, "the model")
     for entry in plan.entries:
         if not 0 <= entry.layer < len(layers) or entry.vector.shape != (config.hidden_size,):

@@ -44,8 +44,8 @@ class PlanEntry:
 
     ``vector`` [M] float32 is ``coefficient * decoder direction`` in units of the raw residual
     stream. The user's dial multiplies it and is kept apart, in :class:`Plan`. ``feature`` is -1
-    where the vector is none's, ``r`` the score that it was chosen by. ``about``: what else is said
-    of it.
+    where the vector belongs to none, ``r`` the score that it was chosen by. ``about``: what else is
+    said of it.
     """
 
     layer: int
@@ -87,16 +87,16 @@ class Plan:
     def parts(self) -> dict[int, dict[str, np.ndarray]]:
         """Layer -> what operator and gate read there, in layer order, and at dial 1 but for an
         additive operator, whose dial is folded into its vector."""
-        found: dict[int, dict[str, np.ndarray]] = {}
+        by_layer: dict[int, dict[str, np.ndarray]] = {}
         for e in sorted(self.entries, key=lambda e: e.layer):
             if self.operator.additive:
                 e = replace(e, vector=np.float32(self.coef) * e.vector)
-            found[e.layer] = {**self.operator.parts(e), **self.gate.parts(e)}
-        return found
+            by_layer[e.layer] = {**self.operator.parts(e), **self.gate.parts(e)}
+        return by_layer
 
     @property
     def dial(self) -> float:
-        """What operator and gate are told beside :meth:`parts`."""
+        """What operator and gate are given besides :meth:`parts`."""
         return 1.0 if self.operator.additive else self.coef
 
     @property
@@ -202,8 +202,8 @@ def load_plan(path: str | Path) -> Plan:
         vectors = load_file(folder / VECTORS)
         if content["format"] not in (1, FORMAT):
             raise DataError(
-                f"{folder} holds a plan of format {content['format']}, this program reads formats 1"
-                f" to {FORMAT}; make the plan again"
+                f"{folder} holds a plan of format {content['format']}, but this program reads"
+                f" formats 1 to {FORMAT}; make the plan again"
             )
         entries = tuple(
             PlanEntry(
@@ -272,6 +272,6 @@ def _made(spec: Any, folder: Path) -> Any:
         return kind(**values)
     except (ImportError, AttributeError, TypeError, ValueError, ConfigError) as error:
         raise DataError(
-            f"{folder / FILE} needs {spec['_target_']}, which cannot be made"
+            f"{folder / FILE} needs {spec['_target_']}, which cannot be created"
             f" ({' '.join(str(error).split())}); install or import the package that has it"
         ) from error

@@ -38,7 +38,7 @@ class HubData:
     def __post_init__(self) -> None:
         if len(self.revision) != 40:
             raise ConfigError(
-                f"task.hub.revision={self.revision!r} is no commit: give all 40 digits, so that "
+                f"task.hub.revision={self.revision!r} is not a commit: give all 40 digits, so that "
                 "the rows cannot change"
             )
 
@@ -92,7 +92,9 @@ class Task(ABC):
                 "e.g. task.max_new_tokens=8"
             )
         if self.few_shot < 0:
-            raise ConfigError(f"task.few_shot={self.few_shot} must be at least 0")
+            raise ConfigError(
+                f"task.few_shot={self.few_shot} must be at least 0, e.g. task.few_shot=5"
+            )
         if self.max_chars is not None and self.max_chars < 1:
             raise ConfigError(f"task.max_chars={self.max_chars} must be at least 1, or null")
         if self.cot and self.max_new_tokens < ROOM_TO_REASON:
@@ -168,13 +170,13 @@ class Task(ABC):
             seen.add(row.id)
         if self.subset is not None:
             wanted = [self.subset] if isinstance(self.subset, str) else list(self.subset)
-            found = sorted({q.meta.get("category", "") for q in rows} - {""})
-            unknown = [name for name in wanted if name not in found]
+            categories = sorted({q.meta.get("category", "") for q in rows} - {""})
+            unknown = [name for name in wanted if name not in categories]
             if unknown or not wanted:
                 raise DataError(
                     f"task.subset={','.join(wanted)}: {self.name} has no category "
                     f"'{unknown[0] if unknown else ''}'; categories: "
-                    f"{', '.join(found) or 'none'}"
+                    f"{', '.join(categories) or 'none'}"
                 )
             rows = [q for q in rows if q.meta.get("category") in wanted]
         if not any(q.part != "shots" for q in rows):
@@ -219,7 +221,7 @@ class Task(ABC):
                     raise DataError(
                         f"task.max_chars={self.max_chars}: all {len(examples)} prompts of the"
                         f" {name} split are longer (the shortest"
-                        f" {min(len(e.prompt) for e in examples)}); raise it"
+                        f" has {min(len(e.prompt) for e in examples)} characters); raise it"
                     )
         return asked, tuple(dict.fromkeys([*map(unescaped, self.stop), *prompter.stop]))
 
@@ -242,17 +244,17 @@ class Task(ABC):
             return "free"
         if wanted == "constrained" and not self.lists_options:
             raise ConfigError(
-                "decoding=constrained answers with a letter, and task.prompt names none: write "
+                "decoding=constrained answers with a letter, but task.prompt lists none: write "
                 "{options} in it, or type decoding=loglikelihood"
             )
         if self.cot:
             raise ConfigError(
-                f"task.cot=true and decoding={wanted} exclude each other: reasoning is free text; "
+                f"task.cot=true and decoding={wanted} cannot be combined: reasoning is free text; "
                 "type decoding=free"
             )
         if not all(q.options for q in questions):
             raise ConfigError(
-                f"decoding={wanted} needs answer options, and task {self.name} has questions "
-                "without; type decoding=free"
+                f"decoding={wanted} needs answer options, but task {self.name} has questions "
+                "without any; type decoding=free"
             )
         return wanted

@@ -57,8 +57,8 @@ class Custom(Task):
         super().__post_init__()
         if not self.path or self.path in ("bundled", "hub"):
             raise ConfigError(
-                f"task {self.name} asks rows of your own, and task.path is {self.path or 'empty'}: "
-                "type task.path=FILE, a csv, jsonl or parquet file"
+                f"task {self.name} takes rows of your own, but task.path is {self.path or 'empty'}:"
+                " type task.path=FILE, a csv, jsonl or parquet file"
             )
         if self.gold_as not in ("auto", *_READINGS):
             raise ConfigError(
@@ -114,7 +114,9 @@ class Custom(Task):
         if self.options is not None:
             names.discard("options")
         elif "options" in names and isinstance(row.values.get("options"), list):
-            raise row.fail("options", "is a list; to ask with it type task.options=options")
+            raise row.fail(
+                "options", "is a list; to use it as the options, type task.options=options"
+            )
         return {name: _text(row, name, empty=True) for name in sorted(names)}
 
     def _golds(self, row: Row) -> list[str]:
@@ -123,12 +125,12 @@ class Custom(Task):
         if not isinstance(value, list):
             return [_text(row, self.gold)]
         if self.options is not None:
-            raise row.fail(self.gold, "is a list, and of answer options one is right: name that")
+            raise row.fail(
+                self.gold, "is a list, but only one answer option is right: name that one"
+            )
         texts = [_as_text(item) for item in value]
         if not texts or not all(texts):
-            raise row.fail(
-                self.gold, f"is {str(value)[:40]}; it must be one text or a list of some"
-            )
+            raise row.fail(self.gold, f"is {str(value)[:40]}; it must be a text or a list of texts")
         return [text for text in texts if text]
 
     def _options(self, row: Row) -> tuple[str, ...]:
@@ -139,8 +141,8 @@ class Custom(Task):
             if not isinstance(items, list):
                 raise row.fail(
                     where,
-                    f"is {str(items)[:40]!r}, not a list of options; where each has a field of "
-                    "its own, name all, e.g. task.options=[A,B,C,D]",
+                    f"is {str(items)[:40]!r}, not a list of options; if each has a field of "
+                    "its own, name them all, e.g. task.options=[A,B,C,D]",
                 )
         else:
             where = ", ".join(map(str, self.options))
@@ -151,7 +153,7 @@ class Custom(Task):
         if not 2 <= len(texts) <= len(LETTERS):
             raise row.fail(where, f"gives {len(texts)} options; there must be 2 to {len(LETTERS)}")
         if not all(texts):
-            raise row.fail(where, "gives an option that is no text, or an empty one")
+            raise row.fail(where, "gives an option that is empty or not a text")
         return tuple(text for text in texts if text)
 
     def _rights(
@@ -176,7 +178,7 @@ class Custom(Task):
                     self.gold,
                     f"is {golds[n][0][:40]!r}, which is not the {_MEANING[best]} of one of its "
                     f"{len(options[n])} options; task.gold_as says how the right one is named "
-                    f"(letter, index or text), in all rows alike",
+                    f"(letter, index or text), the same way in every row",
                 )
             for other in fitting:
                 if read[other][n] != right:
@@ -200,7 +202,7 @@ class Custom(Task):
         assert self.part is not None
         value = _text(row, self.part)
         if value.strip().lower() not in SPLITS:
-            raise row.fail(self.part, f"is {value[:40]!r}, no split; legal are {', '.join(SPLITS)}")
+            raise row.fail(self.part, f"is {value[:40]!r}; use one of: {', '.join(SPLITS)}")
         return SPLITS[value.strip().lower()]
 
 
@@ -238,14 +240,14 @@ def _text(row: Row, field: str, *, empty: bool = False) -> str:
     value = _value(row, field)
     text = _as_text(value)
     if text is None:
-        raise row.fail(field, f"is {str(value)[:40]}, and a text is needed")
+        raise row.fail(field, f"is {str(value)[:40]}, but a text is needed")
     if not text.strip() and not empty:
         raise row.fail(field, "is empty or null; give a value or leave the row out")
     return text
 
 
 def _as_text(value: Any) -> str | None:
-    """Empty for null, None for what is no single value."""
+    """Empty for null, None for anything that is not a single value."""
     if value is None or value != value:  # NaN: how tables write null among numbers
         return ""
     if isinstance(value, bool):

@@ -2,7 +2,7 @@
 
 Cobbe et al. 2021, github.com/openai/grade-school-math, MIT. ``train.jsonl`` and ``test.jsonl``,
 one row: {"question": "...", "answer": "... = <<6*7=42>>42 ...\\n#### 42"}. The sums in double angle
-brackets were meant for a calculator and are no text that a model should write. On the Hub the
+brackets were meant for a calculator and are not text that a model should write. On the Hub the
 same rows are parquet.
 """
 

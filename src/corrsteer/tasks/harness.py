@@ -26,8 +26,8 @@ class LeavingOut:
     def __init__(self, sampler: Any, doc: dict[str, Any]) -> None:
         self._sampler, self._left_out = sampler, doc
 
-    def sample(self, n: int, eval_doc: Any = None, **more: Any) -> Any:
-        return self._sampler.sample(n, eval_doc=self._left_out, **more)
+    def sample(self, n: int, eval_doc: Any = None, **options: Any) -> Any:
+        return self._sampler.sample(n, eval_doc=self._left_out, **options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sampler, name)
@@ -49,17 +49,17 @@ def load(name: str, include_path: str | None) -> Any:
         manager = _manager(folder, True)
     if name not in manager.all_tasks:
         near = difflib.get_close_matches(name, manager.all_subtasks, n=3)
-        meant = f" (did you mean {', '.join(near)}?)" if near else ""
+        hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise ConfigError(
-            f"task.name={name}: lm-eval has no such task{meant}; `lm-eval ls tasks` lists all"
+            f"task.name={name}: lm-eval has no such task{hint}; `lm-eval ls tasks` lists all"
         )
     entry = manager.task_index[name]
     if name not in manager.all_subtasks:
         members = sorted(entry.tags) if entry.cfg is None else entry.cfg.get("task", [])
         names = [m if isinstance(m, str) else str(m.get("task", m.get("group"))) for m in members]
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
         raise ConfigError(
-            f"task.name={name} is a group of tasks; type one of them: {', '.join(names[:8])}{more}"
+            f"task.name={name} is a group of tasks; type one of them: {', '.join(names[:8])}{rest}"
         )
     dataset = (entry.cfg or {}).get("dataset_path")
     try:
@@ -70,8 +70,8 @@ def load(name: str, include_path: str | None) -> Any:
             arguments = [dataset, (entry.cfg or {}).get("dataset_name")]
             call = ", ".join(repr(str(a)) for a in arguments if a)
             raise DataError(
-                f"{what}: its data set {dataset} is neither in the cache nor can it be downloaded "
-                f"({in_a_line(error)[:80]}); with a network and without HF_HUB_OFFLINE type "
+                f"{what}: its data set {dataset} is not in the cache and cannot be downloaded "
+                f"({in_a_line(error)[:80]}); with network access and without HF_HUB_OFFLINE, type "
                 f'python -c "import datasets; datasets.load_dataset({call})"'
             ) from error
         raise DataError(

@@ -3,7 +3,7 @@
 EleutherAI, github.com/EleutherAI/lm-evaluation-harness, MIT; an optional extra, imported when the
 questions are asked for. Rows come from the data set that the task names, from the Hugging Face Hub
 or its cache; lm-eval writes each prompt, with description and solved questions. Its answers and
-scores differ from a run of lm-eval itself in this:
+scores differ from a run of lm-eval itself as follows:
 
 - ``multiple_choice`` is answered with the option that is likeliest per character, what lm-eval
   calls acc_norm; plain acc is not offered. An option follows its context after white space, even
@@ -60,7 +60,7 @@ class OwnScore:
 
 @dataclass(frozen=True, kw_only=True)
 class LMEval(Task):
-    """``name``: the task's. ``include_path``: a folder with YAML tasks of your own, looked into
+    """``name``: the task's. ``include_path``: a folder with YAML tasks of your own, searched
     first. ``filter``, ``metric``: which filter's text and which metric is the score; None takes
     the first filter, and exact_match, acc or the first metric. ``few_shot`` None: as many solved
     questions as the task says."""
@@ -82,20 +82,20 @@ class LMEval(Task):
             )
         if self.data not in ("bundled", "hub"):
             raise ConfigError(
-                f"data={self.data}: a task of lm-eval names its data set itself; leave data away, "
+                f"data={self.data}: a task of lm-eval names its data set itself; leave out data, "
                 "or describe your rows with task=custom"
             )
         object.__setattr__(self, "data", "lm_eval")
         if self.cot:
             raise ConfigError(
                 "task.cot=true: lm-eval writes the prompts of its tasks; choose one that asks for "
-                "reasoning, e.g. task.name=gsm8k_cot, and leave task.cot away"
+                "reasoning, e.g. task.name=gsm8k_cot, and leave out task.cot"
             )
         for key in ("filter", "metric"):
             if getattr(self, key) is not None and not isinstance(self.scorer, OwnScore):
                 raise ConfigError(
                     f"task.{key}={getattr(self, key)} is for the task's own score: leave "
-                    "task.scorer away, or task." + key
+                    "out task.scorer, or task." + key
                 )
 
     @cached_property
@@ -134,7 +134,7 @@ class LMEval(Task):
         delimiter = config.target_delimiter
         if self.is_choice and not delimiter[-1:].isspace():
             log.warning(
-                "task %s joins context and option by %r; here a space is put between",
+                "task %s joins context and option with %r; here a space is put between them",
                 self.name,
                 delimiter,
             )
@@ -153,7 +153,7 @@ class LMEval(Task):
                     raise
                 except Exception as error:
                     raise DataError(
-                        f"row {part}-{n} of task {self.name}: lm-eval cannot make a question of "
+                        f"row {part}-{n} of task {self.name}: lm-eval cannot make a question from "
                         f"it with task.few_shot={self.few_shot}: {in_a_line(error)}; "
                         "choose another task or another task.few_shot"
                     ) from error
@@ -295,7 +295,7 @@ class LMEval(Task):
             return LETTERS[options.index(target)]
         raise DataError(
             f"row {question_id} of task {self.name}: the right answer {str(target)[:40]!r} is "
-            f"none of its {len(options)} options; choose another task"
+            f"not one of its {len(options)} options; choose another task"
         )
 
     def _processed(self, doc: dict[str, Any], text: str) -> tuple[Any, Mapping[str, Any]]:
@@ -324,17 +324,17 @@ class LMEval(Task):
         return self.metric or next((n for n in ("exact_match", "acc") if n in names), names[0])
 
     def _check_own_score(self) -> None:
-        """Find out before anything is generated that answers cannot be scored so."""
+        """Find out before anything is generated if answers cannot be scored this way."""
         if self.is_choice:
             if self.metric not in (None, "acc_norm"):
                 raise ConfigError(
                     f"task.metric={self.metric}: the likeliest option per character is chosen, "
-                    f"which lm-eval calls acc_norm; leave task.metric away"
+                    f"which lm-eval calls acc_norm; leave out task.metric"
                 )
             if self.filter is not None:
                 raise ConfigError(
                     f"task.filter={self.filter}: task {self.name} has options, and filters read "
-                    "texts; leave task.filter away"
+                    "texts; leave out task.filter"
                 )
             return
         assert self._filter
@@ -375,12 +375,12 @@ def _parsed(filtered: Any) -> str | None:
 
 
 def _is_score(value: Any) -> bool:
-    # NaN is in no interval; NumPy's bool is no Real.
+    # NaN is in no interval; NumPy's bool is not a Real.
     return (isinstance(value, Real) or type(value).__name__ == "bool") and 0 <= float(value) <= 1
 
 
 def _others(values: Mapping[str, Any]) -> str:
     usable = [name for name, value in values.items() if _is_score(value)]
     if not usable:
-        return "none of its metrics is; type e.g. task.scorer=exact"
+        return "none of its metrics is a number from 0 to 1; type e.g. task.scorer=exact"
     return f"choose one of: {', '.join(usable)}"

@@ -47,7 +47,7 @@ def _rows(file: Path) -> Iterator[tuple[str, Row, tuple[str, ...], int]]:
             options = row.texts("choices")
             right = row.get("answer", int)
             if not (0 <= right < len(options) <= len(LETTERS)):
-                raise row.fail("answer", f"is {right} with {len(options)} choices")
+                raise row.fail("answer", f"is {right}, but there are {len(options)} choices")
             yield row.text("subject"), row, options, right
         return
     name = file.name.split(".csv")[0]

@@ -27,7 +27,7 @@ class MMLUPro(Task):
             options = row.texts("options")
             right = row.get("answer_index", int)
             if not (0 <= right < len(options) <= len(LETTERS)):
-                raise row.fail("answer_index", f"is {right} with {len(options)} options")
+                raise row.fail("answer_index", f"is {right}, but there are {len(options)} options")
             worked = str(row.values.get("cot_content") or "")
             yield Question(
                 id=str(row.get("question_id", int)),

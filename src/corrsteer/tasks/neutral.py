@@ -30,7 +30,7 @@ class Neutral:
 
 
 def read_neutral(source: str, prompts: int, texts: int) -> Neutral:
-    """At most so many of each, the first ones. ``source``: one of ``SHIPPED``, or a folder.
+    """At most this many of each, the first ones. ``source``: one of ``SHIPPED``, or a folder.
 
     Raises DataError for a folder without these files, a malformed row, or an id that comes twice.
     """

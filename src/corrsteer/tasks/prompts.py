@@ -38,8 +38,8 @@ class Template:
             parts = list(string.Formatter().parse(self.text))
         except ValueError as error:
             raise ConfigError(
-                f"{self.setting}={self.text!r} cannot be read ({error}); fields stand in "
-                "braces, as in '{question}\\nAnswer:', and a brace itself is written twice"
+                f"{self.setting}={self.text!r} cannot be read ({error}); write fields in "
+                "braces, as in '{question}\\nAnswer:', and a literal brace twice"
             ) from error
         names = []
         for _, name, spec, conversion in parts:
@@ -49,8 +49,8 @@ class Template:
                 whole = f"{name}{'!' if conversion else ''}{conversion or ''}"
                 whole += f":{spec}" if spec else ""
                 raise ConfigError(
-                    f"{self.setting}={self.text!r} names {{{whole}}}, which is no field "
-                    "name; write e.g. '{question}\\nAnswer:', and a brace itself twice"
+                    f"{self.setting}={self.text!r} names {{{whole}}}, which is not a field "
+                    "name; write e.g. '{question}\\nAnswer:', and a literal brace twice"
                 )
             names.append(name)
         if not names:
@@ -67,8 +67,8 @@ class Template:
         lacking = [name for name in self.names if name not in values]
         if lacking:
             raise ConfigError(
-                f"{self.setting} names {{{lacking[0]}}}, which question '{question.id}' has not; "
-                f"its fields: {', '.join(sorted(values))}"
+                f"{self.setting} names {{{lacking[0]}}}, which question '{question.id}' does not "
+                f"have; its fields: {', '.join(sorted(values))}"
             )
         return self.text.format_map(values)
 

@@ -98,8 +98,8 @@ def data_files(data: str, task: str, patterns: Sequence[str]) -> list[Path]:
 def official_part(file: Path) -> str:
     """The official split that a file's name speaks of, as in ``anatomy_val.csv``; "" for none."""
     words = re.split(r"[^a-z]+", file.name.lower())
-    found = [part for word, part in _PART_NAMES.items() if word in words]
-    return found[0] if len(found) == 1 else ""
+    parts = [part for word, part in _PART_NAMES.items() if word in words]
+    return parts[0] if len(parts) == 1 else ""
 
 
 def read_rows(files: Iterable[Path]) -> Iterator[Row]:
@@ -109,7 +109,8 @@ def read_rows(files: Iterable[Path]) -> Iterator[Row]:
         kind = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
         if kind not in readers:
             raise DataError(
-                f"{file}: rows are read from csv, jsonl and parquet files; rename it to say which"
+                f"{file}: rows are read from csv, jsonl and parquet files; rename it so that its "
+                "ending says which"
             )
         yield from readers[kind]([file])
 
@@ -119,12 +120,12 @@ def read_text(file: Path) -> str:
         raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
         text = raw.decode("utf-8-sig")  # Excel begins a file with a byte order mark
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read as UTF-8 text: {error}; is it whole?") from error
+        raise DataError(f"{file} cannot be read as UTF-8 text: {error}; is it complete?") from error
     if not text.strip():
         raise DataError(f"{file} is empty")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(f"{file}, line {line}: a NUL byte, which no text has; is the file whole?")
+        raise DataError(f"{file}, line {line}: a NUL byte, which text never has; is it complete?")
     return text
 
 

@@ -39,5 +39,5 @@ def _topic(row: Row) -> str:
     except _NOT_A_DICT as error:
         raise row.fail("metadata", "is not a dict with a 'topic'") from error
     if not isinstance(topic, str) or not topic.strip():
-        raise row.fail("metadata", f"has the topic {str(topic)[:40]!r}, which is no text")
+        raise row.fail("metadata", f"has the topic {str(topic)[:40]!r}, which is not a text")
     return topic

@@ -46,7 +46,7 @@ def split_questions(
             pools.setdefault(question.part if official else "", []).append(question)
     if "" in pools and len(pools) > 1:
         raise DataError(
-            f"question '{pools[''][0].id}' is in no official split and others are; name the split "
+            f"question '{pools[''][0].id}' is in no official split, but others are; name the split "
             "of every row, or type splits.official=false"
         )
     shared: dict[str, list[str]] = {}
@@ -61,7 +61,7 @@ def split_questions(
         splits["selection"] = splits["selection"][shots:]
         if not splits["selection"]:
             raise DataError(
-                f"{len(taken)} questions are too few for a selection split beside "
+                f"{len(taken)} questions are too few for a selection split besides "
                 f"task.few_shot={shots}; give more data or raise splits.selection"
             )
     return {
@@ -82,7 +82,7 @@ def _deal(
         count = int(size * share)
         if count == 0:
             raise DataError(
-                f"{len(pool)} examples are too few for a {name} split of {size} in {wanted}; "
+                f"{len(pool)} examples are too few for a {name} split of {size} out of {wanted}; "
                 f"give more data or change splits.{name}"
             )
         splits[name] = ordered[start : start + count]

@@ -124,11 +124,13 @@ def _config(folder: Path) -> DictConfig | None:
 def send_run(folder: Path) -> None:
     import pandas as pd
 
+    from corrsteer.report.tables import read_features
+
     cfg = _config(folder)
     assert cfg is not None, folder
     sweep = folder.parent if (folder.parent / "multirun.yaml").exists() else None
     status, record = RunFolder(folder).status(), read_record(folder)
-    features = pd.read_csv(folder / "features.csv")
+    features = read_features(folder)
     with _tracker(cfg).open(
         sweep or folder,
         name=_name(status["overrides"], sweep) or cfg.name,
@@ -138,7 +140,9 @@ def send_run(folder: Path) -> None:
         config=cast("dict[str, object]", OmegaConf.to_container(cfg, resolve=True)),
     ) as run:
         run.axis("by_layer/*", "layer")
-        norms = {e["layer"]: e["norm"] for e in _json(folder / "plan" / "plan.json")["entries"]}
+        plan = folder / "plan"  # not every method makes one
+        entries = _json(plan / "plan.json")["entries"] if plan.exists() else []
+        norms = {e["layer"]: e["norm"] for e in entries}
         for row in layer_rows(features, norms, record.coef):
             run.log(row)
         if (folder / "ablations.csv").exists():
@@ -165,7 +169,8 @@ def send_run(folder: Path) -> None:
         run.log(summary(record) | {"seconds": _seconds(status)})
         about = "_".join((record.task, record.model, record.method_name))
         about = re.sub(r"[^\w.-]+", "-", about)
-        run.artifact(f"plan_{about}", "plan", sorted((folder / "plan").iterdir()))
+        if plan.exists():
+            run.artifact(f"plan_{about}", "plan", sorted(plan.iterdir()))
         run.artifact(f"features_{about}", "statistics", [folder / "features.csv"])
         run.artifact(f"report_{about}", "report", [folder / "report.html"])
 

@@ -30,7 +30,7 @@ from tests.models.test_parity import PROMPTS, plan_of
 from tests.operators import Broken
 from tests.stages.made import HashTask, asked, asking_of, bench_of, unsteered
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.night
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def typed(cluster, tmp_path):
     cluster.run("scancel", "--user", str(os.getuid()))
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_two_tasks_at_three_dials_collect_twice_whatever_happens(typed, cluster):
     """The node of one job is taken by a job of higher priority."""
     words = "-m task=bbq,mmlu coef=0.5,1,2 hydra/launcher=slurm hydra.launcher.cpus_per_task=1"
