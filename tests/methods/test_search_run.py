@@ -76,7 +76,7 @@ def norms(plan):
     return {n: float(np.linalg.norm(v.astype(np.float64))) for n, v in plan.vectors().items()}
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_the_metrics_say_what_the_trials_say(searched, place):
     metrics, trials, *_ = searched
     search = metrics["search"]
@@ -104,7 +104,7 @@ def test_the_metrics_say_what_the_trials_say(searched, place):
     assert search["chosen"]["accuracy"] == metrics["validation"]["steered"]["accuracy"]
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_fixed_broken_and_ser_are_counted_from_answers(searched):
     _, trials, _, answers = searched
     base = answers["validation", "baseline"].set_index("id")["score"] >= 0.5
@@ -118,7 +118,7 @@ def test_fixed_broken_and_ser_are_counted_from_answers(searched):
         assert t.broken_share == pytest.approx(broken / base.sum())
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_the_test_split_is_asked_once_after_the_choice(searched):
     _, _, calls, _ = searched
     splits = [split for split, _, _ in calls]
@@ -130,7 +130,7 @@ def test_the_test_split_is_asked_once_after_the_choice(searched):
     assert test == ["baseline", "steered", *(f"random_{n}" for n in range(1, 6))]
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_the_plan_is_the_candidates_and_random_ones_are_as_long(searched, place):
     metrics, _, calls, _ = searched
     arms = {arm: plan for split, arm, plan in calls if split == "test"}
@@ -157,7 +157,7 @@ def test_a_layer_that_is_left_out_has_no_chosen_feature():
     assert list(found.plan.vectors()) == [3]
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_again_nothing_is_computed_and_all_is_the_same(searched, place, caplog):
     with caplog.at_level("INFO"):
         metrics, trials, calls = job(place, "again")
@@ -167,7 +167,7 @@ def test_again_nothing_is_computed_and_all_is_the_same(searched, place, caplog):
     pd.testing.assert_frame_equal(trials, searched[1])
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_workers_leave_the_job_nothing_but_the_choice(place):
     words = ["search.trials=7", "search.batch=3", "search.workers=2", "search.layers=switch"]
     cfg = composed(*SMALL, f"cache={place / 'cache'}", *words)
@@ -183,7 +183,7 @@ def test_workers_leave_the_job_nothing_but_the_choice(place):
     assert set(trials["layer_1"]) <= {0, 1}
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_where_nothing_helps_the_unsteered_model_is_chosen(place):
     words = ["search.coef=[0,1e-6]", "coef=0", "search.pooling=[max,mean]", "search.trials=5"]
     metrics, trials, calls = job(place, "nothing", *words)
@@ -195,7 +195,7 @@ def test_where_nothing_helps_the_unsteered_model_is_chosen(place):
     assert norms(steered) == {1: 0, 3: 0}
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_a_pooling_that_wins_is_the_runs(place, monkeypatch):
     from corrsteer.methods import search
 

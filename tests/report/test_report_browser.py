@@ -26,6 +26,8 @@ from corrsteer.report.pages import cut, visible
 from corrsteer.report.run_page import write_run_report
 from corrsteer.report.sweep_page import write_sweep_report
 
+pytestmark = pytest.mark.long
+
 Open = Callable[..., Any]
 DRAWN = "performance.getEntriesByName('all figures drawn').length > 0"
 

@@ -18,6 +18,8 @@ from corrsteer.report import pages
 from corrsteer.report import run_page as report
 from corrsteer.report.examples import LIMITS, examples
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:

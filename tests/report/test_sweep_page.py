@@ -14,6 +14,8 @@ from corrsteer.report import sweep_page as sweep_report
 from corrsteer.report.sweep_table import best_by_validation, sweep_table
 from corrsteer.stats.intervals import holm
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -25,7 +25,7 @@ from tests.command import ROOT, in_this_process
 LAYERS, WIDTH = 5, 64
 BOS, EOS = 1, 2
 
-pytestmark = pytest.mark.model
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

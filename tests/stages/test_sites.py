@@ -19,6 +19,8 @@ from corrsteer.stages.sites import problem, site_fits
 from corrsteer.store.entries import Store
 from corrsteer.tasks.bbq import BBQ
 
+pytestmark = pytest.mark.long
+
 LAYERS = range(6)
 PROMPT = "{context}\n{question}\n{options}\nAnswer:"
 

@@ -20,6 +20,8 @@ from corrsteer.store import entries as module
 from corrsteer.store.entries import Store
 from corrsteer.store.listing import describe, main
 
+pytestmark = pytest.mark.long
+
 KEY = {"x": 1}
 START = """
 import hashlib, os, pathlib, sys, time

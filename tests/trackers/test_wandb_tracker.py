@@ -26,6 +26,8 @@ from corrsteer.trackers import sending as tracking
 from corrsteer.trackers.sending import main, track
 from corrsteer.trackers.wandb import MAX_ROWS, Wandb, _environment
 
+pytestmark = pytest.mark.long
+
 BLOCK = 32768
 COEFS = (0.5, 1.0, 2.0)
 LAYERS = (0, 1, 2, 3, 4, 5)
