@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from tests.command import ROOT, Ended, in_its_own_process, in_this_process
 
-pytestmark = pytest.mark.model
+pytestmark = pytest.mark.long
 
 BY_NIGHT = "python -m src.main task=bbq layers=all -m coef=0.5,1,2"
 FEW = "limit=12 collect.shuffles=20 collect.resamples=20 side_effects=none"

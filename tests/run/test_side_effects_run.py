@@ -17,7 +17,7 @@ from corrsteer.tasks.neutral import read_neutral
 from src.main import plain_words
 from tests.test_config import composed
 
-pytestmark = pytest.mark.model
+pytestmark = pytest.mark.long
 
 WORDS = [
     *("task=bbq", "coef=2", "layers=[1,4]", "controls=few", "backend.device=cpu", "limit=60"),

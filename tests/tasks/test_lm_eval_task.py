@@ -12,6 +12,8 @@ from corrsteer.records import Example, Score
 from corrsteer.tasks.lm_eval import LMEval, OwnScore
 from corrsteer.tasks.splits import split_questions
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install 'corrsteer[lm-eval]'")
 yaml = pytest.importorskip("yaml")
 
