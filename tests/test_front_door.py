@@ -70,7 +70,7 @@ print("torch" in sys.modules)
     assert shown == "0.5 {1: [0.0, 2.0, 4.0, 6.0]}\nFalse\n"
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_the_example_of_the_readme(tmp_path):
     """Its command makes the plan, with fewer samples, and its five lines answer under it."""
     section = (ROOT / "README.md").read_text().split("## From Python\n")[1].split("\n## ")[0]

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from corrsteer.steering.planfile import load_plan
 from scipy.stats import binomtest
 
+from corrsteer.steering.plan import load_plan
 from tests.command import ROOT, Ended, in_its_own_process, in_this_process
 
 pytestmark = pytest.mark.long

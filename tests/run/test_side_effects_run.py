@@ -8,10 +8,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from corrsteer.steering.planfile import load_plan
 
 from corrsteer.config import instantiate, resolved_yaml
 from corrsteer.run.pipeline import run
+from corrsteer.steering.plan import load_plan
 from corrsteer.store.runfolder import RunFolder
 from corrsteer.tasks.neutral import read_neutral
 from src.main import plain_words
@@ -77,7 +77,7 @@ def test_divergence_and_perplexity_are_those_of_the_model(done, place):
     cfg = composed(*plain_words(WORDS))
     model = instantiate(cfg.backend).load(instantiate(cfg.model))
     plan, texts = load_plan(folder / "plan"), read_neutral("world", 0, 60).texts
-    (column,) = model.divergence(list(texts), [plan], strategy=instantiate(cfg.strategy))
+    (column,) = model.divergence(list(texts), [plan])
     steered = metrics["side_effects"]["neutral"]["arms"]["steered"]
     total = sum(d.positions for d in column)
     assert steered["kl"] == pytest.approx(sum(d.kl for d in column) / total)
