@@ -188,31 +188,61 @@ def instantiate(node: DictConfig, seam: type[T] = object) -> T:  # type: ignore[
         if error.__cause__ is None:
             raise
         raise error.__cause__ from None
-    if wrong := mismatch(component, seam):
-        raise ConfigError(f"{node._get_full_key(None)}={node.get('_target_')}: {wrong}")
+    require(component, seam, f"{node._get_full_key(None)}={node.get('_target_')}")
     return cast(T, component)
+
+
+def require(component: object, seam: type, setting: str) -> None:
+    """Raise ConfigError, which names the setting, where a component lacks part of a seam."""
+    if wrong := mismatch(component, seam):
+        raise ConfigError(f"{setting}: {wrong}")
 
 
 def mismatch(component: object, seam: type) -> str:
     """What a component lacks of a seam, in words; empty if nothing. Runs no code of it."""
     if not getattr(seam, "_is_protocol", False):
         return "" if isinstance(component, seam) else f"it must be a {seam.__name__}"
-    kind, what = type(component), f"a {seam.__name__} must have"
     for name, member in _members(seam).items():
-        if not hasattr(kind, name) and name not in vars(component):
-            return f"{what} {name}{'()' if inspect.isfunction(member) else ''}"
-        if inspect.isfunction(member):
-            own = inspect.signature(getattr(component, name))
-            _, *wanted = inspect.signature(member).parameters.values()
-            by_name = {p.name: None for p in wanted if p.kind is p.KEYWORD_ONLY}
-            try:
-                own.bind(*[None] * (len(wanted) - len(by_name)), **by_name)
-            except TypeError:
-                return f"{what} {name}({', '.join(map(str, wanted))}), but it has {name}{own}"
-    parameters = getattr(kind, "__dataclass_params__", None)
+        if wrong := _unlike(component, name, member):
+            return f"a {seam.__name__} must have {wrong}"
+    parameters = getattr(type(component), "__dataclass_params__", None)
     if parameters is None or not parameters.frozen:
         return "it must be a frozen dataclass, whose fields are its settings"
     return ""
+
+
+def _unlike(component: object, name: str, member: Any) -> str:
+    """What a component must have, where it has no such member of a protocol; else empty."""
+    absent = object()
+    own = getattr(component, "__dict__", {}).get(name, absent)
+    is_field = own is not absent
+    if not is_field:
+        own = inspect.getattr_static(type(component), name, absent)
+    if not inspect.isfunction(member):
+        if own is absent:
+            return name
+        is_method = inspect.isfunction(own) and not is_field
+        return f"{name} as a value, but there it is a method" if is_method else ""
+    _, *wanted = inspect.signature(member).parameters.values()
+    text = f"{name}({', '.join(map(str, wanted))})"
+    if own is absent:
+        return text
+    signature = None if isinstance(own, property) else _signature(getattr(component, name))
+    if signature is None:
+        return f"{text}, but there it is no method"
+    by_name = {p.name: None for p in wanted if p.kind is p.KEYWORD_ONLY}
+    try:
+        signature.bind(*[None] * (len(wanted) - len(by_name)), **by_name)
+    except TypeError:
+        return f"{text}, but it has {name}{signature}"
+    return ""
+
+
+def _signature(value: Any) -> inspect.Signature | None:
+    try:
+        return inspect.signature(value)
+    except (TypeError, ValueError):  # not callable, or not in Python
+        return None
 
 
 def _members(seam: type) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from corrsteer.config import instantiate
+from corrsteer.config import instantiate, require
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.layers import parse_layers
 from corrsteer.methods.protocol import Method, Tunable
@@ -37,7 +37,7 @@ from corrsteer.steering.controls import Controls
 from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.store.entries import Store
 from corrsteer.tasks.neutral import Unrelated, read_neutral
-from corrsteer.tasks.protocol import Task
+from corrsteer.tasks.protocol import Scorer, Task
 from corrsteer.tasks.splits import split_questions
 from corrsteer.trackers.protocol import Tracker
 
@@ -85,6 +85,8 @@ def build(cfg: DictConfig) -> Parts:
     spec = instantiate(cfg.model, Model)
     own = _dealt(cfg, cfg.task, spec)
     backend, sae = instantiate(cfg.backend, Backend), instantiate(cfg.sae, SAEProvider)
+    for name, part in (("backend", backend), ("sae", sae)):
+        _check_hashable(name, part)
     instantiate(cfg.operator, Operator)
     instantiate(cfg.gate, Gate)
     instantiate(cfg.tracker, Tracker)
@@ -145,6 +147,17 @@ def build(cfg: DictConfig) -> Parts:
     return parts
 
 
+def _check_hashable(name: str, part: Any) -> None:
+    """What is loaded and read once per process is found again by its settings."""
+    try:
+        hash(part)
+    except TypeError as error:
+        raise ConfigError(
+            f"{name}={type(part).__name__}: its settings must be hashable ({error}); make a tuple"
+            " of a list in its constructor"
+        ) from error
+
+
 def _method(cfg: DictConfig) -> Method:
     """The strategy, or a search over what it gives."""
     if not cfg.search:
@@ -157,6 +170,8 @@ def _dealt(cfg: DictConfig, node: DictConfig, spec: Model) -> _Dealt:
     """A task's questions, how they are dealt to splits, their prompts, and how they are
     answered."""
     task = instantiate(node, Task)
+    setting = f"{node._get_full_key(None)}.scorer"
+    require(task.scorer, Scorer, f"{setting}={type(task.scorer).__name__}")
     questions = task.questions()
     decoding = task.decoding(cfg.decoding, questions)
     splits = cfg.splits
