@@ -31,8 +31,8 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP) ## the main job: steer the bundled model on BBQ with three coefficients
 	$(PY) -m src.main task=bbq layers=all -m coef=0.5,1,2
 
-quick: $(STAMP) ## tests without a model (a minute)
-	$(PY) -m pytest -m 'not night and not model' $(PYTEST)
+quick: $(STAMP) ## the short tests, without a model (a minute)
+	$(PY) -m pytest -m 'not night and not long' $(PYTEST)
 
 test: $(STAMP) ## all tests but the dearest (8 minutes)
 	$(PY) -m pytest -m 'not night' $(PYTEST)

@@ -37,12 +37,12 @@ AT_START, BEGAN, SHARED = (pytest.StashKey[float]() for _ in range(3))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if MODELS & set(getattr(item, "fixturenames", ())):
-            item.add_marker("model")
+            item.add_marker("long")
     # The dearest files first: no worker is to begin with one when the others have nothing left.
     marks: dict[Path, set[str]] = {}
     for item in items:
         marks.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
-    items.sort(key=lambda item: ("night" not in marks[item.path], "model" not in marks[item.path]))
+    items.sort(key=lambda item: ("night" not in marks[item.path], "long" not in marks[item.path]))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -51,7 +51,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("model"):
+    if item.get_closest_marker("long"):
         for name in IMPORTED:
             importlib.import_module(name)
     item.stash[BEGAN], item.stash[SHARED] = _cpu_seconds(), 0.0

@@ -328,13 +328,13 @@ def _check_keys(where: str, node: DictConfig, legal: Sequence[str]) -> None:
 def _unknown_key(where: str, key: str, legal: Iterable[str]) -> str:
     names = sorted(name for name in legal if not name.startswith("_"))
     known = f"the keys of {where} are" if where else "the keys are"
+    known = f"{known}: {', '.join(names)}" if names else f"{where} has no keys"
     full = f"{where}.{key}" if where else key
     # The settings of a search exist only once an option of the group is chosen.
     advice = "; also type search=pareto" if where == "search" and "trials" not in names else ""
     if where == "transfer":
         advice = f"; also type transfer=[{key}]"
-    listed = f"; {known}: {', '.join(names)}" if names else ""
-    return f"unknown key {full}{_nearest(key, names)}{listed}{advice}"
+    return f"unknown key {full}{_nearest(key, names)}; {known}{advice}"
 
 
 def _nearest(wrong: str, legal: Sequence[str]) -> str:

@@ -80,7 +80,7 @@ def norms(plan):
     return {n: float(np.linalg.norm(v.astype(np.float64))) for n, v in plan.vectors().items()}
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_the_metrics_say_what_the_trials_say(searched, place):
     metrics, trials, *_ = searched
     summary = metrics["search"]
@@ -107,7 +107,7 @@ def test_the_metrics_say_what_the_trials_say(searched, place):
     assert summary["chosen"]["accuracy"] == metrics["validation"]["steered"]["accuracy"]
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_fixed_broken_and_ser_are_counted_from_answers(searched):
     _, trials, _, answers = searched
     base = answers["validation", "baseline"].set_index("id")["score"] >= 0.5
@@ -121,7 +121,7 @@ def test_fixed_broken_and_ser_are_counted_from_answers(searched):
         assert t.broken_share == pytest.approx(broken / base.sum())
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_the_test_split_is_asked_once_after_the_choice(searched):
     _, _, calls, _ = searched
     splits = [split for split, _, _ in calls]
@@ -133,7 +133,7 @@ def test_the_test_split_is_asked_once_after_the_choice(searched):
     assert test == ["baseline", "steered", *(f"random_{n}" for n in range(1, 6))]
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_the_plan_is_the_candidates_and_random_ones_are_as_long(searched, place):
     metrics, _, calls, _ = searched
     arms = {arm: plan for split, arm, plan in calls if split == "test"}
@@ -161,7 +161,7 @@ def test_a_layer_that_is_left_out_has_no_chosen_feature():
     assert list(turned.plan.vectors()) == [3]
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_again_nothing_is_computed_and_all_is_the_same(searched, place, caplog):
     with caplog.at_level("INFO"):
         metrics, trials, calls = job(place, "again")
@@ -171,7 +171,7 @@ def test_again_nothing_is_computed_and_all_is_the_same(searched, place, caplog):
     pd.testing.assert_frame_equal(trials, searched[1])
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_workers_leave_the_job_nothing_but_the_choice(place):
     words = ["search.trials=7", "search.batch=3", "search.workers=2", "search.layers=switch"]
     cfg = composed(*SMALL, f"cache={place / 'cache'}", *words)
@@ -187,7 +187,7 @@ def test_workers_leave_the_job_nothing_but_the_choice(place):
     assert set(trials["layer_1"]) <= {0, 1}
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_where_nothing_helps_the_unsteered_model_is_chosen(place):
     words = ["search.coef=[0,1e-6]", "coef=0", "search.pooling=[max,mean]", "search.trials=5"]
     metrics, trials, calls = job(place, "nothing", *words)
@@ -199,7 +199,7 @@ def test_where_nothing_helps_the_unsteered_model_is_chosen(place):
     assert norms(plan) == {1: 0, 3: 0}
 
 
-@pytest.mark.model
+@pytest.mark.long
 def test_a_pooling_that_wins_is_the_runs(place, monkeypatch):
     real = search.choose  # type: ignore[attr-defined]
     monkeypatch.setattr(search, "choose", lambda best, n: real([only_mean], n))

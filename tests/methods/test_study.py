@@ -19,6 +19,8 @@ from corrsteer.errors import ConfigError
 from corrsteer.methods.study import Candidate, Space, Trial, choose, front, run_study
 from corrsteer.steering.plan import Plan, PlanEntry
 
+pytestmark = pytest.mark.long
+
 N = 500
 SPACE = Space((0.0, 3.0), "scale", (1, 3, 5), ("max",))
 SWITCHES = Space((0.0, 3.0), "switch", (1, 3), ("max", "mean"))

@@ -20,6 +20,8 @@ from corrsteer.saes.folder import Folder
 from corrsteer.saes.pretrained import Pretrained
 from corrsteer.saes.provider import same_model
 
+pytestmark = pytest.mark.long
+
 CONF = Path(__file__).parents[2] / "conf"
 
 

@@ -26,6 +26,8 @@ from corrsteer.report.run_page import write_run_report
 from corrsteer.report.sweep_page import write_sweep_report
 from tests.report.fabricated_run import HOSTILE, fabricate_run, set_status
 
+pytestmark = pytest.mark.long
+
 Open = Callable[..., Any]
 DRAWN = "performance.getEntriesByName('all figures drawn').length > 0"
 

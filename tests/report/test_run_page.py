@@ -18,6 +18,8 @@ from corrsteer.report import run_page as report
 from corrsteer.report.examples import LIMITS, examples
 from tests.report.fabricated_run import HOSTILE, Page, edit, fabricate_run, set_status
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:

@@ -14,6 +14,8 @@ from corrsteer.report.sweep_table import best_by_validation, sweep_table
 from corrsteer.stats.intervals import holm
 from tests.report.fabricated_run import Page, edit, fabricate_run, set_status
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:

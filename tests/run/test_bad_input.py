@@ -11,7 +11,7 @@ import pytest
 
 from tests.command import ROOT, in_its_own_process, in_this_process
 
-pytestmark = pytest.mark.model  # what is wrong with one is found when it is looked at
+pytestmark = pytest.mark.long  # what is wrong with one is found when it is looked at
 
 BUNDLED = ROOT / "src" / "corrsteer" / "bundled"
 

@@ -52,6 +52,8 @@ from corrsteer.store import keys
 from corrsteer.store.entries import Store
 from tests.test_config import CONF, OPTIONS, composed, option
 
+pytestmark = pytest.mark.long
+
 COMMIT, NEXT = "a" * 40, "b" * 40
 FEATURES = 64
 
@@ -856,7 +858,6 @@ def cases() -> list:
     return [pytest.param(c, id=str(c), marks=mark) for c, mark in zip(TABLE, marks, strict=True)]
 
 
-@pytest.mark.model
 @pytest.mark.parametrize("case", cases())
 def test_a_leaf_moves_the_stated_keys_and_no_others(case, bases, place, tmp_path, monkeypatch):
     if case.base == "lm_eval":

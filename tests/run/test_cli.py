@@ -20,6 +20,8 @@ from omegaconf import OmegaConf
 
 from tests.command import ROOT, in_this_process
 
+pytestmark = pytest.mark.long
+
 # Takes the place of corrsteer.run.pipeline and of the report.
 PARTS = """
 import json, sys, time, types

@@ -19,7 +19,7 @@ SMALL = (
     " hydra.run.dir=run"
 )
 
-pytestmark = pytest.mark.model
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

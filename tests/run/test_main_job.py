@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from corrsteer.steering.planfile import load_plan
 from scipy.stats import binomtest
 
+from corrsteer.steering.plan import load_plan
 from tests.command import ROOT, Ended, in_its_own_process, in_this_process
 
-pytestmark = pytest.mark.model
+pytestmark = pytest.mark.long
 
 BY_NIGHT = "python -m src.main task=bbq layers=all -m coef=0.5,1,2"
 FEW = "limit=12 collect.shuffles=20 collect.resamples=20 side_effects=none"

@@ -8,16 +8,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from corrsteer.steering.planfile import load_plan
 
 from corrsteer.config import instantiate, resolved_yaml
 from corrsteer.run.pipeline import run
+from corrsteer.steering.plan import load_plan
 from corrsteer.store.runfolder import RunFolder
 from corrsteer.tasks.neutral import read_neutral
 from src.main import plain_words
 from tests.test_config import composed
 
-pytestmark = pytest.mark.model
+pytestmark = pytest.mark.long
 
 WORDS = [
     *("task=bbq", "coef=2", "layers=[1,4]", "controls=few", "backend.device=cpu", "limit=60"),
@@ -77,7 +77,7 @@ def test_divergence_and_perplexity_are_those_of_the_model(done, place):
     cfg = composed(*plain_words(WORDS))
     model = instantiate(cfg.backend).load(instantiate(cfg.model))
     plan, texts = load_plan(folder / "plan"), read_neutral("world", 0, 60).texts
-    (column,) = model.divergence(list(texts), [plan], strategy=instantiate(cfg.strategy))
+    (column,) = model.divergence(list(texts), [plan])
     steered = metrics["side_effects"]["neutral"]["arms"]["steered"]
     total = sum(d.positions for d in column)
     assert steered["kl"] == pytest.approx(sum(d.kl for d in column) / total)
@@ -92,11 +92,11 @@ def test_divergence_and_perplexity_are_those_of_the_model(done, place):
 
 def test_activity_is_counted_at_the_layers_of_the_job(done):
     _, metrics, answers = done
-    found = metrics["side_effects"]["activity"]
+    activity = metrics["side_effects"]["activity"]
     base = of(answers, "test", "baseline").iloc[:40]
-    assert found["n"] == 40 and found["n_positions"] == base["n_tokens"].sum()
-    assert [(row["layer"], row["steered"]) for row in found["layers"]] == [(1, True), (4, True)]
-    for row in found["layers"]:
+    assert activity["n"] == 40 and activity["n_positions"] == base["n_tokens"].sum()
+    assert [(row["layer"], row["steered"]) for row in activity["layers"]] == [(1, True), (4, True)]
+    for row in activity["layers"]:
         moved = row["l0_before"] + row["new"] - row["lost"]
         assert row["l0_after"] == pytest.approx(moved) and row["l0_before"] > 1
 

@@ -25,7 +25,7 @@ from tests.command import ROOT, in_this_process
 LAYERS, WIDTH = 5, 64
 BOS, EOS = 1, 2
 
-pytestmark = pytest.mark.model
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +94,14 @@ def alone(folder, prompt: str, n: int) -> tuple[int, ...]:
     return tuple(answer)
 
 
-def test_a_batch_answers_as_a_plain_loop_over_each_prompt_alone(folder, written, prompts):
-    for n in (0, 3, 7):
-        assert written[0][n].tokens == alone(folder, prompts[n], 300)
+@pytest.mark.parametrize("n", [0, *(pytest.param(n, marks=pytest.mark.night) for n in (3, 7))])
+def test_a_batch_answers_as_a_plain_loop_over_each_prompt_alone(folder, written, prompts, n):
+    assert written[0][n].tokens == alone(folder, prompts[n], 300)
 
 
-@pytest.mark.parametrize("arm", [0, 2], ids=["unsteered", "steered"])
+@pytest.mark.parametrize(
+    "arm", [pytest.param(0, id="unsteered", marks=pytest.mark.night), pytest.param(2, id="steered")]
+)
 def test_answers_do_not_depend_on_the_batch_size(model, folder, prompts, written, arm):
     single = Local(device="cpu", batch_size=1).load(Model("stories", str(folder), dtype="float32"))
     (one_by_one,) = single.generate(prompts, [[None, plan(0.0), plan(1.0)][arm]], max_new_tokens=90)
@@ -166,9 +168,9 @@ def test_invalid_answers_are_counted_apart(jobs, task):
         example = task.examples()[0]
         parsed = [task.scorer(example, text).parsed for text in rows["answer"]]
         counts = {name: parsed.count(name) for name in ("wanted", "unwanted", None)}
-        found = values[arm]
-        assert (found["right"], found["wrong"], found["invalid"]) == tuple(counts.values())
-        assert found["accuracy"] == counts["wanted"] / 40
+        counted = values[arm]
+        assert (counted["right"], counted["wrong"], counted["invalid"]) == tuple(counts.values())
+        assert counted["accuracy"] == counts["wanted"] / 40
     assert values["baseline"]["invalid"] > 0 and values["baseline"]["wrong"] > 0
 
 

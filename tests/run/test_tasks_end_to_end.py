@@ -19,7 +19,7 @@ from corrsteer.store.runfolder import RunFolder
 from src.main import plain_words
 from tests.test_config import composed
 
-pytestmark = pytest.mark.model
+pytestmark = pytest.mark.long
 
 TASKS = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
 SMALL = [

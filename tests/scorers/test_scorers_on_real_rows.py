@@ -13,6 +13,8 @@ from corrsteer.scorers.exact import Exact
 from corrsteer.scorers.numeric import Numeric
 from corrsteer.scorers.token_f1 import TokenF1
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("name", ["test.jsonl", "train.jsonl.gz"])
 def test_every_worked_sum_of_gsm8k_is_read_right(shared, name):

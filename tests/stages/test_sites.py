@@ -19,6 +19,8 @@ from corrsteer.stages.sites import problem, site_fits, sites
 from corrsteer.tasks.bbq import BBQ
 from tests.stages.made import bench_of
 
+pytestmark = pytest.mark.long
+
 LAYERS = range(6)
 PROMPT = "{context}\n{question}\n{options}\nAnswer:"
 

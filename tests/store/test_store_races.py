@@ -21,6 +21,8 @@ from corrsteer.store import entries, verify
 from corrsteer.store.entries import Store
 from corrsteer.store.listing import describe
 
+pytestmark = pytest.mark.long
+
 KEY = {"x": 1}
 START = """
 import hashlib, os, pathlib, sys, time

@@ -19,6 +19,8 @@ from corrsteer.run.pipeline import run
 from corrsteer.store.runfolder import RunFolder
 from tests.test_config import composed
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "controls=few",

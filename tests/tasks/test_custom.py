@@ -256,7 +256,7 @@ def test_the_name_of_a_single_file_is_no_split(tmp_path):
         ({"q": "?", "answer": "x"}, {"meta": ["size"]}, "field 'size' is missing"),
         ({"q": "?", "answer": "x"}, {"category": "kind"}, "field 'kind' is missing"),
         ({"q": "?", "answer": "x"}, {"solution": "why"}, "field 'why' is missing"),
-        ({"q": "?", "answer": "x", "s": "exam"}, {"part": "s"}, "legal are train, training"),
+        ({"q": "?", "answer": "x", "s": "exam"}, {"part": "s"}, "use one of: train, training"),
     ],
 )
 def test_malformed_rows(tmp_path, row, settings, message):

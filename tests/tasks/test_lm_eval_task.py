@@ -12,6 +12,8 @@ from corrsteer.records import Example, Score
 from corrsteer.tasks.lm_eval import LMEval, OwnScore
 from corrsteer.tasks.splits import split_questions
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install 'corrsteer[lm-eval]'")
 yaml = pytest.importorskip("yaml")
 
@@ -301,7 +303,7 @@ def test_another_scorer(home):
         ({"repeats": 3}, "needs 3 sampled answers"),
         ({"doc_to_choice": "{{['a', 'b'] * 6}}"}, "row test-0 of task animals has 12 options"),
         ({"doc_to_choice": "{{['a']}}", "doc_to_target": "{{0}}"}, "has 1 options"),
-        ({"doc_to_target": "q"}, "the right answer 'A bird?' is none"),
+        ({"doc_to_target": "q"}, "the right answer 'A bird?' is not one of"),
         ({"num_fewshot": 9}, "cannot make a question from it with task.few_shot=9"),
         ({"doc_to_text": "{{q.nosuch()}}"}, "lm-eval cannot load task animals"),
     ],

@@ -18,6 +18,8 @@ from corrsteer.errors import DataError
 from corrsteer.tasks.bbq import BBQ
 from corrsteer.tasks.splits import SPLITS, split_questions
 
+pytestmark = pytest.mark.long
+
 SIZES = {"selection": 1000, "validation": 500, "test": 2000}  # those of conf/config.yaml
 TOTALS = {
     "bbq": {"": 9059},

@@ -29,6 +29,8 @@ from corrsteer.trackers.sending import main, track
 from corrsteer.trackers.wandb import MAX_ROWS, Wandb, _environment
 from tests.report.fabricated_run import fabricate_run, set_status
 
+pytestmark = pytest.mark.long
+
 BLOCK = 32768
 COEFS = (0.5, 1.0, 2.0)
 LAYERS = (0, 1, 2, 3, 4, 5)

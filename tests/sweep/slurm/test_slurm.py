@@ -25,6 +25,8 @@ from corrsteer.run.pipeline import run
 from corrsteer.store.runfolder import RunFolder
 from tests.test_config import composed
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 SMALL = (
     "controls=few side_effects=none limit=40 collect.shuffles=20 layers=[2] cache=cache"
