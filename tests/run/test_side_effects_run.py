@@ -116,6 +116,7 @@ def test_transfer_answers_other_tasks_under_the_plan(done):
     assert metrics["transfer"]["bbq"]["gain"] == metrics["gain"]
 
 
+@pytest.mark.night
 def test_the_same_again_costs_nothing_and_off_is_off(done, place):
     folder, metrics, answers = done
     again = carried_out(place, "again", EFFECTS, TRANSFER, "coef=0")
