@@ -216,8 +216,8 @@ def _unlike(component: object, name: str, member: Any) -> str:
     absent = object()
     own = getattr(component, "__dict__", {}).get(name, absent)
     is_field = own is not absent
-    if not is_field:
-        own = inspect.getattr_static(type(component), name, absent)
+    if not is_field:  # hasattr would find __call__ in every class, and run properties
+        own = next((vars(k)[name] for k in type(component).__mro__ if name in vars(k)), absent)
     if not inspect.isfunction(member):
         if own is absent:
             return name

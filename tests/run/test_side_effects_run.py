@@ -92,11 +92,11 @@ def test_divergence_and_perplexity_are_those_of_the_model(done, place):
 
 def test_activity_is_counted_at_the_layers_of_the_job(done):
     _, metrics, answers = done
-    found = metrics["side_effects"]["activity"]
+    activity = metrics["side_effects"]["activity"]
     base = of(answers, "test", "baseline").iloc[:40]
-    assert found["n"] == 40 and found["n_positions"] == base["n_tokens"].sum()
-    assert [(row["layer"], row["steered"]) for row in found["layers"]] == [(1, True), (4, True)]
-    for row in found["layers"]:
+    assert activity["n"] == 40 and activity["n_positions"] == base["n_tokens"].sum()
+    assert [(row["layer"], row["steered"]) for row in activity["layers"]] == [(1, True), (4, True)]
+    for row in activity["layers"]:
         moved = row["l0_before"] + row["new"] - row["lost"]
         assert row["l0_after"] == pytest.approx(moved) and row["l0_before"] > 1
 
@@ -116,6 +116,7 @@ def test_transfer_answers_other_tasks_under_the_plan(done):
     assert metrics["transfer"]["bbq"]["gain"] == metrics["gain"]
 
 
+@pytest.mark.night
 def test_the_same_again_costs_nothing_and_off_is_off(done, place):
     folder, metrics, answers = done
     again = carried_out(place, "again", EFFECTS, TRANSFER, "coef=0")

@@ -168,9 +168,9 @@ def test_invalid_answers_are_counted_apart(jobs, task):
         example = task.examples()[0]
         parsed = [task.scorer(example, text).parsed for text in rows["answer"]]
         counts = {name: parsed.count(name) for name in ("wanted", "unwanted", None)}
-        found = values[arm]
-        assert (found["right"], found["wrong"], found["invalid"]) == tuple(counts.values())
-        assert found["accuracy"] == counts["wanted"] / 40
+        counted = values[arm]
+        assert (counted["right"], counted["wrong"], counted["invalid"]) == tuple(counts.values())
+        assert counted["accuracy"] == counts["wanted"] / 40
     assert values["baseline"]["invalid"] > 0 and values["baseline"]["wrong"] > 0
 
 

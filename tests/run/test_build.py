@@ -1,0 +1,306 @@
+"""What is known to be wrong with a run's parts before anything is computed: one test per seam.
+
+A component of each seam is made here that has all its protocol asks, and nothing else; then it is
+spoilt in one place. The config names it as it would name anybody's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from omegaconf import OmegaConf
+
+from corrsteer.config import _members, mismatch
+from corrsteer.errors import ConfigError
+from corrsteer.methods.protocol import Method, Tunable
+from corrsteer.models.local import Local
+from corrsteer.models.protocol import STEERING, Backend
+from corrsteer.models.spec import Model
+from corrsteer.records import Question, Score
+from corrsteer.run.build import build
+from corrsteer.saes.protocol import SAEProvider
+from corrsteer.selectors.protocol import Selector
+from corrsteer.stages import bench as bench_module
+from corrsteer.steering.operators import add
+from corrsteer.steering.protocol import Gate, Operator
+from corrsteer.tasks.protocol import Scorer, Task
+from corrsteer.trackers.protocol import Tracker
+from src.main import plain_words
+from tests.test_config import composed
+
+# All that each seam asks for: methods, and values that are no settings.
+WHOLE = {
+    Task: {
+        "name": "odd", "max_new_tokens": 4, "data": "mine", "shots": 0, "lists_options": False,
+        "scorer": None,
+        "questions": lambda self: [Question(f"q{n}", {"q": str(n)}, "x") for n in range(60)],
+        "decoding": lambda self, wanted, questions: "free",
+        "ask": lambda self, splits, *, chat: ({name: () for name in splits}, ()),
+        "metrics": lambda self, examples, answers: {},
+        "about_data": lambda self, questions: None,
+        "about_prompts": lambda self, dealt, *, chat, decoding, stop: None,
+    },
+    Scorer: {"__call__": lambda self, example, text: Score(1.0, text)},
+    SAEProvider: {
+        "name": "odd", "check": "off", "budget_gb": 1.0,
+        "layers": lambda self: (0,),
+        "sae_id": lambda self, layer: "odd/0",
+        "fingerprint": lambda self, layer: "ab",
+        "neuronpedia": lambda self, layer: None,
+        "trained_on": lambda self, layer: None,
+        "validate": lambda self, layer, d_model: None,
+        "load": lambda self, layer, device="cpu": None,
+    },
+    Selector: {
+        "score": "r", "criterion": "matters", "null": False, "classes": None,
+        "rank": lambda self, stats: (),
+    },
+    Operator: {
+        "additive": True, "apply": staticmethod(add),
+        "parts": lambda self, entry: {"vector": entry.vector},
+    },
+    Gate: {"open": None, "parts": lambda self, entry: {}},
+    Method: {
+        "name": "Odd", "variant": "", "needs": frozenset(),
+        "share": lambda self, bench: [],
+        "fit": lambda self, bench: None,
+    },
+    Backend: {
+        "key": lambda self, model: {"model": "ab"},
+        "supports": lambda self: STEERING,
+        "load": lambda self, model: None,
+    },
+    Tracker: {
+        "enabled": False,
+        "open": lambda self, home, *, name, group, job_type, tags, config: None,
+    },
+}  # fmt: skip
+WHOLE[Tunable] = {**WHOLE[Method], "plain": lambda self, bench, pooling: None}
+# Where the config names a component of each seam.
+PLACES = {
+    Task: "task", Scorer: "task.scorer", SAEProvider: "sae", Selector: "selector",
+    Operator: "operator", Gate: "gate", Method: "strategy", Backend: "backend", Tracker: "tracker",
+}  # fmt: skip
+
+
+def made(body, frozen: bool = True) -> type:
+    return dataclass(frozen=frozen)(type("Odd", (), dict(body)))
+
+
+def without(body, name: str) -> dict:
+    return {member: value for member, value in body.items() if member != name}
+
+
+def methods_of(seam) -> list[str]:
+    return [name for name, value in WHOLE[seam].items() if inspect.isfunction(value)]
+
+
+def spoilt(seam) -> Iterator[tuple[str, type, str]]:
+    """(what is wrong, a component's class, what the message must name) of every kind there is."""
+    body = WHOLE[seam]
+    for name in body:
+        yield f"no {name}", made(without(body, name)), name
+        if name in methods_of(seam):
+            more = {name: lambda self, a, b, c, d, e, f, g, h: None}
+            yield f"{name} asks for more", made(body | more), name
+            yield f"{name} takes nothing", made({**body, name: lambda: None}), name
+            yield f"{name} is a value", made({**body, name: 7}), name
+            # Looked at, not run.
+            boom = property(lambda self: 1 / 0)
+            yield f"{name} is a property", made({**body, name: boom}), name
+        else:
+            yield f"{name} is a method", made({**body, name: lambda self: 1}), name
+    yield "not frozen", made(body, frozen=False), "frozen dataclass"
+    yield "no dataclass", type("Odd", (), dict(body)), "frozen dataclass"
+
+
+# -- the protocols -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seam", WHOLE)
+def test_what_has_all_of_a_seam_passes(seam):
+    assert mismatch(made(WHOLE[seam])(), seam) == ""
+    assert set(WHOLE[seam]) == set(_members(seam))
+
+
+@pytest.mark.parametrize("seam", WHOLE)
+def test_whatever_is_wrong_is_named(seam):
+    for what, kind, named in spoilt(seam):
+        line = mismatch(kind(), seam)
+        assert named in line and "\n" not in line, (what, line)
+        assert seam.__name__ in line or named == "frozen dataclass", (what, line)
+
+
+def test_members_of_what_a_protocol_extends_are_asked_for():
+    for seam, name in ((Task, "max_new_tokens"), (Tunable, "fit")):
+        assert name in mismatch(made(without(WHOLE[seam], name))(), seam)
+
+
+def test_a_field_may_be_what_a_protocol_asks_for():
+    @dataclass(frozen=True)
+    class Fields:
+        apply: object = add
+        additive: bool = True
+
+        def parts(self, entry):
+            return {}
+
+    assert mismatch(Fields(), Operator) == ""
+    assert mismatch(Fields(apply=lambda x, parts, dial: x), Operator) == ""
+
+    @dataclass(frozen=True, slots=True)
+    class Slots:
+        additive: bool
+        apply: object
+
+    assert mismatch(Slots(True, add), Operator) == "a Operator must have parts(entry: 'PlanEntry')"
+
+
+# -- through the door ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def transformers():
+    """It says how many layers a model has. Importing it takes seconds."""
+    return importlib.import_module("transformers")
+
+
+@pytest.fixture(scope="module")
+def settings():
+    words = ["task=bbq", "backend.device=cpu", "limit=10", "classes=null", "side_effects=none"]
+    return composed(*words)
+
+
+@pytest.fixture
+def nothing_is_loaded(monkeypatch):
+    def fail(*_):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(bench_module, "load_model", fail)
+    monkeypatch.setattr(Local, "load", fail)
+    monkeypatch.setattr(Model, "fingerprint", fail)
+
+
+@pytest.fixture
+def build_with(settings, tmp_path, monkeypatch, nothing_is_loaded):
+    """``build_with(place, kind)``: a run with an ``Odd`` component there; what it was told."""
+
+    def build_(place, kind, **changes) -> str:
+        module = ModuleType("odd_parts")
+        module.Odd = kind
+        monkeypatch.setitem(sys.modules, "odd_parts", module)
+        cfg = settings.copy()
+        OmegaConf.set_struct(cfg, False)
+        cfg.cache = str(tmp_path / "cache")
+        for name, value in changes.items():
+            OmegaConf.update(cfg, name, value)
+        OmegaConf.update(cfg, place, {"_target_": "odd_parts.Odd"}, merge=False)
+        with pytest.raises(ConfigError) as caught:
+            build(cfg)
+        line = str(caught.value)
+        assert "\n" not in line
+        assert not list((tmp_path / "cache").glob("*/*"))
+        return line
+
+    return build_
+
+
+@pytest.mark.parametrize("seam", PLACES, ids=lambda seam: seam.__name__)
+def test_a_component_that_lacks_a_member_is_refused(build_with, seam):
+    place, body = PLACES[seam], WHOLE[seam]
+    method = methods_of(seam)[-1]
+    line = build_with(place, made(without(body, method)))
+    assert line.startswith(f"{place}=") and f"a {seam.__name__} must have {method}(" in line
+    for value in [name for name in body if name not in methods_of(seam)][:1]:
+        assert f"must have {value}" in build_with(place, made(without(body, value)))
+
+
+@pytest.mark.parametrize("seam", PLACES, ids=lambda seam: seam.__name__)
+def test_a_component_with_a_wrong_signature_is_refused(build_with, seam):
+    place, body = PLACES[seam], WHOLE[seam]
+    method = methods_of(seam)[0]
+    line = build_with(place, made({**body, method: lambda self, a, b, c, d: None}))
+    assert line.startswith(f"{place}=") and f"{method}(a, b, c, d)" in line
+
+
+@pytest.mark.parametrize("seam", PLACES, ids=lambda seam: seam.__name__)
+def test_a_component_that_can_change_is_refused(build_with, seam):
+    place, body = PLACES[seam], WHOLE[seam]
+    for kind in (made(body, frozen=False), type("Odd", (), dict(body))):
+        line = build_with(place, kind)
+        assert line.startswith(f"{place}=") and "it must be a frozen dataclass" in line
+
+
+def test_a_scorer_of_a_task_of_transfer_is_refused_under_its_task(build_with, settings):
+    whole = OmegaConf.to_container(settings.task, resolve=True)
+    body = without(WHOLE[Scorer], "__call__")
+    line = build_with("transfer.mine.scorer", made(body), **{"transfer.mine": whole})
+    assert line.startswith("transfer=mine: transfer.mine.scorer=Odd: a Scorer must have __call__(")
+
+
+def test_what_a_search_turns_must_be_turnable(build_with, settings):
+    search = {"_target_": "corrsteer.methods.search.Pareto", "method": "${strategy}"}
+    line = build_with("strategy", made(WHOLE[Method]), search=search)
+    assert line.startswith("strategy=odd_parts.Odd: a Tunable must have plain(")
+
+
+@pytest.mark.parametrize("seam", [Backend, SAEProvider])
+def test_what_is_loaded_once_per_process_is_hashable(build_with, seam):
+    kind = made(WHOLE[seam])
+
+    @dataclass(frozen=True)
+    class Odd(kind):
+        places: list
+
+        def __init__(self):
+            object.__setattr__(self, "places", [1, 2])
+
+    line = build_with(PLACES[seam], Odd)
+    assert line.startswith(f"{PLACES[seam]}=Odd: its settings must be hashable")
+
+
+# -- what a method needs and a backend can do ----------------------------------------------------
+
+
+def test_a_method_that_needs_what_the_backend_cannot_do_is_refused(build_with):
+    body = {**WHOLE[Method], "needs": frozenset({"vectors", "gradients"})}
+    line = build_with("strategy", made(body))
+    assert line == (
+        "strategy Odd needs gradients, but backend Local supports positions=generation, vectors"
+    )
+
+
+def test_positions_that_the_backend_cannot_steer_are_refused(build_with):
+    body = {**WHOLE[Backend], "supports": lambda self: frozenset({"vectors"})}
+    line = build_with("backend", made(body))
+    assert line == "strategy CorrSteer needs positions=generation, but backend Odd supports vectors"
+
+
+# -- what is read once ---------------------------------------------------------------------------
+
+
+def test_the_weights_are_read_once_per_process(tmp_path, monkeypatch):
+    """Although every task of ``transfer`` has keys of its own, and every job builds."""
+    calls, fingerprint = [], Model.fingerprint
+
+    def count(self, **settings):
+        calls.append(self.path)
+        return fingerprint(self, **settings)
+
+    monkeypatch.setattr(Model, "fingerprint", count)
+    checks = SimpleNamespace(check_prompts=lambda prompts, room: None)
+    monkeypatch.setattr(bench_module, "load_model", lambda backend, model: checks)
+    bench_module.model_key.cache_clear()
+    words = plain_words(["task=bbq", "limit=4", "transfer=[mmlu,gsm8k,bbq]", "backend.device=cpu"])
+    for name in ("first", "second"):
+        parts = build(composed(*words, f"cache={tmp_path / name}"))
+        assert list(parts.others) == ["mmlu", "gsm8k", "bbq"]
+        assert parts.bench.model_key["model"] == parts.bench.model_key["model"]
+    assert len(calls) == 1
+    bench_module.model_key.cache_clear()
