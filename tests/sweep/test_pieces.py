@@ -23,6 +23,8 @@ from corrsteer.sweep.pieces import (
 )
 from tests.test_config import CONF
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def cut(tmp_path):

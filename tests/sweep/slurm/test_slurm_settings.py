@@ -20,6 +20,8 @@ from corrsteer.sweep.local import Processes
 from corrsteer.sweep.pieces import Piece, built
 from corrsteer.sweep.slurm import Slurm, close_sweep, counts, look
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 
 
