@@ -25,6 +25,8 @@ from corrsteer.sweep.pieces import (
 from tests.report.fabricated_run import fabricate_run
 from tests.test_config import CONF
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def cut(tmp_path):
