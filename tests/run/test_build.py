@@ -98,13 +98,13 @@ def without(body, name: str) -> dict:
 
 
 def methods_of(seam) -> list[str]:
-    return [name for name, value in WHOLE[seam].items() if inspect.isfunction(value)]
+    return [name for name, value in WHOLE[seam].items() if inspect.isfunction(value)]  # type: ignore[attr-defined]
 
 
 def spoilt(seam) -> Iterator[tuple[str, type, str]]:
     """(what is wrong, a component's class, what the message must name) of every kind there is."""
     body = WHOLE[seam]
-    for name in body:
+    for name in body:  # type: ignore[attr-defined]
         yield f"no {name}", made(without(body, name)), name
         if name in methods_of(seam):
             more = {name: lambda self, a, b, c, d, e, f, g, h: None}
@@ -117,7 +117,7 @@ def spoilt(seam) -> Iterator[tuple[str, type, str]]:
         else:
             yield f"{name} is a method", made({**body, name: lambda self: 1}), name
     yield "not frozen", made(body, frozen=False), "frozen dataclass"
-    yield "no dataclass", type("Odd", (), dict(body)), "frozen dataclass"
+    yield "no dataclass", type("Odd", (), dict(body)), "frozen dataclass"  # type: ignore[call-overload]
 
 
 # -- the protocols -------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def spoilt(seam) -> Iterator[tuple[str, type, str]]:
 @pytest.mark.parametrize("seam", WHOLE)
 def test_what_has_all_of_a_seam_passes(seam):
     assert mismatch(made(WHOLE[seam])(), seam) == ""
-    assert set(WHOLE[seam]) == set(_members(seam))
+    assert set(WHOLE[seam]) == set(_members(seam))  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("seam", WHOLE)
@@ -193,7 +193,7 @@ def build_with(settings, tmp_path, monkeypatch, nothing_is_loaded):
 
     def build_(place, kind, **changes) -> str:
         module = ModuleType("odd_parts")
-        module.Odd = kind
+        module.Odd = kind  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "odd_parts", module)
         cfg = settings.copy()
         OmegaConf.set_struct(cfg, False)
@@ -217,7 +217,7 @@ def test_a_component_that_lacks_a_member_is_refused(build_with, seam):
     method = methods_of(seam)[-1]
     line = build_with(place, made(without(body, method)))
     assert line.startswith(f"{place}=") and f"a {seam.__name__} must have {method}(" in line
-    for value in [name for name in body if name not in methods_of(seam)][:1]:
+    for value in [name for name in body if name not in methods_of(seam)][:1]:  # type: ignore[attr-defined]
         assert f"must have {value}" in build_with(place, made(without(body, value)))
 
 
@@ -232,7 +232,7 @@ def test_a_component_with_a_wrong_signature_is_refused(build_with, seam):
 @pytest.mark.parametrize("seam", PLACES, ids=lambda seam: seam.__name__)
 def test_a_component_that_can_change_is_refused(build_with, seam):
     place, body = PLACES[seam], WHOLE[seam]
-    for kind in (made(body, frozen=False), type("Odd", (), dict(body))):
+    for kind in (made(body, frozen=False), type("Odd", (), dict(body))):  # type: ignore[call-overload]
         line = build_with(place, kind)
         assert line.startswith(f"{place}=") and "it must be a frozen dataclass" in line
 
@@ -255,7 +255,7 @@ def test_what_is_loaded_once_per_process_is_hashable(build_with, seam):
     kind = made(WHOLE[seam])
 
     @dataclass(frozen=True)
-    class Odd(kind):
+    class Odd(kind):  # type: ignore[valid-type]
         places: list
 
         def __init__(self):
