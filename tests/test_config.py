@@ -160,6 +160,9 @@ def test_a_wrong_setting_is_one_line_that_names_it(override, parts):
 def test_every_option_can_be_built_offline(group, name):
     cfg, node = option(group, name)
     config.check(cfg)
+    if (group, name) == ("search", "none"):
+        assert not node  # the strategy alone
+        return
     built = config.instantiate(node)
     assert type(built) is get_class(node._target_)
     assert dataclasses.is_dataclass(built)
@@ -169,6 +172,8 @@ def test_every_option_can_be_built_offline(group, name):
 def test_every_parameter_of_a_component_stands_in_its_file(group, name):
     """Otherwise Hydra refuses it as unknown, although the component has it."""
     _, node = option(group, name)
+    if (group, name) == ("search", "none"):
+        return
     parameters = set(inspect.signature(get_class(node._target_)).parameters)
     assert parameters == {str(key) for key in node if key != "_target_"}
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -144,7 +143,7 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(
                 f"transfer.{name} has settings but no task: type transfer=[{name}] too"
             )
-    if not math.isfinite(cfg.coef):
+    if not abs(cfg.coef) < 1e30:  # NaN, infinite, or so in float32
         raise ConfigError(f"coef={cfg.coef}: it must be a finite number, such as coef=1")
     for key in ("pooling", "token_source"):
         legal_values = POOLINGS if key == "pooling" else TOKEN_SOURCES
@@ -313,7 +312,12 @@ def _check_target(node: Any) -> None:
             target = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
             raise ConfigError(f"{where}._target_={node['_target_']}: {error}") from error
-        _check_keys(where, node, list(inspect.signature(target).parameters))
+        parameters = inspect.signature(target).parameters
+        _check_keys(where, node, list(parameters))
+        for name, parameter in parameters.items():
+            needed = parameter.default is parameter.empty
+            if needed and name not in node and parameter.kind is not parameter.VAR_KEYWORD:
+                raise ConfigError(f"{where}.{name} has no value: type +{where}.{name}=VALUE")
     for key in node:
         if not OmegaConf.is_missing(node, key):
             _check_target(node[key])

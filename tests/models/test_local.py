@@ -199,6 +199,13 @@ def test_a_clamp_and_a_gate_are_what_their_equations_say(model):
     assert all(tokens[i] != tokens[j] for i in range(4) for j in range(i))
 
 
+def test_dial_0_is_the_baseline_for_any_operator(llama):
+    base, off = llama.generate(
+        PROMPTS, [None, replace(plan_of(coef=0.0), operator=Clamp(5.0))], max_new_tokens=4
+    )
+    assert off == base
+
+
 def test_an_intervention_that_changes_the_prompt_gets_no_shared_cache(llama, monkeypatch):
     caches = []
     go_on = type(llama)._continue

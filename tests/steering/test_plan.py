@@ -201,7 +201,7 @@ RIGHT = np.ones(4, np.float32)
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda folder: (folder / "plan.json").unlink(), "No such file"),
+        (lambda folder: (folder / "plan.json").unlink(), "there is no plan in"),
         (lambda folder: (folder / "vectors.safetensors").unlink(), "vectors.safetensors"),
         (cut_short("plan.json"), "JSON"),
         (cut_short("vectors.safetensors"), "Safetensor"),
@@ -209,7 +209,7 @@ RIGHT = np.ones(4, np.float32)
         (as_text(b"[1, 2]"), "TypeError"),
         (as_text(b"\xff\xfe"), "Unicode"),
         (as_text(b"null"), "TypeError"),
-        (edited(format=3), "format 3, this program reads formats 1 to 2"),
+        (edited(format=3), "format 3, but this program reads formats 1 to 2"),
         (edited(format=None), "format None"),
         (edited(coef="strong"), "TypeError"),
         (edited(coef=None), "TypeError"),
@@ -302,9 +302,10 @@ def test_another_operator_is_told_the_dial(operator):
                 np.testing.assert_array_equal(2 * part, other.parts()[layer][name])
 
 
-def test_an_operator_that_needs_no_vector_of_length_does_something_at_dial_0():
-    assert plan_of(0.0).does_nothing and Plan(()).does_nothing
-    assert not plan_of(0.0, operator=Clamp()).does_nothing
+def test_dial_0_is_off_whatever_the_operator():
+    assert plan_of(0.0).does_nothing and Plan(()).does_nothing and not plan_of(0.0).is_off
+    assert plan_of(0.0, operator=Clamp()).does_nothing and plan_of(0.0, operator=Clamp()).is_off
+    assert not plan_of(0.5, operator=Clamp()).does_nothing
 
 
 values = {

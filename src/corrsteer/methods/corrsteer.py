@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from corrsteer.config import require
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.methods.protocol import Fitted, observe
 from corrsteer.records import RankedFeature
@@ -46,6 +47,8 @@ class CorrSteer:
                 f"strategy.variant={self.variant}: unknown; type strategy.variant=A (the best "
                 "feature of every layer) or strategy.variant=S (the one best feature of all)"
             )
+        for name, part, seam in (("operator", self.operator, Operator), ("gate", self.gate, Gate)):
+            require(part, seam, f"strategy.{name}")
 
     @property
     def needs(self) -> frozenset[str]:

@@ -95,6 +95,8 @@ class Tracing(Text, ABC):
                     f"the plan's vector at layer {layer} has {vector.size} numbers, but model"
                     f" {self._model.name!r} has width {self.d_model}: use a plan made for it."
                 )
+        if intervention.is_off:
+            return UNSTEERED
         layers: dict[int, Parts] = {
             layer: {name: torch.tensor(part) for name, part in arrays.items()}
             for layer, arrays in intervention.parts().items()

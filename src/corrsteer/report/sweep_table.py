@@ -6,6 +6,7 @@ Reads only the jobs' folders: a few milliseconds per job.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ SETTINGS = (
     "task", "model", "method", "variant", "selector", "operator", "gate", "positions", "layers",
     "seed", "token_source", "pooling", "coef",
 )  # fmt: skip
+JOB = re.compile(r"0|[1-9][0-9]{0,5}")
 QUESTION = ("task", "model", "seed", "question")
 """Jobs that share these answer the same question; their validation accuracies are comparable."""
 
@@ -38,7 +40,7 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     are the best gains of each kind of control, ``control_best`` that of any. ``overrides`` are
     those the jobs do not share. Raises :class:`DataError` without any job.
     """
-    numbers = [int(child.name) for child in folder.glob("*") if child.name.isdigit()]
+    numbers = [int(f.name) for f in folder.glob("*") if JOB.fullmatch(f.name) and f.is_dir()]
     if not numbers:
         raise DataError(f"no jobs in {folder}: give the folder of a sweep, which holds 0/, 1/, ...")
     rows = [_job(folder, n) for n in range(max(numbers) + 1)]
@@ -91,7 +93,7 @@ def _job(folder: Path, number: int) -> dict[str, Any]:
             row |= _settings(record) | _results(record)
     except DataError as error:
         return row | {"state": "unreadable", "error": str(error)}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         # A job that was killed while writing must not take the report of the others with it.
         return row | {"state": "unreadable", "error": f"{type(error).__name__}: {error}"}
     return row

@@ -7,6 +7,7 @@ the model.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from corrsteer.config import instantiate, require
@@ -34,6 +36,7 @@ from corrsteer.stages.bench import Asking, Bench, Collect
 from corrsteer.stages.side_effects import SideEffects
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.controls import Controls
+from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.store.entries import Store
 from corrsteer.tasks.neutral import Unrelated, read_neutral
@@ -87,8 +90,7 @@ def build(cfg: DictConfig) -> Parts:
     backend, sae = instantiate(cfg.backend, Backend), instantiate(cfg.sae, SAEProvider)
     for name, part in (("backend", backend), ("sae", sae)):
         _check_hashable(name, part)
-    instantiate(cfg.operator, Operator)
-    instantiate(cfg.gate, Gate)
+    check_acting(instantiate(cfg.operator, Operator), instantiate(cfg.gate, Gate))
     instantiate(cfg.tracker, Tracker)
     bench = Bench(
         store=Store(Path(cfg.cache)),
@@ -156,6 +158,26 @@ def _check_hashable(name: str, part: Any) -> None:
             f"{name}={type(part).__name__}: its settings must be hashable ({error}); make a tuple"
             " of a list in its constructor"
         ) from error
+
+
+def check_acting(operator: Operator, gate: Gate) -> None:
+    """Refuse what would fail only after the first answers, by one made-up layer, without a model."""
+    names = f"operator {type(operator).__name__} and gate {type(gate).__name__}"
+    if type(operator.additive) is not bool:
+        raise ConfigError(f"{names}: additive must be True or False, not {operator.additive!r}")
+    for function in (operator.apply, gate.open):
+        try:
+            if function is not None:
+                inspect.signature(function).bind(None, None, None)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{names}: {function} must take (x, parts, dial)") from None
+    entry = PlanEntry(0, 0, 0.0, 1.0, np.ones(8, np.float32))
+    try:
+        Plan((entry,), operator=operator, gate=gate).key()
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever their own code raises
+        raise ConfigError(f"{names} cannot act ({type(error).__name__}: {error})") from error
 
 
 def _method(cfg: DictConfig) -> Method:

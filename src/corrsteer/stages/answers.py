@@ -45,6 +45,7 @@ def answers(
     messages."""
     together: dict[tuple[str, str], list[Arm]] = {}
     arms = list(arms)
+    assert len({arm.name for arm in arms}) == len(arms), [arm.name for arm in arms]
     for arm in arms:
         together.setdefault((arm.prefix, arm.decoding or asking.decoding), []).append(arm)
     frames: dict[str, pd.DataFrame] = {}

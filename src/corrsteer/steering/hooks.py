@@ -43,10 +43,15 @@ def blocks(module: torch.nn.Module, name: str) -> list[torch.nn.Module]:
 
 def changed(x: torch.Tensor, parts: Parts, dial: float, apply: Apply, opens: Open | None) -> Any:
     """``x`` [..., M] after an operator, where a gate is open; the gate reads ``x`` as it was."""
-    new = apply(x, parts, dial)
     if opens is None:
-        return new
-    return new.where(opens(x, parts, dial)[..., None], x)
+        new = apply(x, parts, dial)
+    else:
+        is_open = opens(x, parts, dial)
+        # An operator that writes into what it is given must not reach the rows that stay.
+        new = apply(x.clone(), parts, dial).where(is_open[..., None], x)
+    if new.shape != x.shape:
+        raise ValueError(f"an operator made {list(new.shape)} of {list(x.shape)}")
+    return new
 
 
 @contextmanager
@@ -81,7 +86,7 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
     hooks = []
     try:
         hooks.append(model.register_forward_pre_hook(_refuse_right_padding, with_kwargs=True))
-        for layer, arrays in plan.parts().items():
+        for layer, arrays in ({} if plan.is_off else plan.parts()).items():
             home = next(layers[layer].parameters()).device
             parts = {name: torch.tensor(part, device=home) for name, part in arrays.items()}
             hook = _hook(parts, plan.dial, plan.operator.apply, plan.gate.open)

@@ -74,6 +74,11 @@ class Plan:
     gate: Gate = Always()
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
+    def __post_init__(self) -> None:
+        layers = [e.layer for e in self.entries]
+        if len(set(layers)) < len(layers):
+            raise DataError(f"a plan has one vector per layer, and this one has several: {layers}")
+
     def vectors(self) -> dict[int, np.ndarray]:
         """Layer -> vector at the plan's dial, [M] float32."""
         return {e.layer: np.float32(self.coef) * e.vector for e in self.entries}
@@ -89,9 +94,15 @@ class Plan:
         additive operator, whose dial is folded into its vector."""
         by_layer: dict[int, dict[str, np.ndarray]] = {}
         for e in sorted(self.entries, key=lambda e: e.layer):
+            read, gated = dict(self.operator.parts(e)), self.gate.parts(e)
+            if shared := read.keys() & gated.keys():
+                raise ConfigError(
+                    f"operator {type(self.operator).__name__} and gate {type(self.gate).__name__}"
+                    f" both have a part called {min(shared)}: rename one"
+                )
             if self.operator.additive:
-                e = replace(e, vector=np.float32(self.coef) * e.vector)
-            arrays = {**self.operator.parts(e), **self.gate.parts(e)}
+                read["vector"] = np.float32(self.coef) * read["vector"]
+            arrays = {**read, **gated}
             by_layer[e.layer] = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
         return by_layer
 
@@ -102,9 +113,17 @@ class Plan:
 
     @property
     def does_nothing(self) -> bool:
-        return not self.entries or (
-            self.operator.additive and not any(v.any() for v in self.vectors().values())
+        """No layer, dial 0, or vectors that add nothing."""
+        return (
+            self.coef == 0
+            or not self.entries
+            or (self.operator.additive and not any(v.any() for v in self.vectors().values()))
         )
+
+    @property
+    def is_off(self) -> bool:
+        """Dial 0 of an operator that may do something there all the same: it is not asked."""
+        return self.coef == 0 and not self.operator.additive
 
     # -- as an intervention -------------------------------------------------------------------
 
@@ -127,8 +146,8 @@ class Plan:
             settings["gate"] = component(self.gate)
         if self.positions != GENERATION:
             settings["positions"] = self.positions
-        if gated or not self.operator.additive:
-            # An additive operator without a gate reads the scaled vectors and nothing else.
+        if gated or type(self.operator) is not Add:
+            # Add without a gate reads the scaled vectors and nothing else.
             settings["dial"] = self.dial
             settings["parts"] = {
                 str(layer): {name: digest(part.tobytes()) for name, part in sorted(parts.items())}

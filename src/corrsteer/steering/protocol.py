@@ -27,9 +27,11 @@ Open = Callable[["Tensor", Parts, float], "Tensor"]
 
 
 class Operator(Protocol):
-    """What happens to the residual stream at one layer. A frozen dataclass: all its fields are part
-    of its key. Numbers that ``apply`` needs come through ``parts``, never from the object, so that
-    ``apply`` is a plain function whose source can be sent to a server."""
+    """What happens to the residual stream at one layer; at dial 0 nothing does, whatever it is.
+
+    A frozen dataclass: all its fields are part of its key, its code is not. Numbers that ``apply``
+    needs come through ``parts``, never from the object, so that ``apply`` is a plain function whose
+    source can be sent to a server."""
 
     @property
     def additive(self) -> bool:

@@ -70,7 +70,7 @@ def component(part: Any) -> str | dict[str, Any]:
     what can change, or keeps settings elsewhere, cannot be told by its fields.
     """
     kind = type(part)
-    parameters = getattr(kind, "__dataclass_params__", None)
+    parameters = vars(kind).get("__dataclass_params__")  # its own: a subclass may keep more
     if parameters is None or not parameters.frozen:
         raise TypeError(f"only a frozen dataclass can be in a cache key, not {part!r}")
     own = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
