@@ -161,7 +161,7 @@ def _check_hashable(name: str, part: Any) -> None:
 
 
 def check_acting(operator: Operator, gate: Gate) -> None:
-    """Refuse what would fail only after the first answers, by one made-up layer, without a model."""
+    """Refuse what would fail only after the first answers: one made-up layer, without a model."""
     names = f"operator {type(operator).__name__} and gate {type(gate).__name__}"
     if type(operator.additive) is not bool:
         raise ConfigError(f"{names}: additive must be True or False, not {operator.additive!r}")
