@@ -14,6 +14,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +54,17 @@ def in_this_process(command: str, cwd: Path = ROOT) -> Ended:
     words = shlex.split(command)
     assert words[:3] == TYPED
     out, err, code = io.StringIO(), io.StringIO(), 0
-    with _as_it_was(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        warnings.catch_warnings(),
+        _as_it_was(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         sys.argv = ["src/main.py", *words[3:]]
         sys.path.insert(0, str(cwd))
         try:
+            # Tests import src.main, too; it is run anew here.
+            warnings.filterwarnings("ignore", "'src.main' found in sys.modules", RuntimeWarning)
             runpy.run_module("src.main", run_name="__main__", alter_sys=True)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -115,25 +115,26 @@ MADE_AGAIN = """
 
     python -m experiments.bundled_model.train --out FOLDER
     python -m experiments.bundled_model.compare FOLDER --keep
-    python -m experiments.bundled_model.kernels --keep
 
 on {processor} ({instructions}, {threads} threads) with Python {python}, torch {torch},
-transformers {transformers}, tokenizers {tokenizers}, sae-lens {sae_lens}; the committed model was
-not replaced. Model {minutes[model]}, SAEs {minutes[saes]} minutes, beside other work.
+transformers {transformers}, tokenizers {tokenizers}, sae-lens {sae_lens}: model {minutes[model]}
+minutes, SAEs {minutes[saes]}, beside other work. The committed model was not replaced, and is the
+first of each two numbers.
 
-**Files.** {same} of {all} are the same to the byte: all question files and the tokenizer. Not the
-same: {differ}.
+**Files.** {same} of {all} are the same to the byte; not: {differ}.
+"""
 
+DIFFERENCES = """
 **Model.** Largest difference of a weight {weights[max]:.2g}; length of all differences over that
 of all weights {weights[relative]:.2g}. Mean loss over the first 100 steps
 {loss[bundled][first_100]} and {loss[again][first_100]}, over the last 100
-{loss[bundled][last_100]} and {loss[again][last_100]} (committed and again, here and below).
+{loss[bundled][last_100]} and {loss[again][last_100]}.
 
-| Task | Accuracy | again | Invalid | again | same answer |
+| Task | Accuracy | again | Invalid | again | Same answer |
 |---|---|---|---|---|---|
 {tasks}
 
-| Margin, of the same questions | Median | again | mean difference | largest |
+| Margin, of the same questions | Median | again | Mean difference | Largest |
 |---|---|---|---|---|
 {margins}
 
@@ -143,8 +144,11 @@ committed SAE's directions of the cosine with the nearest direction of the other
 | Layer | Explained variance | again | L0 | again | Dead | again | Distance | Nearest |
 |---|---|---|---|---|---|---|---|---|
 {saes}
+"""
 
-**Cause.** The first {steps} steps on this machine, each setting compared with the first:
+CAUSE = """
+**What moves weights.** `python -m experiments.bundled_model.kernels --keep`: the first {steps}
+steps on one machine, each setting compared with the first.
 
 | Setting | Mean loss | Loss differs from step | Largest difference of a weight | Relative |
 |---|---|---|---|---|
@@ -217,37 +221,46 @@ def made_again(page: Path, out: Path) -> str:
     if found["model"] != hashlib.sha256(weights).hexdigest():
         return ""
     files, tasks, layers = found["files"], found["tasks"], found["saes"]
-    kernels = json.loads((page / "kernels.json").read_text())
-    return MADE_AGAIN.format(
+    same = files["same"] + files["same_when_unpacked"]
+    section = MADE_AGAIN.format(
         **{name.replace("-", "_"): value for name, value in found["machine"].items()},
         minutes={name: f"{value / 60:.0f}" for name, value in found["seconds"].items()},
-        same=files["same"] + files["same_when_unpacked"],
-        all=files["same"] + files["same_when_unpacked"] + len(files["differ"]),
+        same=same, all=same + len(files["differ"]),
         differ=", ".join(f"`{name}`" for name in files["differ"]) or "none",
-        loss=found["loss"], weights=found["weights"],
-        tasks=_rows(
-            (name, *(f"{t['accuracy'][w]:.1%}" for w in WHICH),
-             *(f"{t['invalid_rate'][w]:.1%}" for w in WHICH), f"{t['same_answers'] / t['n']:.1%}")
-            for name, t in tasks.items()
-        ),
-        margins=_rows(
-            (name, *(f"{t['margin']['median'][w]:.2f}" for w in WHICH),
-             f"{t['margin']['mean_difference']:.2f}", f"{t['margin']['largest_difference']:.2f}")
-            for name, t in tasks.items() if "margin" in t
-        ),
-        saes=_rows(
-            (s["layer"], *(f"{s[w]['explained_variance']:.3f}" for w in WHICH),
-             *(s[w]["l0"] for w in WHICH), *(f"{s[w]['dead']:.0%}" for w in WHICH),
-             f"{s['relative']:.2f}", f"{s['nearest_cosine']:.2f}")
-            for s in layers
-        ),
-        steps=kernels[0]["steps"],
-        kernels=_rows(
-            (k["setting"], f"{k['mean_loss']:.5f}", k["loss_differs_from_step"] or "never",
-             f"{k['max']:.1g}", f"{k['relative']:.1g}")
-            for k in kernels
-        ),
     )  # fmt: skip
+    if files["differ"]:
+        section += DIFFERENCES.format(
+            loss=found["loss"], weights=found["weights"],
+            tasks=_rows(
+                (name, *(f"{t['accuracy'][w]:.1%}" for w in WHICH),
+                 *(f"{t['invalid_rate'][w]:.1%}" for w in WHICH),
+                 f"{t['same_answers'] / t['n']:.1%}")
+                for name, t in tasks.items()
+            ),
+            margins=_rows(
+                (name, *(f"{t['margin']['median'][w]:.2f}" for w in WHICH),
+                 f"{t['margin']['mean_difference']:.2f}",
+                 f"{t['margin']['largest_difference']:.2f}")
+                for name, t in tasks.items() if "margin" in t
+            ),
+            saes=_rows(
+                (s["layer"], *(f"{s[w]['explained_variance']:.3f}" for w in WHICH),
+                 *(s[w]["l0"] for w in WHICH), *(f"{s[w]['dead']:.0%}" for w in WHICH),
+                 f"{s['relative']:.2f}", f"{s['nearest_cosine']:.2f}")
+                for s in layers
+            ),
+        )  # fmt: skip
+    if (page / "kernels.json").exists():
+        kernels = json.loads((page / "kernels.json").read_text())
+        section += CAUSE.format(
+            steps=kernels[0]["steps"],
+            kernels=_rows(
+                (k["setting"], f"{k['mean_loss']:.5f}", k["loss_differs_from_step"] or "never",
+                 f"{k['max']:.1g}", f"{k['relative']:.1g}")
+                for k in kernels
+            ),
+        )  # fmt: skip
+    return section
 
 
 def _rows(rows: Iterable[Sequence[Any]]) -> str:

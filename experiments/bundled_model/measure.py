@@ -1,6 +1,6 @@
 """Measures the bundled model and its SAEs for the model card. Nothing here steers.
 
-    python -m experiments.bundled_model.measure               # prints it; 4 minutes on two cores
+    python -m experiments.bundled_model.measure               # prints it; 3 minutes on one core
     python -m experiments.bundled_model.measure --out FOLDER  # of a model made elsewhere
 
 Accuracy and invalid rate per task on the test split of seed 0, through the program's own tasks,

@@ -115,6 +115,16 @@ def test_everything_runs_small_and_writes_below_out_alone(tmp_path, capsys):
     found = compare.compare(out, out, out)
     assert found["files"]["differ"] == [] and found["weights"]["max"] == 0
     assert all(task["same_answers"] == task["n"] for task in found["tasks"].values())
+    (out / "made_again.json").write_text(json.dumps(found))
+    page = card(out, out, SMALL).split("## Made again")[1]
+    assert "are the same to the byte; not: none." in page and "Distance" not in page
+    found["files"]["differ"] = ["model/model.safetensors"]
+    (out / "made_again.json").write_text(json.dumps(found))
+    page = card(out, out, SMALL).split("## Made again")[1]
+    assert page.count("\n| mmlu |") == 2 and "| Layer |" in page
+    found["model"] = "of other weights"
+    (out / "made_again.json").write_text(json.dumps(found))
+    assert "Made again" not in card(out, out, SMALL)
     assert {f: f.stat().st_mtime_ns for f in files_of_the_experiment()} == before
 
 

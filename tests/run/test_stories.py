@@ -100,12 +100,18 @@ def test_a_batch_answers_as_a_plain_loop_over_each_prompt_alone(folder, written,
 
 
 @pytest.mark.parametrize(
-    "arm", [pytest.param(0, id="unsteered", marks=pytest.mark.night), pytest.param(2, id="steered")]
+    ("arm", "length"),
+    [
+        pytest.param(2, 45, id="steered"),
+        pytest.param(0, 90, id="unsteered, longer", marks=pytest.mark.night),
+        pytest.param(2, 90, id="steered, longer", marks=pytest.mark.night),
+    ],
 )
-def test_answers_do_not_depend_on_the_batch_size(model, folder, prompts, written, arm):
+def test_answers_do_not_depend_on_the_batch_size(model, folder, prompts, written, arm, length):
     single = Local(device="cpu", batch_size=1).load(Model("stories", str(folder), dtype="float32"))
-    (one_by_one,) = single.generate(prompts, [[None, plan(0.0), plan(1.0)][arm]], max_new_tokens=90)
-    assert [c.tokens for c in one_by_one] == [c.tokens[:90] for c in written[arm]]
+    of_one = [[None, plan(0.0), plan(1.0)][arm]]
+    (one_by_one,) = single.generate(prompts, of_one, max_new_tokens=length)
+    assert [c.tokens for c in one_by_one] == [c.tokens[:length] for c in written[arm]]
 
 
 def test_dial_at_0_reproduces_the_baseline_token_for_token(written):
@@ -134,7 +140,7 @@ def jobs(folder, saes, tmp_path_factory):
         *model_settings(folder), f"sae.path={saes}",
         "sae.check=off",  # random SAEs fit no site
         "task=stories", "layers=all", "-m", "coef=0,2", "task.max_new_tokens=96",
-        "splits={selection: 60, validation: 10, test: 40}", "collect.shuffles=20",
+        "splits={selection: 30, validation: 10, test: 20}", "collect.shuffles=20",
         "controls=few",
         "side_effects=none",
     ]  # fmt: skip
@@ -155,7 +161,7 @@ def metrics(job: Path) -> dict:
 
 def test_the_pipeline_runs_with_every_arm_but_the_letters(jobs):
     values = metrics(jobs[2])
-    assert values["n"] == {"selection": 60, "validation": 10, "test": 40}
+    assert values["n"] == {"selection": 30, "validation": 10, "test": 20}
     assert list(values["arms"]) == ["baseline", "steered", *(f"random_{n}" for n in range(1, 6))]
     assert (jobs[2] / "report.html").is_file()
     assert set(pd.read_csv(jobs[2] / "features.csv")["layer"]) == set(range(LAYERS))
@@ -170,7 +176,7 @@ def test_invalid_answers_are_counted_apart(jobs, task):
         counts = {name: parsed.count(name) for name in ("wanted", "unwanted", None)}
         counted = values[arm]
         assert (counted["right"], counted["wrong"], counted["invalid"]) == tuple(counts.values())
-        assert counted["accuracy"] == counts["wanted"] / 40
+        assert counted["accuracy"] == counts["wanted"] / 20
     assert values["baseline"]["invalid"] > 0 and values["baseline"]["wrong"] > 0
 
 

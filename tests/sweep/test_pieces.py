@@ -25,6 +25,8 @@ from corrsteer.sweep.pieces import (
 from tests.report.fabricated_run import fabricate_run
 from tests.test_config import CONF
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def cut(tmp_path):
@@ -54,6 +56,9 @@ def plan(planned: list[Piece]) -> dict[str, tuple[str, ...]]:
     [
         "coef=0.5,1,2",
         "strategy=corrsteer_a,corrsteer_s",
+        "operator._target_=my.One,my.Other",
+        "gate._target_=my.One,my.Other",
+        "positions=generation,all",
         "controls.random_features=5,6",
         "name=a,b",
         "tracker=none,wandb",

@@ -31,8 +31,8 @@ from corrsteer.run.app import run_in_folder
 from corrsteer.store.runfolder import RunFolder
 
 ALIKE = (
-    "coef", "controls", "tracker", "name", "strategy", "selector", "search", "ablations",
-    "side_effects", "neutral", "transfer", "classes", "descriptions",
+    "coef", "controls", "tracker", "name", "strategy", "operator", "gate", "positions", "selector",
+    "search", "ablations", "side_effects", "neutral", "transfer", "classes", "descriptions",
 )  # fmt: skip
 """Settings in which jobs may differ and still share a collection."""
 

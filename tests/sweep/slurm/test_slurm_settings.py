@@ -21,6 +21,8 @@ from corrsteer.sweep.pieces import Piece, built
 from corrsteer.sweep.slurm import Slurm, close_sweep
 from corrsteer.sweep.squeue import counts, look
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 
 
