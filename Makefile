@@ -34,7 +34,7 @@ run: $(STAMP) ## the main job: steer the bundled model on BBQ with three coeffic
 quick: $(STAMP) ## the short tests, without a model (a minute)
 	$(PY) -m pytest -m 'not night and not long' $(PYTEST)
 
-test: $(STAMP) ## all tests but the dearest (8 minutes)
+test: $(STAMP) ## all tests but the slowest (8 minutes)
 	$(PY) -m pytest -m 'not night' $(PYTEST)
 
 test-all: $(STAMP) ## all tests (30 minutes)

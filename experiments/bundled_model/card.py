@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -116,19 +117,21 @@ MADE_AGAIN = """
     python -m experiments.bundled_model.train --out FOLDER
     python -m experiments.bundled_model.compare FOLDER --keep
 
-on {processor} ({instructions}, {threads} threads) with Python {python}, torch {torch},
-transformers {transformers}, tokenizers {tokenizers}, sae-lens {sae_lens}: model {minutes[model]}
-minutes, SAEs {minutes[saes]}, beside other work. The committed model was not replaced, and is the
-first of each two numbers.
+on {processor} ({instructions}, {threads} threads),
+Python {python}, torch {torch}, transformers {transformers}, tokenizers {tokenizers}, sae-lens
+{sae_lens}: {minutes[model]} minutes for the model, {minutes[saes]} for the SAEs, beside other work.
+The committed model was not replaced. Of two numbers the first is the committed model's.
 
-**Files.** {same} of {all} are the same to the byte; not: {differ}.
+**Files.** {same} of {all} are the same to the byte. Not the same: {differ}.
 """
 
 DIFFERENCES = """
-**Model.** Largest difference of a weight {weights[max]:.2g}; length of all differences over that
-of all weights {weights[relative]:.2g}. Mean loss over the first 100 steps
-{loss[bundled][first_100]} and {loss[again][first_100]}, over the last 100
-{loss[bundled][last_100]} and {loss[again][last_100]}.
+**Model.** Mean loss over the first 100 steps {loss[bundled][first_100]:.4f} and
+{loss[again][first_100]:.4f}, over the last 100 {loss[bundled][last_100]:.4f} and
+{loss[again][last_100]:.4f}. Largest difference of a weight {weights[max]:.2g}; length of all
+differences over that of all weights {weights[relative]:.2g}. Accuracy moves by up to
+{moved:.1f} points: a model made again is another draw of the recipe, and results elsewhere in this
+repository hold for the committed weights alone.
 
 | Task | Accuracy | again | Invalid | again | Same answer |
 |---|---|---|---|---|---|
@@ -138,8 +141,10 @@ of all weights {weights[relative]:.2g}. Mean loss over the first 100 steps
 |---|---|---|---|---|
 {margins}
 
-**SAEs.** Distance: length of all differences over that of all weights. Nearest: median over the
-committed SAE's directions of the cosine with the nearest direction of the other.
+**SAEs.** Of another model, hence other directions. Distance: length of all differences over that of
+all weights. Nearest: median over the committed SAE's decoder directions of the cosine with the
+nearest of the other. `cfg.json` differs in what training counted (`l0`, `num_dead_features`) and in
+the order of its keys.
 
 | Layer | Explained variance | again | L0 | again | Dead | again | Distance | Nearest |
 |---|---|---|---|---|---|---|---|---|
@@ -147,12 +152,18 @@ committed SAE's directions of the cosine with the nearest direction of the other
 """
 
 CAUSE = """
-**What moves weights.** `python -m experiments.bundled_model.kernels --keep`: the first {steps}
-steps on one machine, each setting compared with the first.
+**Cause: likely, not shown.** The questions and the tokenizer are the same to the byte, the packages
+of the same versions, and the loss of the first 100 steps is the same as far as it was kept. The
+processor and the threads of the first making were not recorded (`measurements.json` now does).
+They decide in which order floats are added. The first {steps} steps on one machine, each setting
+compared with the first (`python -m experiments.bundled_model.kernels --keep`), differ in the last
+bit where the setting does, and in nothing where it does not:
 
 | Setting | Mean loss | Loss differs from step | Largest difference of a weight | Relative |
 |---|---|---|---|---|
 {kernels}
+
+How far such a bit is carried by {all_steps:,} steps was not run.
 """
 
 FAULTS = {
@@ -226,11 +237,17 @@ def made_again(page: Path, out: Path) -> str:
         **{name.replace("-", "_"): value for name, value in found["machine"].items()},
         minutes={name: f"{value / 60:.0f}" for name, value in found["seconds"].items()},
         same=same, all=same + len(files["differ"]),
-        differ=", ".join(f"`{name}`" for name in files["differ"]) or "none",
+        differ=", ".join(
+            f"`{name}`" for name in
+            # All layers alike.
+            dict.fromkeys(re.sub(r"layer_\d+", "layer_*", name) for name in files["differ"])
+        ) or "none",
     )  # fmt: skip
     if files["differ"]:
         section += DIFFERENCES.format(
             loss=found["loss"], weights=found["weights"],
+            moved=100 * max(abs(t["accuracy"]["again"] - t["accuracy"]["bundled"])
+                            for t in tasks.values()),
             tasks=_rows(
                 (name, *(f"{t['accuracy'][w]:.1%}" for w in WHICH),
                  *(f"{t['invalid_rate'][w]:.1%}" for w in WHICH),
@@ -253,7 +270,7 @@ def made_again(page: Path, out: Path) -> str:
     if (page / "kernels.json").exists():
         kernels = json.loads((page / "kernels.json").read_text())
         section += CAUSE.format(
-            steps=kernels[0]["steps"],
+            steps=kernels[0]["steps"], all_steps=FULL.steps,
             kernels=_rows(
                 (k["setting"], f"{k['mean_loss']:.5f}", k["loss_differs_from_step"] or "never",
                  f"{k['max']:.1g}", f"{k['relative']:.1g}")

@@ -1,4 +1,4 @@
-"""``python -m corrsteer``: what can be done with folders that runs, sweeps and the cache left.
+"""``python -m corrsteer``: work with finished runs and sweeps, and with the stage cache.
 
 Each command imports what it needs when it is called, so ``--help`` answers at once. An error is one
 line and exit code 2. Runs and sweeps are ``python -m src.main``.

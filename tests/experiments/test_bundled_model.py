@@ -117,7 +117,7 @@ def test_everything_runs_small_and_writes_below_out_alone(tmp_path, capsys):
     assert all(task["same_answers"] == task["n"] for task in found["tasks"].values())
     (out / "made_again.json").write_text(json.dumps(found))
     page = card(out, out, SMALL).split("## Made again")[1]
-    assert "are the same to the byte; not: none." in page and "Distance" not in page
+    assert "are the same to the byte. Not the same: none." in page and "Distance" not in page
     found["files"]["differ"] = ["model/model.safetensors"]
     (out / "made_again.json").write_text(json.dumps(found))
     page = card(out, out, SMALL).split("## Made again")[1]

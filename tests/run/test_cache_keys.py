@@ -294,6 +294,18 @@ TABLE = [
     # The search. Its first trial is the unsteered model, which nothing moves.
     Case("CorrSteer.coef", "strategy.coef=2", frozenset({"steered", "random"})),
     Case(
+        "CorrSteer.operator",
+        "strategy.operator={_target_: tests.operators.Clamp, level: 2.0}",
+        frozenset({"steered", "random"}),
+    ),
+    Case(
+        "CorrSteer.gate",
+        "strategy.gate={_target_: tests.operators.Side, seed: 1}",
+        frozenset({"steered", "random"}),
+    ),
+    Case("CorrSteer.positions", "strategy.positions=generation", NOTHING),
+    Case("positions", "positions=generation", NOTHING),  # there is no other yet
+    Case(
         "Pareto.trials",
         "search.trials=5",
         CHOSEN | CONTROLS,
@@ -311,6 +323,12 @@ TABLE = [
         "pareto",
     ),
     Case("Pareto.workers", "search.workers=3", NOTHING, "pareto"),
+    Case(
+        "Pareto.method",
+        "search.method={_target_: corrsteer.methods.corrsteer.CorrSteer, variant: S}",
+        AFTER_STATISTICS | TRIED | {"trial_1 validation"},
+        "pareto",
+    ),
     Case("Wandb.project", "tracker.project=mine", NOTHING, "wandb"),
     Case("Wandb.mode", "tracker.mode=disabled", NOTHING, "wandb"),
     Case("Wandb.group", "tracker.group=mine", NOTHING, "wandb"),
@@ -801,6 +819,7 @@ def known(cfg) -> dict[str, tuple[str, object]]:
     return leaves({key: value for key, value in node.items() if key != "defaults"})
 
 
+@pytest.mark.night
 def test_every_leaf_of_every_option_is_in_the_table():
     there = {name for name, _ in known(composed()).values()}
     for group, one in OPTIONS:
@@ -871,7 +890,7 @@ def test_a_leaf_moves_the_stated_keys_and_no_others(case, bases, place, tmp_path
     one, other = known(cfg), known(changed)
     flipped = {at for at in {*one, *other} if one.get(at) != other.get(at)}
     where = {at for at, (name, _) in {**one, **other}.items() if name == case.leaf}
-    same = case.change in ("coef=1.0",)
+    same = case.change in ("coef=1.0", "positions=generation")
     assert same or (flipped and all(at.startswith(tuple(where)) for at in flipped)), flipped
     after = run(changed, tmp_path / "run", place, earlier=entries)
     both = before.keys() & after.keys()

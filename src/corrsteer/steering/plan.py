@@ -91,7 +91,8 @@ class Plan:
         for e in sorted(self.entries, key=lambda e: e.layer):
             if self.operator.additive:
                 e = replace(e, vector=np.float32(self.coef) * e.vector)
-            by_layer[e.layer] = {**self.operator.parts(e), **self.gate.parts(e)}
+            arrays = {**self.operator.parts(e), **self.gate.parts(e)}
+            by_layer[e.layer] = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
         return by_layer
 
     @property
@@ -195,8 +196,13 @@ def load_plan(path: str | Path) -> Plan:
     from safetensors.numpy import load_file
 
     folder = Path(path)
-    if not (folder / FILE).exists() and (folder / "plan" / FILE).exists():
+    if not (folder / FILE).exists():
         folder = folder / "plan"
+    if not (folder / FILE).exists():
+        raise DataError(
+            f"there is no plan in {path}; give the folder of a finished run (of a sweep that of one"
+            " job, SWEEP/0), or its plan/"
+        )
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
         vectors = load_file(folder / VECTORS)

@@ -35,12 +35,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 LIMIT_S = 180
-FLIPS = 200
-"""Most flipped answers that are sent, of fixed and of broken ones each."""
-TEXT = 500
-"""Most characters that are sent of a prompt or an answer."""
-JOB, REPORT = "evaluate", "report"
-"""Job types: that of a run, and that of a sweep's report."""
+FLIPS = 200  # most flipped answers that are sent, of fixed and of broken ones each
+TEXT = 500  # most characters that are sent of a prompt or an answer
+JOB, REPORT = "evaluate", "report"  # job types: that of a run, and that of a sweep's report
 
 log = logging.getLogger(__name__)
 
