@@ -201,7 +201,7 @@ RIGHT = np.ones(4, np.float32)
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda folder: (folder / "plan.json").unlink(), "No such file"),
+        (lambda folder: (folder / "plan.json").unlink(), "there is no plan in"),
         (lambda folder: (folder / "vectors.safetensors").unlink(), "vectors.safetensors"),
         (cut_short("plan.json"), "JSON"),
         (cut_short("vectors.safetensors"), "Safetensor"),
@@ -209,7 +209,7 @@ RIGHT = np.ones(4, np.float32)
         (as_text(b"[1, 2]"), "TypeError"),
         (as_text(b"\xff\xfe"), "Unicode"),
         (as_text(b"null"), "TypeError"),
-        (edited(format=3), "format 3, this program reads formats 1 to 2"),
+        (edited(format=3), "format 3, but this program reads formats 1 to 2"),
         (edited(format=None), "format None"),
         (edited(coef="strong"), "TypeError"),
         (edited(coef=None), "TypeError"),
