@@ -186,7 +186,7 @@ def test_other_ways_of_generating_are_steered(llama, settings):
         (plan_of([-1]), ModelError, "at layer -1"),
         (
             replace(plan_of(), about={"model": {"architecture": "gpt2"}}),
-            ModelError, "made for a gpt2, this model is a llama",
+            ModelError, "made for a gpt2, but this model is a llama",
         ),
         (plan_of(positions="prompt"), ConfigError, "positions=prompt"),
     ],
