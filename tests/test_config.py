@@ -20,6 +20,7 @@ CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(
     (file.parent.name, file.stem) for file in CONF.glob("*/*.yaml") if file.parent.name != "hydra"
 )
+OPTIONS.remove(("search", "none"))  # no component
 OPEN = {  # settings without a default
     ("sae", "folder"): ["sae.path=x"],
     ("model", "folder"): ["model.path=x", "sae.path=x"],
