@@ -50,11 +50,12 @@ def _composed(overrides: tuple[str, ...]):
 
 def option(group: str, name: str):
     """(whole config, node of the option), settings without a default filled in."""
-    if (group, name) in WHOLE:
-        cfg = composed()
-        cfg[group] = WHOLE[group, name]
-        return cfg, cfg[group]
-    return option_by_hydra(group, name)
+    if (group, name) not in WHOLE:
+        return option_by_hydra(group, name)
+    cfg = composed()
+    holder, key = (cfg.task, "scorer") if group == "scorer" else (cfg, group)
+    holder[key] = WHOLE[group, name]
+    return cfg, holder[key]
 
 
 def option_by_hydra(group: str, name: str):
@@ -67,7 +68,7 @@ def option_by_hydra(group: str, name: str):
 WHOLE = {
     (group, name): node
     for group, name in OPTIONS
-    if group not in ("scorer", "model") and (group, name) not in OPEN
+    if group != "model" and (group, name) not in OPEN  # a model names its SAEs, too
     if "defaults" not in (node := OmegaConf.load(CONF / group / f"{name}.yaml"))
 }
 
@@ -182,9 +183,9 @@ def test_every_parameter_of_a_component_stands_in_its_file(group, name):
 @pytest.mark.night
 @pytest.mark.parametrize(("group", "name"), WHOLE)
 def test_hydra_makes_an_option_of_its_file_alone(group, name):
-    found, expected = option(group, name)[0], option_by_hydra(group, name)[0]
+    (found, node), (expected, by_hydra) = option(group, name), option_by_hydra(group, name)
     assert found == expected
-    assert list(found[group]) == list(expected[group])
+    assert list(node) == list(by_hydra)
 
 
 def test_no_knob_shares_its_name_with_a_folder_of_choices():

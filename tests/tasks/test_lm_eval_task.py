@@ -32,6 +32,12 @@ LAST = {"function": "regex", "regex_pattern": r"(-?\d+)", "group_select": -1}
 FIRST = {"function": "take_first"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    """It takes ten seconds, for which no single test is to be charged."""
+    import lm_eval.tasks  # noqa: F401
+
+
 @pytest.fixture
 def home(tmp_path):
     """``home(name, rows, {...})``: writes a task; "test" and the like in rows are its splits."""
