@@ -115,7 +115,7 @@ def test_empty_plan_and_absent_passages(run: Path) -> None:
     assert "No token activated this feature." in Page(report.write_run_report(run)).text
     features = pd.read_csv(run / "features.csv").assign(chosen=False)
     features.to_csv(run / "features.csv", index=False)
-    assert "no feature was chosen" in Page(report.write_run_report(run)).text
+    assert "No feature was chosen" in Page(report.write_run_report(run)).text
 
 
 def test_failed_run_shows_its_error(run: Path) -> None:

@@ -49,6 +49,7 @@ def results(place, name, *overrides):
     )
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("task", TASKS)
 def test_real_rows(place, shared, task):
     words = [f"task={task}", f"data={shared / 'data' / task}", "limit=20"]

@@ -288,6 +288,7 @@ def test_python_of_the_users_folder(home, tmp_path):
         build(folder, "sums", metric="length").questions()
 
 
+@pytest.mark.night
 def test_another_scorer(home):
     def never(example, text):
         return Score(0.0, None)
