@@ -22,7 +22,7 @@ from tests.test_config import composed
 pytestmark = pytest.mark.long
 
 TASKS = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
-SHORT = {"harmbench": ["task.max_new_tokens=16"], "xstest": ["task.max_new_tokens=16"]}
+SHORT = {name: ["limit=5", "task.max_new_tokens=12"] for name in ("harmbench", "xstest")}
 SMALL = [
     "controls=few",
     "side_effects=none",
@@ -54,7 +54,7 @@ def results(place, name, *overrides):
 @pytest.mark.parametrize("task", TASKS)
 def test_real_rows(place, shared, task, size):
     words = [f"task={task}", f"data={shared / 'data' / task}"]
-    words += ["limit=20"] if size == "night" else ["limit=8", *SHORT.get(task, [])]
+    words += ["limit=20"] if size == "night" else SHORT.get(task, ["limit=8"])
     # The SAEs have never seen such text, which the check says rightly; some prompts are long.
     words += ["sae.check=warn", "task.max_chars=1200"]
     try:
