@@ -140,7 +140,7 @@ def jobs(folder, saes, tmp_path_factory):
         *model_settings(folder), f"sae.path={saes}",
         "sae.check=off",  # random SAEs fit no site
         "task=stories", "layers=all", "-m", "coef=0,2", "task.max_new_tokens=96",
-        "splits={selection: 30, validation: 10, test: 20}", "collect.shuffles=20",
+        "splits={selection: 24, validation: 6, test: 16}", "collect.shuffles=20",
         "controls=few",
         "side_effects=none",
     ]  # fmt: skip
@@ -161,7 +161,7 @@ def metrics(job: Path) -> dict:
 
 def test_the_pipeline_runs_with_every_arm_but_the_letters(jobs):
     values = metrics(jobs[2])
-    assert values["n"] == {"selection": 30, "validation": 10, "test": 20}
+    assert values["n"] == {"selection": 24, "validation": 6, "test": 16}
     assert list(values["arms"]) == ["baseline", "steered", *(f"random_{n}" for n in range(1, 6))]
     assert (jobs[2] / "report.html").is_file()
     assert set(pd.read_csv(jobs[2] / "features.csv")["layer"]) == set(range(LAYERS))

@@ -22,6 +22,7 @@ from tests.test_config import composed
 pytestmark = pytest.mark.long
 
 TASKS = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
+SHORT = {name: ["limit=5", "task.max_new_tokens=12"] for name in ("harmbench", "xstest")}
 SMALL = [
     "controls=few",
     "side_effects=none",
@@ -51,12 +52,13 @@ def results(place, name, *overrides):
 
 @pytest.mark.night
 @pytest.mark.parametrize("task", TASKS)
-def test_real_rows(place, shared, task):
-    words = [f"task={task}", f"data={shared / 'data' / task}", "limit=20"]
+def test_real_rows(place, shared, task, size):
+    words = [f"task={task}", f"data={shared / 'data' / task}"]
+    words += ["limit=20"] if size == "night" else SHORT.get(task, ["limit=8"])
     # The SAEs have never seen such text, which the check says rightly; some prompts are long.
     words += ["sae.check=warn", "task.max_chars=1200"]
     try:
-        metrics, answers = results(place, f"real-{task}", *words)
+        metrics, answers = results(place, f"real-{task}-{size}", *words)
     except DegenerateOutcomesError as error:
         assert "no answer is right on the selection split (0 of" in str(error)
     else:
@@ -66,7 +68,7 @@ def test_real_rows(place, shared, task):
 
 @pytest.mark.parametrize("decoding", ["constrained", "loglikelihood"])
 def test_other_decodings_of_multiple_choice(place, decoding):
-    metrics, answers = results(place, decoding, "task=mmlu", "limit=40", f"decoding={decoding}")
+    metrics, answers = results(place, decoding, "task=mmlu", "limit=24", f"decoding={decoding}")
     assert metrics["asked"]["decoding"] == decoding
     assert all(arm["invalid"] == 0 for arm in metrics["arms"].values())
     # Restricting restricted answers would be no control.
