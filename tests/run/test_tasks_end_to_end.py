@@ -50,7 +50,7 @@ def results(place, name, *overrides):
     )
 
 
-@pytest.mark.night
+@pytest.mark.parametrize("size", ["day", pytest.param("night", marks=pytest.mark.night)])
 @pytest.mark.parametrize("task", TASKS)
 def test_real_rows(place, shared, task, size):
     words = [f"task={task}", f"data={shared / 'data' / task}"]
