@@ -99,6 +99,7 @@ def test_layers_keep_the_form_they_were_typed_in(override):
     assert form == {"[1,3]": [1, 3], "3": 3}.get(override[7:], override[7:])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
@@ -158,6 +159,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(override, parts):
     assert [part for part in parts if part not in line] == [], line
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_every_option_can_be_built_offline(group, name):
     cfg, node = option(group, name)

@@ -56,6 +56,7 @@ def test_a_stage_without_work_says_one_line(clock, caplog):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("slurm", [False, True])
 def test_a_terminal_gets_a_bar_unless_it_is_slurms(slurm):
     main, side = pty.openpty()

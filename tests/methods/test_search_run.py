@@ -218,6 +218,7 @@ def test_a_pooling_that_wins_is_the_runs(place, monkeypatch):
     assert norms(tried["steered"]) == norms(tried["trial_2"]) != norms(tried["trial_1"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "parts"),
     [

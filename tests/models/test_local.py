@@ -537,6 +537,7 @@ def test_stories_are_sensible_and_the_same_every_time(stories):
     assert stories.generate(prompts, [None], max_new_tokens=40) == [first]
 
 
+@pytest.mark.long
 def test_a_story_stops_at_an_eos_of_its_generation_config(stories):
     ((answer,),) = stories.generate(["Once upon a time"], [None], max_new_tokens=400)
     assert len(answer.tokens) < 400

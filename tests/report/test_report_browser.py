@@ -310,8 +310,13 @@ COLOURS = """() => [
 @pytest.mark.parametrize(
     ("which", "width", "scheme"),
     [
-        *itertools.product(("run", "hostile", "sweep"), (1280, 375), ("light", "dark")),
-        ("thirty", 375, "dark"),
+        *(("run", 375, "dark"), ("hostile", 375, "light"), ("sweep", 1280, "light")),
+        *(
+            pytest.param(*one, marks=pytest.mark.night)
+            for one in itertools.product(
+                ("run", "hostile", "sweep", "thirty"), (1280, 375), ("light", "dark")
+            )
+        ),
     ],
 )
 def test_fits_the_screen_and_follows_the_scheme(

@@ -35,6 +35,8 @@ from corrsteer.trackers.protocol import Tracker
 from src.main import plain_words
 from tests.test_config import composed
 
+pytestmark = pytest.mark.long
+
 # All that each seam asks for: methods, and values that are no settings.
 WHOLE: dict[type, dict[str, Any]] = {
     Task: {

@@ -118,6 +118,7 @@ def homes(request, tmp_path_factory):
     return homes / "killed", homes / "whole", 30 if request.param == "night" else 2
 
 
+@pytest.mark.night
 @pytest.mark.long
 def test_a_sweep_killed_at_every_kind_of_moment_is_the_same_sweep(homes):
     compare(*homes)

@@ -176,7 +176,7 @@ def test_invalid_answers_are_counted_apart(jobs, task):
         counts = {name: parsed.count(name) for name in ("wanted", "unwanted", None)}
         counted = values[arm]
         assert (counted["right"], counted["wrong"], counted["invalid"]) == tuple(counts.values())
-        assert counted["accuracy"] == counts["wanted"] / 20
+        assert counted["accuracy"] == counts["wanted"] / len(rows)
     assert values["baseline"]["invalid"] > 0 and values["baseline"]["wrong"] > 0
 
 

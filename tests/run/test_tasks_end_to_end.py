@@ -22,7 +22,10 @@ from tests.test_config import composed
 pytestmark = pytest.mark.long
 
 TASKS = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
-SHORT = {name: ["limit=5", "task.max_new_tokens=12"] for name in ("harmbench", "xstest")}
+SHORT = {
+    "bbq": ["limit=12"],
+    **{name: ["limit=5", "task.max_new_tokens=12"] for name in ("harmbench", "xstest")},
+}
 SMALL = [
     "controls=few",
     "side_effects=none",

@@ -142,16 +142,17 @@ def endless(handler, feature):
         pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
         (lambda h, f: send(h, explained("x"), status=429), "status 429"),
         (lambda h, f: send(h, explained("x"), status=500), "status 500"),
         (lambda h, f: send(h, b"", status=302, Location="http://127.0.0.1:9/"), "status 302"),
-        (lambda h, f: send(h, b"<html>"), "no JSON"),
-        (lambda h, f: send(h, b""), "no JSON"),
-        (lambda h, f: send(h, b"\xff\xfe\x00"), "no JSON"),
-        (lambda h, f: send(h, b"[" * 200_000), "no JSON"),
+        (lambda h, f: send(h, b"<html>"), "not JSON"),
+        (lambda h, f: send(h, b""), "not JSON"),
+        (lambda h, f: send(h, b"\xff\xfe\x00"), "not JSON"),
+        (lambda h, f: send(h, b"[" * 200_000), "not JSON"),
         (lambda h, f: send(h, [1]), "no list of explanations"),
         (lambda h, f: send(h, {"error": "Feature Not Found"}), "no list of explanations"),
         (lambda h, f: send(h, {"explanations": "x"}), "no list of explanations"),

@@ -19,6 +19,8 @@ from corrsteer.saes.pretrained import Pretrained
 from corrsteer.saes.provider import same_model
 from corrsteer.saes.registry import find_release
 
+pytestmark = pytest.mark.long
+
 M, D = 32, 128
 
 

@@ -111,6 +111,7 @@ PIECES = st.sampled_from(
 )
 
 
+@pytest.mark.long
 @given(st.one_of(st.text(), st.lists(PIECES).map("".join), st.lists(PIECES).map(" ".join)))
 def test_no_text_surprises_it(text):
     for scorer in (SMALL, shipped()):

@@ -26,6 +26,8 @@ from corrsteer.stats.intervals import (
 from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
 from corrsteer.stats.seeds import gain_by_sample
 
+pytestmark = pytest.mark.long
+
 night = pytest.mark.night
 often = pytest.mark.parametrize("simulations", [100, pytest.param(500, marks=night)])
 

@@ -188,6 +188,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_loads_from_the_cache(name, publish):
     publish(name, FILES[name])

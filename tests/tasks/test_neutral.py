@@ -23,6 +23,7 @@ def test_what_ships_is_a_fixed_set_of_a_thousand_prompts(source):
     assert read_neutral(source, 0, 3).prompts == ()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("source", SHIPPED)
 def test_no_prompt_is_a_question_of_a_benchmark(source):
     asked = {e.prompt for e in read_neutral(source, 1000, 0).prompts}

@@ -171,6 +171,7 @@ def test_two_tasks_at_three_dials_collect_twice_whatever_happens(typed, cluster)
             assert on_slurm.read_bytes() == expected.read_bytes(), f"{job}/{name}"
 
 
+@pytest.mark.night
 def test_jobs_that_are_killed_for_good_fail_alone_and_say_why(typed, cluster):
     limits = ["timeout_min=5", "signal_delay_s=5", "max_num_timeout=1"]
     own = " ".join(f"hydra.launcher.{limit}" for limit in limits)
