@@ -268,10 +268,15 @@ class Data(Part):
 
 
 class Asked(Part):
-    """How the questions were asked and answered."""
+    """How the questions were asked and answered. ``ends``: tokens that end an answer;
+    ``empty_prompt``: the token that stands for a prompt without text, where there is one."""
 
     template: str
     chat_template: bool
+    chat_template_kwargs: dict[str, JsonValue] | None = None
+    system_prompt: str | None = None
+    ends: list[str] | None = None
+    empty_prompt: str | None = None
     few_shot: int | None
     shots: str | None
     cot: bool

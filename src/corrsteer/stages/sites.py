@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from corrsteer.errors import ModelError
-from corrsteer.records import SiteFit
+from corrsteer.records import Example, SiteFit
 from corrsteer.stages.bench import Bench, prompts_digest, read_json, write_json
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def sites(bench: Bench) -> list[SiteFit]:
     """
     if bench.sae.check == "off":
         return []
-    examples = bench.selection[:PROBE_SAMPLES]
-    shared = {**bench.model_key, "prompts": prompts_digest(examples)}
+    examples = [_worded(e) for e in bench.selection[:PROBE_SAMPLES]]
+    shared = {**bench.model_key, "prompts": prompts_digest(bench, examples)}
     keys = {n: {**shared, "layer": n, "sae": bench.sae_key(n)} for n in bench.layers}
     made: dict[int, SiteFit] = {}
 
@@ -84,6 +84,13 @@ def sites(bench: Bench) -> list[SiteFit]:
     for text in wrong:
         log.warning(text)
     return fits
+
+
+def _worded(example: Example) -> Example:
+    """Where options stand without a prompt, the first of them is what an SAE reads."""
+    if example.prompt or not example.options:
+        return example
+    return replace(example, prompt=example.options[0])
 
 
 def probe(model: LoadedModel, prompts: Sequence[str]) -> list[str]:
