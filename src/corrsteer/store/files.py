@@ -25,9 +25,16 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _NO_SPACE = re.compile(f"{os.strerror(errno.ENOSPC)}|requested and [0-9]+ written")
 
 
+CACHE = ("the cache folder", "type cache=FOLDER to use another")
+RUN = ("the run folder", "make room and type the command again, it goes on from what was kept")
+
+
 @contextlib.contextmanager
-def one_line(verb: str, root: Path, only: set[int] | None = None) -> Iterator[None]:
-    """Failures of the file system, or ``only`` these, as one line that says what to do."""
+def one_line(
+    verb: str, root: Path, only: set[int] | None = None, place: tuple[str, str] = CACHE
+) -> Iterator[None]:
+    """Failures of the file system, or ``only`` these, as one line that says what to do. ``place``:
+    what ``root`` is, and the way out."""
     try:
         yield
     except CorrSteerError:
@@ -37,9 +44,9 @@ def one_line(verb: str, root: Path, only: set[int] | None = None) -> Iterator[No
         if number is None or (only is not None and number not in only):
             raise
         more = "; make cache lists what can go" if number in (errno.ENOSPC, errno.EDQUOT) else ""
+        what, advice = place
         raise ConfigError(
-            f"cannot {verb} the cache folder {root}: {os.strerror(number)}{more};"
-            " type cache=FOLDER to use another"
+            f"cannot {verb} {what} {root}: {os.strerror(number)}{more}; {advice}"
         ) from error
 
 
