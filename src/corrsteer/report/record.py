@@ -431,11 +431,13 @@ def read_record(folder: Path) -> Record:
     cannot read."""
     try:
         content = (folder / FILE).read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"no finished run in {folder}: it has no {FILE}; give the folder of a run whose "
             "status.json says done"
         ) from None
+    except OSError as error:
+        raise DataError(f"cannot read {folder / FILE}: {error.strerror}") from None
     try:
         return Record.model_validate_json(content)
     except ValidationError as error:
