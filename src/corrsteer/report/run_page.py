@@ -321,19 +321,32 @@ def _cards(features: pd.DataFrame, contexts: Sequence[Mapping[str, Any]]) -> lis
         link = about.get("neuronpedia") or ""
         card["neuronpedia"] = link if link.startswith("https://") else None
         passages = about.get("contexts", [])
-        top = max((a for p in passages for a in p["activations"]), default=0)
+        top = max((p["activations"][p["peak"]] for p in passages), default=0)
         card["contexts"] = [{**p, "tokens": _tokens(p, top)} for p in passages]
+        card["elsewhere"] = _elsewhere(about.get("elsewhere"))
     return cards
 
 
 def _tokens(passage: Mapping[str, Any], top: float) -> list[dict[str, object]]:
-    both = zip(passage["tokens"], passage["activations"], strict=True)
+    """``top``: the card's strongest activation that was pooled; others can be stronger."""
+    tokens = passage["tokens"]
+    pooled = passage.get("within", [True] * len(tokens))  # earlier versions did not tell
+    each = zip(tokens, passage["activations"], pooled, strict=True)
     return [
         {
             "text": text.replace("\n", "↵"),
             "activation": activation,
-            "level": round(activation / top, 2) if activation > 0 else 0,
+            "level": round(min(1.0, activation / top), 2) if activation > 0 else 0,
+            "within": within,
             "peak": position == passage["peak"],
         }
-        for position, (text, activation) in enumerate(both)
+        for position, (text, activation, within) in enumerate(each)
     ]
+
+
+def _elsewhere(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a feature does where it was not pooled: ``tokens``, ``most`` and ``sink``, 0 for
+    nothing there; None for nothing at all."""
+    if found is None:
+        return None
+    return {**found, "tokens": [text.replace("\n", "↵") for text in found["tokens"]]}

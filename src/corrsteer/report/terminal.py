@@ -53,4 +53,14 @@ def print_summary(folder: Path) -> None:
     if not console.is_terminal:
         console.width = 120  # rich assumes 80 in a file, and would cut the table
     console.print(table)
+    if line := how_sure(jobs):
+        console.print(line, soft_wrap=True, highlight=False)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def how_sure(jobs: pd.DataFrame) -> str:
+    """In how many resamples of the validation questions the jobs that were chosen would be chosen
+    again; empty where none had a rival."""
+    several = jobs[jobs["chosen"] & (jobs["chosen_share"] < 1)]
+    shares = [f"job {job['job']} in {100 * job['chosen_share']:.0f} %" for _, job in several.iterrows()]
+    return f"validation would choose again, on resampled questions: {', '.join(shares)}" if shares else ""
