@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -88,6 +89,15 @@ class Score:
         return self.parsed is None
 
 
+class Weighed(NamedTuple):
+    """One option of a question: the log probability of its tokens after the prompt, in nats, and
+    its length in characters and tokens."""
+
+    log: float
+    characters: int
+    tokens: int
+
+
 @dataclass(frozen=True)
 class Completion:
     """What a backend wrote for one prompt.
@@ -96,11 +106,13 @@ class Completion:
     ``steered``: how many generation positions of this sample had a vector added
     (= ``len(tokens)`` under a plan, since generation positions are the last prompt token and
     every generated token except the last; 0 without).
+    ``options``: every option of the question, where one was chosen by its likelihood.
     """
 
     text: str
     tokens: tuple[int, ...]
     steered: int
+    options: tuple[Weighed, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,14 @@ from corrsteer.report.sweep_choice import (
 from corrsteer.report.sweep_figures import Cell, Dial, Point, Spread
 from corrsteer.report.sweep_table import QUESTION, SETTINGS, sweep_table
 from corrsteer.report.sweep_verdict import Verdict, markdown
-from corrsteer.report.tables import TransferRow, control_kinds, drawn_kinds, in_words, records
+from corrsteer.report.tables import (
+    TransferRow,
+    control_kinds,
+    drawn_kinds,
+    in_words,
+    read_answers,
+    records,
+)
 from corrsteer.stats.intervals import SIGNIFICANT, holm
 from corrsteer.stats.seeds import SMALLEST_P, GainBySample, gain_by_sample, over_seeds
 from corrsteer.steering.arms import BASELINE, KINDS, STEERED
@@ -283,10 +290,11 @@ def _dial(jobs: pd.DataFrame, results: Records) -> Dial:
 def _by_sample(folder: Path, dial: Dial) -> GainBySample:
     pairs = []
     for n in dial.jobs:
-        answers = pd.read_parquet(
-            folder / str(n) / "answers.parquet",
-            columns=["id", "arm", "score", "invalid"],
-            filters=[("split", "==", "test"), ("arm", "in", [BASELINE, STEERED])],
+        answers = read_answers(
+            folder / str(n),
+            ["id", "arm", "score", "invalid"],
+            splits=["test"],
+            arms=[BASELINE, STEERED],
         )
         base, steered = (answers[answers["arm"] == arm] for arm in (BASELINE, STEERED))
         pairs.append((base, steered))

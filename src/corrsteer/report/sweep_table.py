@@ -6,7 +6,6 @@ Reads only the jobs' folders: some ten milliseconds per job.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,12 @@ from corrsteer.report.sweep_choice import validation_answers, with_choice
 from corrsteer.report.tables import control_kinds
 from corrsteer.stats.intervals import holm
 from corrsteer.steering.arms import BASELINE, STEERED
-from corrsteer.store.runfolder import RunFolder
+from corrsteer.store.runfolder import RunFolder, jobs
 
 SETTINGS = (
     "task", "model", "method", "variant", "selector", "operator", "gate", "positions", "layers",
     "seed", "token_source", "pooling", "coef",
 )  # fmt: skip
-JOB = re.compile(r"0|[1-9][0-9]{0,5}")
 QUESTION = ("task", "model", "seed", "question")
 """Jobs that share these answer the same question; their validation accuracies are comparable."""
 
@@ -42,7 +40,7 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     are the best gains of each kind of control, ``control_best`` that of any. ``overrides`` are
     those the jobs do not share. Raises :class:`DataError` without any job.
     """
-    numbers = [int(f.name) for f in folder.glob("*") if JOB.fullmatch(f.name) and f.is_dir()]
+    numbers = jobs(folder)
     if not numbers:
         raise DataError(f"no jobs in {folder}: give the folder of a sweep, which holds 0/, 1/, ...")
     answered: dict[int, pd.DataFrame] = {}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from corrsteer.errors import ModelError
 from corrsteer.models.protocol import sinks
-from corrsteer.records import SiteFit
+from corrsteer.records import Example, SiteFit
 from corrsteer.stages.bench import Bench, prompts_digest, read_json, write_json
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def sites(bench: Bench) -> list[SiteFit]:
     """
     if bench.sae.check == "off":
         return []
-    examples = bench.selection[:PROBE_SAMPLES]
-    shared = {**bench.model_key, "prompts": prompts_digest(examples)}
+    examples = [_worded(e) for e in bench.selection[:PROBE_SAMPLES]]
+    shared = {**bench.model_key, "prompts": prompts_digest(bench, examples)}
     keys = {n: {**shared, "layer": n, "sae": bench.sae_key(n)} for n in bench.layers}
     made: dict[int, SiteFit] = {}
 
@@ -91,6 +91,13 @@ def sites(bench: Bench) -> list[SiteFit]:
     for text in wrong:
         log.warning(text)
     return fits
+
+
+def _worded(example: Example) -> Example:
+    """Where options stand without a prompt, the first of them is what an SAE reads."""
+    if example.prompt or not example.options:
+        return example
+    return replace(example, prompt=example.options[0])
 
 
 def probe(model: LoadedModel, prompts: Sequence[str]) -> list[str]:
