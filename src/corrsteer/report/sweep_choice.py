@@ -15,6 +15,7 @@ import pandas as pd
 
 from corrsteer.records import RIGHT
 from corrsteer.report.numbers import pct, points, short, whole
+from corrsteer.report.tables import read_answers, reading
 from corrsteer.stats.choice import RESAMPLES, RULE, ahead, choose
 from corrsteer.steering.arms import BASELINE, STEERED
 
@@ -37,14 +38,14 @@ HOW = (
 
 def validation_answers(folder: Path) -> pd.DataFrame:
     """Whether each answer to a job's validation split is right (0 or 1): columns ``baseline`` and
-    ``steered``, by the question's id. Raises OSError or ValueError where they cannot be read."""
-    rows = pd.read_parquet(
-        folder / "answers.parquet",
-        columns=["id", "arm", "score"],
-        filters=[("split", "==", "validation"), ("arm", "in", [BASELINE, STEERED])],
-    )
-    right = rows.assign(right=(rows["score"] >= RIGHT).astype(float))
-    return right.pivot(index="id", columns="arm", values="right")
+    ``steered``, by the question's id. Raises DataError where they cannot be read."""
+    rows = read_answers(folder, ["id", "arm", "score"], ["validation"], [BASELINE, STEERED])
+    with reading(folder / "answers.parquet"):
+        right = rows.assign(right=(rows["score"] >= RIGHT).astype(float))
+        table = right.pivot(index="id", columns="arm", values="right")
+        if set(table) != {BASELINE, STEERED} or table.isna().any(axis=None):
+            raise ValueError("an answer to the validation split is missing")
+        return table
 
 
 def with_choice(
@@ -64,7 +65,7 @@ def with_choice(
     have no question in common are chosen by their accuracy alone, and have no shares.
     """
     table = table.assign(**COLUMNS)
-    for _, jobs in table[table["state"] == "done"].groupby(list(question)):
+    for _, jobs in table[table["state"] == "done"].groupby(list(question), dropna=False):
         right = [answered[n][STEERED] for n in jobs["job"]]
         base = [answered[n][BASELINE] for n in jobs["job"]]
         ids = reduce(pd.Index.intersection, (r.index for r in right))

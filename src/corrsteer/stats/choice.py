@@ -108,3 +108,21 @@ def _differences(weights: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.nda
     mean = weights @ d.T / n
     square = weights @ (d**2).T / n
     return mean, np.sqrt(np.clip(square - mean**2, 0.0, None) / max(n - 1, 1))
+
+
+def search_shares(right: np.ndarray, base: np.ndarray, *, seed: int = 0) -> list[float]:
+    """[J] in how many of the resamples of N questions a search's rule takes each candidate.
+
+    ``right`` [J, N]: scores of the candidates on a front, by falling accuracy, 0 or 1; ``base`` [N]:
+    without steering. Of the candidates within one standard error of the best accuracy, the one with
+    the fewest broken answers is taken, of equal ones the first
+    (:func:`corrsteer.methods.study.choose`).
+    """
+    n = right.shape[1]
+    weights = _drawn(n, seed)
+    accuracy, broken = weights @ right.T / n, weights @ ((1 - right) * base).T
+    best = accuracy.max(1, keepdims=True)
+    bound = best - np.sqrt(best * (1 - best) / n)
+    taken = np.where(accuracy >= bound - 1e-12, broken, np.inf).argmin(1)
+    shares: list[float] = (np.bincount(taken, minlength=len(right)) / RESAMPLES).tolist()
+    return shares
