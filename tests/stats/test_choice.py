@@ -92,7 +92,8 @@ def test_a_smaller_dial_of_another_plan_is_not_preferred():
 
 def test_shares_of_a_search_are_those_of_its_rule():
     """Breiman's rule, one resample after the other, with the search's own function."""
-    from corrsteer.methods.study import Candidate, Trial, choose as chosen_by_search
+    from corrsteer.methods.study import Candidate, Trial
+    from corrsteer.methods.study import choose as chosen_by_search
 
     rng = np.random.default_rng(2)
     base = (rng.random(60) < 0.5).astype(float)

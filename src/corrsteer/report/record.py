@@ -337,8 +337,8 @@ class Search(Part):
     right: int
     standard_error: float
     sure: float | None = None
-    """Share of bootstrap resamples of the validation questions in which the same rule takes the same
-    trial of the front; None in records of earlier versions."""
+    """Share of bootstrap resamples of the validation questions in which the same rule takes the
+    same trial of the front; None in records of earlier versions."""
     unsteered: Trial
     plain: list[Trial]
     front: list[Trial]

@@ -62,5 +62,11 @@ def how_sure(jobs: pd.DataFrame) -> str:
     """In how many resamples of the validation questions the jobs that were chosen would be chosen
     again; empty where none had a rival."""
     several = jobs[jobs["chosen"] & (jobs["chosen_share"] < 1)]
-    shares = [f"job {job['job']} in {100 * job['chosen_share']:.0f} %" for _, job in several.iterrows()]
-    return f"validation would choose again, on resampled questions: {', '.join(shares)}" if shares else ""
+    shares = [
+        f"job {job['job']} in {100 * job['chosen_share']:.0f} %" for _, job in several.iterrows()
+    ]
+    return (
+        f"validation would choose again, on resampled questions: {', '.join(shares)}"
+        if shares
+        else ""
+    )

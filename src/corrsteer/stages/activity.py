@@ -80,7 +80,8 @@ def activity(
 
     ``answers``: token ids that the unsteered model wrote; they are read twice. ``new`` or ``lost``:
     how many of the active features are; all are means over ``n_positions``, those that are no
-    attention sinks without the intervention. The residual stream of a layer in ``acts_at`` is read after the intervention acted, as the next block reads it.
+    attention sinks without the intervention. The residual stream of a layer in ``acts_at`` is read
+    after the intervention acted, as the next block reads it.
     """
     counts = {n: np.zeros(4) for n in saes}
     positions = dict.fromkeys(saes, 0)
