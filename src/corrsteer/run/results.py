@@ -14,6 +14,7 @@ import pandas as pd
 from corrsteer.methods.protocol import Fitted
 from corrsteer.records import RankedFeature
 from corrsteer.report.record import (
+    OneAnswer,
     Record,
     Results,
     ScorerUsed,
@@ -25,7 +26,7 @@ from corrsteer.report.record import (
 from corrsteer.report.verdict import verdict
 from corrsteer.run.build import Parts, sae_origin
 from corrsteer.scorers.base import ModelScorer
-from corrsteer.stages.evaluate import arm_summary
+from corrsteer.stages.evaluate import arm_summary, other_half
 from corrsteer.stats.moments import pearson
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.plan import Plan
@@ -91,6 +92,15 @@ def record(
         versions=versions(),
     )
     return without_verdict.model_copy(update={"verdict": verdict(without_verdict)})
+
+
+def one_answer(parts: Parts, half: Mapping[str, pd.DataFrame]) -> OneAnswer | None:
+    """``half``: answers to the questions where that answer is wrong, by arm; none where there are
+    none."""
+    if parts.one_answer is None:
+        return None
+    other = other_half(parts.half_name, half) if half else None
+    return OneAnswer(answer=parts.one_answer, half=other)
 
 
 def _scorer(parts: Parts) -> ScorerUsed:
