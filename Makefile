@@ -63,5 +63,5 @@ report: $(STAMP) ## write the report of the newest run or sweep again, or of FOL
 cache: $(STAMP) ## list the stage cache; ARGS=--all: each entry, ARGS=--help: what else
 	$(PY) -m corrsteer cache $(ARGS)
 
-clean-cache: ## delete the stage cache, outputs/cache (runs and sweeps stay)
-	rm -rf outputs/cache
+clean-cache: $(STAMP) ## delete the stage cache, outputs/cache (runs and sweeps stay)
+	$(PY) -m corrsteer cache --clear

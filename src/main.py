@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from typing import TYPE_CHECKING
 
-import hydra
+if __name__ == "__main__" and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, from the first import on
+try:
+    import hydra
 
-from corrsteer import config  # also registers the schema and the resolvers that conf/ uses
+    from corrsteer import config  # also registers the schema and the resolvers that conf/ uses
+except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
 
 if TYPE_CHECKING:
     from pathlib import Path

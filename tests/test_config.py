@@ -226,6 +226,13 @@ def test_a_resolved_config_reads_back_without_interpolations():
         ("mine", ["task=bbq,mmlu", "name=mine"], "mine"),
         ("a/b c", [], "a-b-c"),
         ("../up", [], "up"),
+        ("..", [], "run"),
+        ("-x", [], "x"),
+        ("a\nb", [], "a-b"),
+        ("a\0b", [], "a-b"),
+        ("\udcff", [], "run"),
+        ("x" * 300, [], "x" * 100),
+        ("é" * 300, [], "é" * 50),
     ],
 )
 def test_the_folder_of_a_run_has_a_plain_name(name, overrides, expected):

@@ -64,7 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "cache":
             if options.delete and options.older_than is None:
                 parser.error("--delete needs --older-than DAYS")
-            cache(options.folder, options.all, options.older_than, options.delete)
+            if options.clear:
+                from corrsteer.store.listing import clear
+
+                clear(options.folder)
+            else:
+                cache(options.folder, options.all, options.older_than, options.delete)
         elif options.command == "dashboard":
             return dashboard(options.place)
         else:
@@ -124,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
         help="only what has not been used for this many days",
     )
     one.add_argument("--delete", action="store_true", help="delete it; needs --older-than")
+    one.add_argument(
+        "--clear", action="store_true", help="delete all of it; only while no run is working"
+    )
     one = add("track", "send a finished run, or a sweep's report, to its tracker again")
     one.add_argument("folder", type=Path, metavar="FOLDER")
     one = add(

@@ -108,7 +108,9 @@ def run_name(name: str, overrides: Sequence[str]) -> str:
     """
     given = dict(text.split("=", 1) for text in overrides if "=" in text)
     swept = given.get("name", given.get("task", ""))
-    return re.sub(r"[^\w.-]+", "-", swept if "," in swept else name).strip("-.")
+    plain = re.sub(r"[^\w.-]+", "-", swept if "," in swept else name).strip("-.")
+    # File systems take 255 bytes, and the time stands in front.
+    return plain.encode()[:100].decode(errors="ignore") or "run"
 
 
 ConfigStore.instance().store(name="schema", node=Root)

@@ -101,7 +101,9 @@ def _contexts(path: Path) -> list[dict[str, Any]]:
             _ = card["layer"], card["feature"], card.get("class")
             for passage in card.get("contexts", []):
                 _ = passage["peak"], max(passage["activations"], default=0.0) + 0.0
-                if [type(token) for token in passage["tokens"]] != [str] * len(passage["activations"]):
+                if [type(token) for token in passage["tokens"]] != [str] * len(
+                    passage["activations"]
+                ):
                     raise ValueError("a passage does not have one activation per token")
     return cards
 

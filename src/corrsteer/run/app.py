@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from corrsteer.config import check, resolved_yaml
 from corrsteer.errors import CorrSteerError
+from corrsteer.run.interrupt import prompt_end
 from corrsteer.store.runfolder import RunFolder
 
 
@@ -34,7 +35,8 @@ def run_in_folder(run: Callable[[DictConfig, Path], float], cfg: DictConfig) -> 
         check(cfg)
         with folder.in_one_line():
             folder.write_config(resolved_yaml(cfg))
-            metric = run(cfg, folder.path)
+            with prompt_end():
+                metric = run(cfg, folder.path)
             folder.done()
         return metric
     except KeyboardInterrupt:

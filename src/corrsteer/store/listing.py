@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from corrsteer.errors import DataError
-from corrsteer.store.entries import DAY, LEFTOVER
-from corrsteer.store.files import discard, is_folder, read_plain, weigh
+from corrsteer.store.entries import DAY, LEFTOVER, LOCK
+from corrsteer.store.files import discard, is_file, is_folder, read_plain, weigh
 from corrsteer.store.verify import MANIFEST
 
 _ENTRY, _UNFINISHED, _TEMPORARY, _ASIDE = "entry", "unfinished", "temporary", "damaged"
@@ -105,6 +105,29 @@ def _delete(item: Item, before: float) -> bool:
     with contextlib.suppress(FileNotFoundError):  # a job took it for a leftover
         discard(doomed)
     return True
+
+
+def clear(root: Path) -> None:
+    """Delete all that a cache has put into its folder, and the folder if that was all. No run may be
+    working with it. Raises DataError for what cannot be deleted."""
+    files = [LOCK, *(name for name, kind in _KINDS.items() if kind == _ASIDE)]
+    try:
+        for stage in filter(is_folder, root.iterdir() if root.is_dir() else ()):
+            for path in stage.iterdir():
+                names = files if is_file(path) else (*files, *_KINDS)
+                if any(name.fullmatch(path.name) for name in names):
+                    discard(path)
+            with contextlib.suppress(OSError):
+                stage.rmdir()
+        with contextlib.suppress(OSError):
+            root.rmdir()
+        left = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    except OSError as error:
+        raise DataError(f"cannot delete {error.filename}: {error.strerror}") from error
+    if left:
+        print(
+            f"left in {root}, since the cache did not put it there: {', '.join(map(ascii, left))}"
+        )
 
 
 def _size(count: float) -> str:

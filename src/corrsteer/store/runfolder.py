@@ -68,9 +68,10 @@ class RunFolder:
     def failed(self, error: str, trace: str = "") -> None:
         """Both also go to log.txt, and not to the terminal. Where the disk is full nothing does,
         and the run will count as killed."""
+        log = self.path / "log.txt"
+        with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
+            file.write(f"failed: {error}\n{trace}")
         with contextlib.suppress(OSError):
-            with (self.path / "log.txt").open("a", encoding="utf-8") as file:
-                file.write(f"failed: {error}\n{trace}")
             self._end("failed", error=error, **({"traceback": trace} if trace else {}))
 
     def forget(self) -> None:
