@@ -106,13 +106,14 @@ class Completion:
     ``steered``: how many generation positions of this sample had a vector added
     (= ``len(tokens)`` under a plan, since generation positions are the last prompt token and
     every generated token except the last; 0 without).
-    ``options``: every option of the question, where one was chosen by its likelihood.
+    ``options``: every option of the question, where one of them was chosen. Rounding depends on
+    what else is in a batch, so equal answers may differ in it.
     """
 
     text: str
     tokens: tuple[int, ...]
     steered: int
-    options: tuple[Weighed, ...] = ()
+    options: tuple[Weighed, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ class RemoteModel(LoadedModel):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[tuple[torch.Tensor, Sequence[int]]]:
+    ) -> Iterator[tuple[torch.Tensor, Sequence[int], None]]:
         options = {**_GREEDY, "pad_token_id": self._pad, **options}
         if self._eos:
             options["eos_token_id"] = self._eos
@@ -162,7 +162,7 @@ class RemoteModel(LoadedModel):
                     answers = self._steered(inputs, how, {**options, **request})
                 else:
                     answers = self._unsteered(inputs, {**options, **request})
-            yield answers
+            yield *answers, None
 
     def _unsteered(
         self, inputs: dict[str, torch.Tensor], options: dict[str, Any]
