@@ -44,6 +44,7 @@ WHOLE: dict[type, dict[str, Any]] = {
         "scorer": None,
         "questions": lambda self: [Question(f"q{n}", {"q": str(n)}, "x") for n in range(60)],
         "decoding": lambda self, wanted, questions: "free",
+        "arranged": lambda self, questions, seed: questions,
         "ask": lambda self, splits, *, chat: ({name: () for name in splits}, ()),
         "metrics": lambda self, examples, answers: {},
         "about_data": lambda self, questions: None,

@@ -284,6 +284,7 @@ class Asked(Part):
     max_new_tokens: int
     stop: list[str]
     max_chars: int | None
+    shuffle_options: bool = False
 
 
 class ScorerUsed(Part):

@@ -40,6 +40,7 @@ from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.store.entries import Store
 from corrsteer.tasks.neutral import Unrelated, read_neutral
+from corrsteer.tasks.options import one_sided, unlisted
 from corrsteer.tasks.protocol import Scorer, Task
 from corrsteer.tasks.splits import split_questions
 from corrsteer.trackers.protocol import Tracker
@@ -218,8 +219,15 @@ def _deal(cfg: DictConfig, task: Task, spec: Model) -> _Dealt:
     questions = task.questions()
     decoding = task.decoding(cfg.decoding, questions)
     splits = cfg.splits
+    arranged = task.arranged(questions, cfg.seed)
+    if task.lists_options and (shares := one_sided(q for q in arranged if q.part != "shots")):
+        log.warning(
+            "task %s: the right option has not every letter equally often (%s), so a model that"
+            " prefers a letter seems to know: type %s.shuffle_options=true",
+            *(task.name, shares, node._get_full_key(None)),
+        )
     dealt = split_questions(
-        questions,
+        arranged,
         splits,
         cfg.seed,
         cfg.limit,
@@ -227,6 +235,12 @@ def _deal(cfg: DictConfig, task: Task, spec: Model) -> _Dealt:
         shots=task.shots,
     )
     examples, stop = task.ask(dealt, chat=spec.chat_template)
+    if decoding == "free" and unlisted(examples.get("test", ())):
+        log.warning(
+            "task %s: the prompt shows no options, so an answer must hit the text of one by itself:"
+            " write {options} in %s.prompt, or type decoding=loglikelihood",
+            *(task.name, node._get_full_key(None)),
+        )
     return _Dealt(task, questions, dealt, Asking(task, examples, decoding, stop))
 
 
