@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.main import plain_words, sweep_flag_first
+from corrsteer.run.typed import flags_first, plain_words
 from tests.test_config import composed
 
 TEXTS = [
@@ -101,4 +101,4 @@ def test_the_chosen_scorer_replaces_the_tasks_own_with_its_settings():
     ],
 )
 def test_choosing_a_launcher_asks_for_a_sweep(typed, understood):
-    assert sweep_flag_first(typed.split()) == understood.split()
+    assert flags_first(typed.split()) == understood.split()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from corrsteer.config import _members, bundled, mismatch
+from corrsteer.config import bundled
 from corrsteer.errors import ConfigError
 from corrsteer.methods.protocol import Method, Tunable
 from corrsteer.models.local import Local
@@ -26,6 +26,7 @@ from corrsteer.records import Question, Score
 from corrsteer.run.build import build
 from corrsteer.saes.folder import Folder
 from corrsteer.saes.protocol import SAEProvider
+from corrsteer.seams import members, mismatch, named
 from corrsteer.selectors.protocol import Selector
 from corrsteer.stages import bench as bench_module
 from corrsteer.steering.operators import add
@@ -129,15 +130,15 @@ def spoilt(seam) -> Iterator[tuple[str, type, str]]:
 @pytest.mark.parametrize("seam", WHOLE)
 def test_what_has_all_of_a_seam_passes(seam):
     assert mismatch(made(WHOLE[seam])(), seam) == ""
-    assert set(WHOLE[seam]) == set(_members(seam))
+    assert set(WHOLE[seam]) == set(members(seam))
 
 
 @pytest.mark.parametrize("seam", WHOLE)
 def test_whatever_is_wrong_is_named(seam):
-    for what, kind, named in spoilt(seam):
+    for what, kind, part in spoilt(seam):
         line = mismatch(kind(), seam)
-        assert named in line and "\n" not in line, (what, line)
-        assert seam.__name__ in line or named == "frozen dataclass", (what, line)
+        assert part in line and "\n" not in line, (what, line)
+        assert seam.__name__ in line or part == "frozen dataclass", (what, line)
 
 
 def test_members_of_what_a_protocol_extends_are_asked_for():
@@ -162,7 +163,7 @@ def test_a_field_may_be_what_a_protocol_asks_for():
         additive: bool
         apply: object
 
-    assert mismatch(Slots(True, add), Operator) == "a Operator must have parts(entry: 'PlanEntry')"
+    assert mismatch(Slots(True, add), Operator) == "an Operator must have parts(entry: 'PlanEntry')"
 
 
 # -- through the door ----------------------------------------------------------------------------
@@ -220,7 +221,7 @@ def test_a_component_that_lacks_a_member_is_refused(build_with, seam):
     place, body = PLACES[seam], WHOLE[seam]
     method = methods_of(seam)[-1]
     line = build_with(place, made(without(body, method)))
-    assert line.startswith(f"{place}=") and f"a {seam.__name__} must have {method}(" in line
+    assert line.startswith(f"{place}=") and f"{named(seam)} must have {method}(" in line
 
 
 @pytest.mark.parametrize("seam", [Task, SAEProvider, Selector, Operator, Gate, Method, Tracker])
@@ -228,7 +229,7 @@ def test_a_component_that_lacks_a_value_is_refused(build_with, seam):
     place, body = PLACES[seam], WHOLE[seam]
     value = next(name for name in body if name not in methods_of(seam))
     line = build_with(place, made(without(body, value)))
-    assert line.startswith(f"{place}=") and line.endswith(f"a {seam.__name__} must have {value}")
+    assert line.startswith(f"{place}=") and line.endswith(f"{named(seam)} must have {value}")
 
 
 @pytest.mark.parametrize("seam", PLACES, ids=lambda seam: seam.__name__)
