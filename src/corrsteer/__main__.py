@@ -7,7 +7,6 @@ line and exit code 2. Runs and sweeps are ``python -m src.main``.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -40,8 +39,9 @@ def _is_sweep(folder: Path) -> bool:
 def _no_run(folder: Path) -> str:
     """Why there is nothing to report, and which folder to give instead."""
     text = f"no finished run in {folder}: "
-    if (folder / "status.json").exists():
-        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    from corrsteer.store.runfolder import RunFolder
+
+    if status := RunFolder(folder).status():
         error = f" ({status['error']})" if status.get("error") else ""
         return f"{text}it is {status.get('state')}{error}; type its command again"
     homes = [folder, *(folder / name for name in ("outputs", "runs", "sweeps", "outputs/runs"))]

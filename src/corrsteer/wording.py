@@ -49,6 +49,8 @@ def explain(error: BaseException) -> str:
         return unknown_key(parent._get_full_key(None), str(inner.key), keys)
     if isinstance(inner, MissingMandatoryValue):
         return f"{inner.full_key} has no value: type {inner.full_key}=VALUE"
+    if missing := re.search(r"Missing mandatory value: ([\w.]+)", str(inner)):
+        return f"{missing[1]} has no value: type {missing[1]}=VALUE"
     if isinstance(inner, ValidationError) and inner.full_key:
         first = str(inner).splitlines()[0]
         if unfit := _UNFIT.match(first):

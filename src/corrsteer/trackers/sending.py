@@ -52,8 +52,8 @@ def track(folder: Path) -> None:
         cfg = _config(folder)
         if cfg is None or not _tracker(cfg).enabled:
             return
-        if unused := unused_environment(_tracker(cfg)):
-            log.warning("%s", unused)
+        if words := getattr(_tracker(cfg), "left_out", ""):
+            log.warning("tracker: %s", words)
         failure = _in_a_process(folder)
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"
