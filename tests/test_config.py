@@ -122,7 +122,6 @@ def test_layers_keep_the_form_they_were_typed_in(override):
         ("splits.official=often", ["splits.official=often: it must be true or false"]),
         ("splits.test=null", ["splits.test=null: it must have a value"]),
         ("task.max_new_tokens=1.5", ["task.max_new_tokens=1.5: it must be a whole number"]),
-        ("task.cot=maybe", ["task.cot=maybe: it must be true or false"]),
         ("task.subset=7", ["task.subset=7: it must be a text or a list or null"]),
         ("task.name=7", ["task.name=7: it must be a text; type task.name='\"7\"'"]),
         ("task.prompt=[a]", ["task.prompt=['a']: it must be a text"]),

@@ -133,7 +133,7 @@ def test_an_unknown_flag_and_one_without_a_value_are_one_line():
 )
 def test_a_value_that_hydra_cannot_read_is_shown_in_quotes(typed, part):
     with pytest.raises(OverrideParseException) as caught:
-        read(typed)
+        OverridesParser.create().parse_overrides([typed])
     line = explain(caught.value)
     assert part in line and "\n" not in line and "^" not in line
     if '="' in line and "put the value in quotes" in line:  # what it says can be typed

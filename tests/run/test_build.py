@@ -268,6 +268,51 @@ def test_what_is_loaded_once_per_process_is_hashable(build_with, seam):
     assert line.startswith(f"{PLACES[seam]}=Odd: its settings must be hashable")
 
 
+@pytest.mark.parametrize(
+    ("seam", "name", "value", "words"),
+    [
+        (Method, "needs", "vectors", "its needs must be a frozenset of texts, not 'vectors'"),
+        (Method, "needs", frozenset({1}), "its needs must be a frozenset of texts"),
+        (Method, "variant", 2, "its variant must be a text, not 2"),
+        (Method, "name", None, "its name must be a text, not None"),
+        (Selector, "score", ("r",), "its score must be a text"),
+        (Selector, "null", "yes", "its null must be true or false, not 'yes'"),
+        (Operator, "additive", "yes", "its additive must be true or false"),
+        (Method, "variant", property(lambda self: 1 / 0), "its variant cannot be read (ZeroDiv"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(build_with, seam, name, value, words):
+    line = build_with(PLACES[seam], made({**WHOLE[seam], name: value}))
+    assert line.startswith(f"{PLACES[seam]}=odd_parts.Odd: ") and words in line
+
+
+def test_supports_of_another_type_is_refused(build_with):
+    for value in (None, ["vectors"], {"vectors": 1}, frozenset({1})):
+        line = build_with("backend", made({**WHOLE[Backend], "supports": lambda self, v=value: v}))
+        assert "supports() must give a frozenset of texts" in line
+
+
+# -- what an operator and a gate do to a made-up layer --------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seam", "body", "words"),
+    [
+        (Operator, {"apply": staticmethod(lambda x, p, d: x / 0)}, "not finite (nan or inf)"),
+        (Operator, {"apply": staticmethod(lambda x, p, d: x.double())}, "keep the type of x"),
+        (Operator, {"apply": staticmethod(lambda x, p, d: x[:1])}, "an operator made [1, 128]"),
+        (Operator, {"apply": staticmethod(lambda x, p, d: p["none"])}, "KeyError: 'none'"),
+        (Operator, {"apply": staticmethod(lambda x, p, d: None)}, "cannot act (AttributeError"),
+        (Gate, {"open": staticmethod(lambda x, p, d: x > 0)}, "a gate made torch.bool [3, 128]"),
+        (Gate, {"open": staticmethod(lambda x, p, d: x.mean(-1))}, "a gate made torch.float32 [3]"),
+        (Gate, {"open": staticmethod(lambda x, p, d: True)}, "cannot act (AttributeError"),
+    ],
+)
+def test_what_acts_wrongly_is_refused(build_with, seam, body, words):
+    line = build_with(PLACES[seam], made({**WHOLE[seam], **body}))
+    assert words in line and "operator " in line and " and gate " in line
+
+
 # -- what a method needs and a backend can do ----------------------------------------------------
 
 

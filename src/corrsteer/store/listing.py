@@ -169,11 +169,12 @@ def show(folder: Path, *, entries: bool, older_than: float | None, delete: bool)
         )
     try:
         listed = items(folder)
-        foreign = not listed and any(folder.iterdir())
+        inside = folder / "cache" if (folder / "cache").is_dir() else folder / "outputs" / "cache"
+        # A cache that was emptied has folders of stages, and no file beside them.
+        foreign = not listed and (inside.is_dir() or not all(p.is_dir() for p in folder.iterdir()))
     except OSError as error:
         raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
     if foreign:
-        inside = folder / "cache" if (folder / "cache").is_dir() else folder / "outputs" / "cache"
         such_as = f", such as {inside}" if inside.is_dir() else ", the setting cache of its runs"
         raise DataError(f"{folder} is no stage cache: give the folder of one{such_as}")
     before = time.time() - DAY * (older_than or 0)

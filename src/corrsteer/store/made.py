@@ -33,10 +33,10 @@ def unmake(folder: Path) -> None:
     if not missing or missing[0].is_symlink() or not missing[0].is_dir():
         return
     inside = list(_inside(missing[0]))
-    if not all(entry.is_dir(follow_symlinks=False) or _own(entry) for entry in inside):
+    if not all(_job(entry) or _own(entry) for entry in inside):
         return
     for entry in reversed(inside):
-        if entry.is_dir(follow_symlinks=False):
+        if _job(entry):
             os.rmdir(entry.path)
         else:
             os.unlink(entry.path)
@@ -57,10 +57,14 @@ def _own(entry: os.DirEntry[str]) -> bool:
     return entry.name in OWN and entry.is_file(follow_symlinks=False)
 
 
+def _job(entry: os.DirEntry[str]) -> bool:
+    return entry.name.isdigit() and entry.is_dir(follow_symlinks=False)
+
+
 def _inside(folder: Path) -> Iterator[os.DirEntry[str]]:
     """All that is in a folder and in its folders of jobs, folders before what is in them."""
     with os.scandir(folder) as entries:
         for entry in entries:
             yield entry
-            if entry.name.isdigit() and entry.is_dir(follow_symlinks=False):
+            if _job(entry):
                 yield from _inside(Path(entry.path))
