@@ -14,6 +14,7 @@ from corrsteer.report.record import Record
 from corrsteer.run.build import Parts, build
 from corrsteer.run.drawing import tested
 from corrsteer.run.elsewhere import other_answers, side_effects, unrelated_answers
+from corrsteer.run.fitted import checked
 from corrsteer.run.results import (
     answers_table,
     classes_table,
@@ -50,7 +51,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
     bench, asking = parts.bench, parts.bench.asking
 
     # fit: on the selection split without steering, and on validation where the method asks it
-    fitted = parts.method.fit(bench)
+    fitted = checked(parts.method.fit(bench), parts.method, bench)
     plan = fitted.plan
 
     # validate: where the dial of a sweep is chosen
@@ -153,7 +154,7 @@ def share(cfg: DictConfig, folder: Path) -> float:
     parts = build(cfg)
     bench, asking = parts.bench, parts.bench.asking
     for fitted in parts.method.share(bench):
-        explained(parts, fitted)
+        explained(parts, checked(fitted, parts.method, bench))
     answers(bench, asking, "validation", [baseline()])
     answers(bench, asking, "test", [baseline(), *parts.unsteered])
     if parts.half:
