@@ -232,7 +232,8 @@ def test_side_effects_are_shown_beside_random_draws(run: Path) -> None:
     for label, arm in (("Steered", "steered"), ("Random feature", "random_1")):
         rate, (low, high) = off["arms"][arm]["rate"], off["arms"][arm]["ci"]
         changed = off["arms"][arm]["changed"]
-        row = f"{label} {changed} of {off['n']} {1000 * rate:.0f} {1000 * low:.0f} to {1000 * high:.0f}"
+        row = f"{label} {changed} of {off['n']} {1000 * rate:.0f} {1000 * low:.0f} to"
+        row += f" {1000 * high:.0f}"
         assert row in text
         assert f"{100 * neutral['arms'][arm]['top1_changed']:.1f} %" in text
     assert f"{m['ser']['off_target']:.2f} of these change" in text

@@ -337,6 +337,9 @@ class Search(Part):
     n: int
     right: int
     standard_error: float
+    sure: float | None = None
+    """Share of bootstrap resamples of the validation questions in which the same rule takes the
+    same trial of the front; None in records of earlier versions."""
     unsteered: Trial
     plain: list[Trial]
     front: list[Trial]
@@ -413,6 +416,9 @@ class Record(Results):
     transfer: dict[str, Transfer]
     """By the other task's name."""
     stability: Stability
+    left_out: dict[int, int] = {}
+    """By layer, positions of the token source that were not pooled, since they are attention sinks;
+    layers without one are absent."""
     versions: dict[str, str]
     """Of the packages that the results depend on."""
     search: Search | None = None

@@ -37,6 +37,7 @@ from corrsteer.report.tables import (
     reading,
     records,
 )
+from corrsteer.stats.choice import RULE
 from corrsteer.stats.flips import STATES, flip_table
 from corrsteer.steering.arms import BASELINE, STEERED
 from corrsteer.store.runfolder import RunFolder
@@ -305,7 +306,7 @@ def _search(folder: Path, record: Record) -> dict[str, object] | None:
         rows.append((t, ", ".join(word for word in words if word), _factors(t)))
     columns = ("number", "accuracy", "broken", "broken_share", "on_front", "chosen")
     table = read_table(folder / "trials.csv", columns)
-    return {"rows": rows, "figure": figures.pareto(table, list(begun))}
+    return {"rows": rows, "figure": figures.pareto(table, list(begun)), "rule": RULE}
 
 
 def _factors(trial: Trial) -> str:
@@ -319,8 +320,8 @@ def _factors(trial: Trial) -> str:
 
 
 def _cards(features: pd.DataFrame, contexts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The plan's features with their passages; the level of a token is a fraction of the card's
-    maximum."""
+    """The plan's features with their passages; the level of a token is a fraction of the
+    card's strongest that was pooled."""
     by_feature = {(c["layer"], c["feature"]): c for c in contexts}
     chosen = features[features["chosen"]].sort_values(["layer", "rank"])
     cards: list[dict[str, Any]] = chosen.to_dict("records")
@@ -363,4 +364,5 @@ def _elsewhere(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     nothing there; None for nothing at all."""
     if found is None:
         return None
-    return {**found, "tokens": [text.replace("\n", "↵") for text in found["tokens"]]}
+    tokens = [text.replace("\n", "↵") for text in found["tokens"]]
+    return {"tokens": tokens, "most": float(found["most"]), "sink": float(found["sink"])}

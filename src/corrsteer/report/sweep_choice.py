@@ -1,7 +1,7 @@
 """Which dial of a sweep validation chooses, how sure that is, and in which words.
 
-The rule is :func:`corrsteer.stats.choice.choose`. Reads the answers to the validation split of every
-job that is done: a few milliseconds each.
+The rule is :func:`corrsteer.stats.choice.choose`. Reads the answers to the validation split of
+every job that is done: a few milliseconds each.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pandas as pd
 
 from corrsteer.records import RIGHT
 from corrsteer.report.numbers import pct, points, short, whole
+from corrsteer.report.tables import read_answers, reading
 from corrsteer.stats.choice import RESAMPLES, RULE, ahead, choose
 from corrsteer.steering.arms import BASELINE, STEERED
 
@@ -37,14 +38,14 @@ HOW = (
 
 def validation_answers(folder: Path) -> pd.DataFrame:
     """Whether each answer to a job's validation split is right (0 or 1): columns ``baseline`` and
-    ``steered``, by the question's id. Raises OSError or ValueError where they cannot be read."""
-    rows = pd.read_parquet(
-        folder / "answers.parquet",
-        columns=["id", "arm", "score"],
-        filters=[("split", "==", "validation"), ("arm", "in", [BASELINE, STEERED])],
-    )
-    right = rows.assign(right=(rows["score"] >= RIGHT).astype(float))
-    return right.pivot(index="id", columns="arm", values="right")
+    ``steered``, by the question's id. Raises DataError where they cannot be read."""
+    rows = read_answers(folder, ["id", "arm", "score"], ["validation"], [BASELINE, STEERED])
+    with reading(folder / "answers.parquet"):
+        right = rows.assign(right=(rows["score"] >= RIGHT).astype(float))
+        table = right.pivot(index="id", columns="arm", values="right")
+        if set(table) != {BASELINE, STEERED} or table.isna().any(axis=None):
+            raise ValueError("an answer to the validation split is missing")
+        return table
 
 
 def with_choice(
@@ -64,7 +65,7 @@ def with_choice(
     have no question in common are chosen by their accuracy alone, and have no shares.
     """
     table = table.assign(**COLUMNS)
-    for _, jobs in table[table["state"] == "done"].groupby(list(question)):
+    for _, jobs in table[table["state"] == "done"].groupby(list(question), dropna=False):
         right = [answered[n][STEERED] for n in jobs["job"]]
         base = [answered[n][BASELINE] for n in jobs["job"]]
         ids = reduce(pd.Index.intersection, (r.index for r in right))
@@ -101,6 +102,7 @@ def choice_sentence(jobs: pd.DataFrame) -> str:
     """What validation chose among ``jobs`` of one question, rows of a table with ``COLUMNS``."""
     (row,) = (job for _, job in jobs[jobs["chosen"]].iterrows())
     base, steered, n = row["validation_baseline"], row["validation_steered"], row["validation_n"]
+    resamples = f"of {RESAMPLES:,} resamples of these {whole(n)} questions"
     sentences = [
         f"Validation chooses coef {short(row['coef'])} (job {row['job']}), with a steered accuracy"
         f" of {pct(steered)}; the baseline has {pct(base)}."
@@ -108,22 +110,20 @@ def choice_sentence(jobs: pd.DataFrame) -> str:
     best = jobs[jobs["validation_behind"] == 0].head(1)
     if row["validation_behind"] > 0:
         (other,) = (job for _, job in best.iterrows())
+        more, error = points(row["validation_behind"]), short(100 * row["validation_error"])
         sentences.append(
-            f"Coef {short(other['coef'])} (job {other['job']}) has {points(row['validation_behind'])}"
-            f" points more, no more than one question and the standard error"
-            f" ({short(100 * row['validation_error'])} points), so the smaller dial is taken"
+            f"Coef {short(other['coef'])} (job {other['job']}) has {more} points more, no more than"
+            f" one question and the standard error ({error} points), so the smaller dial is taken"
             f" ({RULE})."
         )
     if n and len(jobs) > 1:
         sentences.append(
-            f"In {pct(row['chosen_share'])} of {RESAMPLES:,} resamples of these {whole(n)} questions"
-            f" the same rule chooses it; in {pct(row['validation_ahead'])} it is ahead of the"
-            " unsteered model."
+            f"In {pct(row['chosen_share'])} {resamples} the same rule chooses it; in"
+            f" {pct(row['validation_ahead'])} it is ahead of the unsteered model."
         )
     elif n:
         sentences.append(
-            f"In {pct(row['validation_ahead'])} of {RESAMPLES:,} resamples of these {whole(n)}"
-            " questions it is ahead of the unsteered model."
+            f"In {pct(row['validation_ahead'])} {resamples} it is ahead of the unsteered model."
         )
     if steered <= base:
         sentences.append("That is not above the baseline, so nothing here speaks for steering.")

@@ -19,8 +19,8 @@ from corrsteer.steering.arms import BASELINE, STEERED
 @dataclass(frozen=True)
 class Verdict:
     """``name``: of the question. ``job``: the one that validation chose, with its ``record``.
-    ``p_holm``: McNemar's p, corrected for the ``n_jobs`` of the sweep that are done. ``choice``: how
-    validation chose, in sentences (:func:`corrsteer.report.sweep_choice.choice_sentence`)."""
+    ``p_holm``: McNemar's p, corrected for the ``n_jobs`` of the sweep that are done.
+    ``choice``: how validation chose (:func:`corrsteer.report.sweep_choice.choice_sentence`)."""
 
     name: str
     job: int
