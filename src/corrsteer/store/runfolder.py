@@ -71,8 +71,7 @@ class RunFolder:
         more: dict[str, Any] = {"traceback": trace} if trace else {}
         more |= {"refused": True} if refused else {}
         with contextlib.suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as f:
-            f.write(f"failed: {error}
-{trace}")
+            f.write(f"failed: {error}\n{trace}")
         with contextlib.suppress(OSError):
             self._end("failed", error=error, **more)
 
