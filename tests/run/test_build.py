@@ -24,6 +24,7 @@ from corrsteer.models.protocol import STEERING, Backend
 from corrsteer.models.spec import Model
 from corrsteer.records import Question, Score
 from corrsteer.run.build import build
+from corrsteer.run.typed import plain_words
 from corrsteer.saes.folder import Folder
 from corrsteer.saes.protocol import SAEProvider
 from corrsteer.seams import members, mismatch, named
@@ -33,7 +34,6 @@ from corrsteer.steering.operators import add
 from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.tasks.protocol import Scorer, Task
 from corrsteer.trackers.protocol import Tracker
-from src.main import plain_words
 from tests.test_config import composed
 
 pytestmark = pytest.mark.long

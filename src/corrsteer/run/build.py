@@ -263,12 +263,13 @@ def _dealt(cfg: DictConfig, node: DictConfig, spec: Model) -> _Dealt:
     """A task's questions, how they are dealt to splits, their prompts, and how they are
     answered."""
     task = instantiate(node, Task)
-    setting = f"{node._get_full_key(None)}.scorer"
-    require(task.scorer, Scorer, f"{setting}={type(task.scorer).__name__}")
-    return _deal(cfg, task, spec)
+    setting = str(node._get_full_key(None))
+    require(task.scorer, Scorer, f"{setting}.scorer={type(task.scorer).__name__}")
+    return _deal(cfg, task, spec, setting)
 
 
-def _deal(cfg: DictConfig, task: Task, spec: Model) -> _Dealt:
+def _deal(cfg: DictConfig, task: Task, spec: Model, setting: str) -> _Dealt:
+    """``setting``: where the task stands in the config."""
     questions = task.questions()
     decoding = task.decoding(cfg.decoding, questions)
     splits = cfg.splits
@@ -277,7 +278,7 @@ def _deal(cfg: DictConfig, task: Task, spec: Model) -> _Dealt:
         log.warning(
             "task %s: the right option has not every letter equally often (%s), so a model that"
             " prefers a letter seems to know: type %s.shuffle_options=true",
-            *(task.name, shares, node._get_full_key(None)),
+            *(task.name, shares, setting),
         )
     dealt = split_questions(
         arranged,
@@ -292,7 +293,7 @@ def _deal(cfg: DictConfig, task: Task, spec: Model) -> _Dealt:
         log.warning(
             "task %s: the prompt shows no options, so an answer must hit the text of one by itself:"
             " write {options} in %s.prompt, or type decoding=loglikelihood",
-            *(task.name, node._get_full_key(None)),
+            *(task.name, setting),
         )
     return _Dealt(task, questions, dealt, Asking(task, examples, decoding, stop))
 
@@ -313,7 +314,7 @@ def _half(cfg: DictConfig, task: Task, spec: Model) -> tuple[Asking | None, str]
         return None, ""
     name, half = other
     try:
-        asking = _deal(cfg, half, spec).asking
+        asking = _deal(cfg, half, spec, "task").asking
     except DataError as error:
         log.info("%s: the %s half is not answered: %s", task.name, name, error)
         return None, ""
