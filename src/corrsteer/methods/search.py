@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from corrsteer.config import POOLINGS
-from corrsteer.errors import ConfigError
+from corrsteer.errors import ConfigError, DataError
 from corrsteer.methods.protocol import Fitted, Tunable
 from corrsteer.methods.study import (
     TUNED,
@@ -233,7 +233,16 @@ class Pareto:
 
 
 def _plans(plain: Mapping[str, Fitted]) -> dict[str, Plan]:
-    return {pooling: fitted.plan for pooling, fitted in plain.items() if fitted.plan is not None}
+    """By pooling. Raises DataError for a method that gives no plan: there is nothing to turn."""
+    plans = {}
+    for pooling, fitted in plain.items():
+        if fitted.plan is None:
+            raise DataError(
+                f"search={Pareto.__name__.lower()} turns a plan, and with {pooling} pooling the"
+                " strategy's plain() gives none: type search=none"
+            )
+        plans[pooling] = fitted.plan
+    return plans
 
 
 def _norm(plan: Plan) -> float:

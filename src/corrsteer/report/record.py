@@ -284,6 +284,7 @@ class Asked(Part):
     max_new_tokens: int
     stop: list[str]
     max_chars: int | None
+    shuffle_options: bool = False
 
 
 class ScorerUsed(Part):
@@ -368,6 +369,8 @@ class Results(Part):
     task_metrics: dict[str, dict[str, float]]
     groups: dict[str, Group]
     noise: Noise
+    off_target_ci: Interval | None = None
+    """Of ``ser.off_target``, by bootstrap over prompts and questions; None where that is None."""
 
     def best_gain(self, kind: str) -> float | None:
         """Of one kind of control; None for a run without it."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from corrsteer.records import RIGHT
 from corrsteer.report import figures
@@ -67,6 +68,7 @@ def write_run_report(folder: Path) -> Path:
         "status": RunFolder(folder).status(),
         "plan": read_json(plan) if plan.exists() else None,
         "config": _text(folder / "config.yaml"),
+        "name": given_name(folder / "config.yaml"),
         "arms": arms,
         "task_metrics": _task_metrics(record.task_metrics, arms),
         "best": features[features["rank"] == 1].to_dict("records"),
@@ -107,6 +109,16 @@ def _contexts(path: Path) -> list[dict[str, Any]]:
                 ):
                     raise ValueError("a passage does not have one activation per token")
     return cards
+
+
+def given_name(config: Path) -> str:
+    """What the run was called with ``name=``; empty where it has its task's name."""
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        name, task = str(settings["name"]), settings["task"]["name"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # it is shown as it is
+        return ""
+    return "" if name == task else cut(name, 80)
 
 
 def _kinds(record: Record) -> dict[str, str]:
