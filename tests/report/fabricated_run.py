@@ -432,6 +432,27 @@ def record_of(results: Results, **changes: Any) -> Record:
     return Record.model_validate({**about(n_test=n_test), **dict(results), **changes})
 
 
+def control(gain: float, gains: list[float], kind: str = "random", **changes: Any) -> dict:
+    """The part of a record on one kind of control; what needs answers is made up to agree."""
+    above, drawn = gain - max(gains), kind in ("random", "direction", "shuffled", "layers")
+    good = sum(draw >= gain for draw in gains)
+    return {
+        "gains": gains, "asked": len(gains), "at_least_as_good": good,
+        "p": (1 + good) / (1 + len(gains)) if drawn else None,
+        "band": [min(gains), max(gains)] if len(gains) > 4 else None,
+        "paired_p": 0.001 if above > 0.02 else 0.5, "paired_gain": above,
+        "paired_ci": [above - 0.02, above + 0.02],
+    } | changes  # fmt: skip
+
+
+def format_of(counts) -> dict[str, int]:
+    """``counts``: of flips, by state."""
+    return {
+        "fixed_from_invalid": counts[2][0], "fixed_from_wrong": counts[1][0],
+        "broken_to_invalid": counts[0][2], "broken_to_wrong": counts[0][1],
+    }  # fmt: skip
+
+
 def _record(answers, chosen, coef, options, task, seed, layers) -> Record:
     test, validation = (answers[answers["split"] == s] for s in ("test", "validation"))
     arms = {name: _arm(name, rows) for name, rows in test.groupby("arm", sort=False)}
@@ -463,8 +484,9 @@ def _record(answers, chosen, coef, options, task, seed, layers) -> Record:
         "ser_ci": [0.1, 0.4] if fixed + broken else None,
         "detectable_gain": 0.02,
         "controls": {
-            kind: {"gains": drawn, "beats_all": gain > max(drawn)} for kind, drawn in gains.items()
+            kind: control(gain, drawn, kind) for kind, drawn in gains.items()
         },
+        "format": format_of(flips.counts), "constrained_gain": None, "one_answer": None,
         "groups": {name: {"n": n // 5, "baseline": 0.5, "steered": 0.5 + 0.01 * k}
                    for k, name in enumerate(PEOPLES)} if options else {},
         "noise": {"features": len(chosen), "below_ceiling": below, "unstable": 1},

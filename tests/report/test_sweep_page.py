@@ -12,7 +12,7 @@ from corrsteer.errors import DataError
 from corrsteer.report import sweep_page as sweep_report
 from corrsteer.report.sweep_table import best_by_validation, sweep_table
 from corrsteer.stats.intervals import holm
-from tests.report.fabricated_run import Page, edit, fabricate_run, set_status
+from tests.report.fabricated_run import Page, control, edit, fabricate_run, set_status
 
 pytestmark = pytest.mark.long
 
@@ -198,7 +198,7 @@ def one_job(folder: Path, instruction: float) -> dict:
     fabricate_run(folder / "0", n_test=300, fixed=0.4, broken=0.0, transfer=())
     m = json.loads((folder / "0" / "metrics.json").read_text())
     controls = m["controls"]
-    controls["instruction"] = {"gains": [instruction], "beats_all": m["gain"] > instruction}
+    controls["instruction"] = control(m["gain"], [instruction], "instruction")
     return edit(folder / "0", controls=controls)
 
 
@@ -226,7 +226,7 @@ def test_a_gain_within_noise_is_no_success(tmp_path: Path) -> None:
     fabricate_run(tmp_path / "0", n_test=100, fixed=0.05, broken=0.0)
     m = json.loads((tmp_path / "0" / "metrics.json").read_text())
     assert m["flips"]["mcnemar_p"] > 0.05
-    edit(tmp_path / "0", controls={"random": {"gains": [-0.1], "beats_all": True}})
+    edit(tmp_path / "0", controls={"random": control(m["gain"], [-0.1])})
     text = Page(sweep_report.write_sweep_report(tmp_path)).text
     assert "does not detectably change accuracy" in text and "no: not significant" in text
 
