@@ -52,6 +52,7 @@ class Splits:
     validation: int = MISSING
     test: int = MISSING
     official: bool = MISSING
+    seed: int | None = MISSING
 
 
 @dataclass

@@ -16,7 +16,7 @@ from corrsteer.errors import DataError
 from corrsteer.report import numbers, pages
 from corrsteer.report import run_page as report
 from corrsteer.report.examples import LIMITS, examples
-from tests.report.fabricated_run import HOSTILE, Page, edit, fabricate_run, set_status
+from tests.report.fabricated_run import DRAWS, HOSTILE, Page, edit, fabricate_run, set_status
 
 pytestmark = pytest.mark.long
 
@@ -310,7 +310,7 @@ def test_draws_of_a_control_span_a_band(run: Path) -> None:
     figure = Page(report.write_run_report(run)).data["fig-arms"]
     ticks = figure["layout"]["yaxis"]["ticktext"]
     row = ticks.index("Random feature ×5")
-    draws = [100 * arms[f"random_{n}"]["accuracy"] for n in range(1, 6)]
+    draws = [100 * arms[f"random_{n}"]["accuracy"] for n in range(1, DRAWS + 1)]
     band = next(b for b in figure["layout"]["shapes"] if b.get("y0") == pytest.approx(row - 0.32))
     assert (band["x0"], band["x1"]) == (min(draws), max(draws))
     (marks,) = [t for t in figure["data"] if t["y"] == [row] * 5]

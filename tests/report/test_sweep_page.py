@@ -12,7 +12,7 @@ from corrsteer.errors import DataError
 from corrsteer.report import sweep_page as sweep_report
 from corrsteer.report.sweep_table import best_by_validation, sweep_table
 from corrsteer.stats.intervals import holm
-from tests.report.fabricated_run import Page, control, edit, fabricate_run, set_status
+from tests.report.fabricated_run import DRAWS, Page, control, edit, fabricate_run, set_status
 
 pytestmark = pytest.mark.long
 
@@ -340,5 +340,5 @@ def test_bands_span_the_draws_at_every_coef(sweep: Path) -> None:
     assert high["fillcolor"] == "var(--random-band)" and low["x"] == high["x"] == [0.5, 1, 2]
     for n in range(3):
         arms = json.loads((sweep / str(n) / "metrics.json").read_text())["arms"]
-        draws = [100 * arms[f"random_{k}"]["accuracy"] for k in range(1, 6)]
+        draws = [100 * arms[f"random_{k}"]["accuracy"] for k in range(1, DRAWS + 1)]
         assert (low["y"][n], high["y"][n]) == (min(draws), max(draws))

@@ -289,6 +289,16 @@ class ScorerUsed(Part):
     """Fingerprint of the scorer's own model, where it has one."""
 
 
+class Odometer(Part):
+    """``plans``: different steered plans that this test split has answered by now, from all runs
+    with this cache, controls not counted. ``best_null_gain``: what the best of as many plans of
+    random features would be expected to gain
+    (:func:`corrsteer.stats.joint.best_of`); None without random features."""
+
+    plans: int
+    best_null_gain: float | None
+
+
 class Stability(Part):
     resamples: int
 
@@ -408,6 +418,8 @@ class Record(Results):
     versions: dict[str, str]
     """Of the packages that the results depend on."""
     search: Search | None = None
+    odometer: Odometer | None = None
+    """None for a run that steered nothing."""
     verdict: list[str] = []
     """In sentences (:func:`corrsteer.report.verdict.verdict`)."""
 

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from corrsteer.report.numbers import plain_text
 from corrsteer.report.sweep_table import SETTINGS
 
 _RESULTS: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -53,4 +54,19 @@ def print_summary(folder: Path) -> None:
     if not console.is_terminal:
         console.width = 120  # rich assumes 80 in a file, and would cut the table
     console.print(table)
+    for line in told(jobs):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def told(jobs: pd.DataFrame) -> list[str]:
+    """The verdict on each setting of a ``summary.csv``, and which dials to add."""
+    if "verdict" not in jobs:
+        return []
+    said = jobs[jobs["verdict"].notna()]
+    lines = []
+    for _, job in said.iterrows():
+        name = f"{job['called']}: " if len(said) > 1 else ""
+        advice = "" if pd.isna(job["advice"]) else f" {job['advice']}"
+        lines.append(plain_text(f"{name}{job['verdict']}{advice}"))
+    return lines

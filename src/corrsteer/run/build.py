@@ -200,7 +200,7 @@ def _dealt(cfg: DictConfig, node: DictConfig, spec: Model) -> _Dealt:
     dealt = split_questions(
         questions,
         splits,
-        cfg.seed,
+        cfg.seed if splits.seed is None else splits.seed,
         cfg.limit,
         official=splits.official,
         shots=task.shots,
