@@ -22,6 +22,8 @@ from corrsteer.errors import ConfigError
 from corrsteer.report.examples import flipped_answers
 from corrsteer.report.record import read_record
 from corrsteer.report.sweep_page import write_sweep_report
+from corrsteer.report.verdict import judge
+from corrsteer.stats.claims import Claim
 from corrsteer.trackers import sending as tracking
 from corrsteer.trackers.none import NoTracker
 from corrsteer.trackers.protocol import Handle, Tracker
@@ -221,7 +223,10 @@ def test_the_summary_has_the_numbers_of_the_run(sweep, sent):
             "invalid_rate/baseline": m["arms"]["baseline"]["invalid_rate"],
             "invalid_rate/steered": m["arms"]["steered"]["invalid_rate"],
             "random_gain_max": max(m["controls"]["random"]["gains"]),
-            "beats_random": int(m["controls"]["random"]["at_least_as_good"] == 0),
+            "random_at_least_as_good": m["controls"]["random"]["at_least_as_good"],
+            "null_p": m["controls"]["random"]["p"],
+            "plans_on_test": m["odometer"]["plans"],
+            **{f"format/{name}": count for name, count in m["format"].items()},
             "constrained_gain": (
                 m["arms"]["constrained"]["accuracy"] - m["arms"]["baseline"]["accuracy"]
             ),
@@ -232,7 +237,9 @@ def test_the_summary_has_the_numbers_of_the_run(sweep, sent):
             "validation/gain": (
                 m["validation"]["steered"]["accuracy"] - m["validation"]["baseline"]["accuracy"]
             ),
-            "beats_all_controls": int(all(c["at_least_as_good"] == 0 for c in m["controls"].values())),
+            "beats_all_controls": int(judge(read_record(sweep / str(n))).beats_all),
+            **{f"claim/{c.name.lower()}": int(c is judge(read_record(sweep / str(n))).claim)
+               for c in Claim},
             **{f"control_gain/{kind}": max(c["gains"]) for kind, c in m["controls"].items()},
             **{f"ser_as/{name}": ratio for name, ratio in m["ser"].items()},
             **{f"changed/{name}": count for name, count in m["changes"].items()},

@@ -72,7 +72,8 @@ def labels(
     found: dict[str, list[Hashable]] = {name: done[name].astype(str).tolist() for name in columns}
     found["question"] = done["question"].tolist()
     for name in sorted({n for job in numbers for n in configs[job]}, key=_nearness):
-        found.setdefault(name, [configs[job].get(name) for job in numbers])
+        shown = name if name not in found else f"{name} in config.yaml"
+        found[shown] = [configs[job].get(name) for job in numbers]
     differing = {name: values for name, values in found.items() if len(set(values)) > 1}
     whole = list(zip(*differing.values(), strict=True)) if differing else [()] * len(numbers)
     typed = _typed(done, whole)

@@ -29,6 +29,7 @@ from corrsteer.report.sweep_verdict import (
     with_verdicts,
 )
 from corrsteer.report.tables import TransferRow, control_kinds, drawn_kinds, in_words, records
+from corrsteer.report.verdict import headline_of_table
 from corrsteer.stats.intervals import SIGNIFICANT, holm
 from corrsteer.stats.seeds import SMALLEST_P, GainBySample, gain_by_sample, over_seeds
 from corrsteer.steering.arms import BASELINE, KINDS, STEERED
@@ -69,6 +70,7 @@ def write_sweep_report(folder: Path) -> Path:
         "links": {n for n in table["job"] if (folder / str(n) / "report.html").exists()},
         "questions": questions,
         "verdicts": found,
+        "headline": headline_of_table([v.judged for v in found]) if len(found) > 1 else "",
         "verdicts_note": table_note("shaded"),
         "controls": {kind: in_words(kind) for kind in kinds},
         "bands": [(KINDS[kind].colour, in_words(kind)) for kind in drawn_kinds() if kind in kinds],

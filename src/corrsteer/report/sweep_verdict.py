@@ -289,7 +289,7 @@ def table_note(unbeaten: str) -> str:
         "Gains are percentage points over the unsteered model; several seeds have their mean and "
         "standard deviation. Of fixed and broken answers those that could not be read before, or "
         "after, are in brackets. The gain of a control is that of its best draw, "
-        f"{unbeaten} where steering is not shown to do better. p (Holm) is that of the exact "
+        f"{unbeaten} where steering is not shown to beat it. p (Holm) is that of the exact "
         "McNemar test, corrected for the number of jobs; p (random) that the plan is one more plan "
         "of random features, corrected for the rows of the table (Westfall and Young 1993). Both "
         f"must be at most {SIGNIFICANT}, and every other control worse by a paired test (Holm), "

@@ -306,6 +306,15 @@ def headline_of_seeds(judged: Sequence[Judgement], mean: float, sd: float | None
     return f"{told}{beats}."
 
 
+def headline_of_table(settings: Sequence[Sequence[Judgement]]) -> str:
+    """How many settings allow which claim. ``settings``: the seeds of each."""
+    counts = Counter(claim_of_seeds(judged) for judged in settings)
+    claims = _listed([f"{_COUNTED[claim]} {counts[claim]}" for claim in Claim if counts[claim]])
+    best = sum(beaten_in_most(judged) for judged in settings)
+    beats = f"; it beats every control in {best or 'none'}" if counts[Claim.RAISES] else ""
+    return f"Of {len(settings)} settings, steering {claims}{beats}."
+
+
 def claim_of_seeds(judged: Sequence[Judgement]) -> Claim:
     """What more than half of the seeds allow; undecided where no claim has so many."""
     claim, count = Counter(j.claim for j in judged).most_common(1)[0]
