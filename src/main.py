@@ -80,9 +80,11 @@ def plain_words(arguments: list[str]) -> list[str]:
             listed = BENCHMARKS if names == ["all"] else [name for name in names if name != "null"]
             words += [f"+task@transfer.{name}={name}" for name in dict.fromkeys(listed) if name]
         elif TEXT.fullmatch(key) and value[:1] not in ("'", '"') and value != "null":
+            # A dollar sign before a field: ${price} would be a setting's value.
+            plain = re.sub(r"(?<!\\)(?=\$\{\w+\})", r"\\", value)
             # Hydra reads backslashes only before a quote.
             doubled = re.sub(
-                r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" + m[2] if m[2] else ""), value
+                r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" + m[2] if m[2] else ""), plain
             )
             words.append(f'{key}="{doubled}"')
         else:

@@ -72,7 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise DataError(
                     f"there is no folder {options.folder}; give the folder of a run or sweep"
                 )
-            {"report": report, "track": track}[options.command](options.folder)
+            try:
+                {"report": report, "track": track}[options.command](options.folder)
+            except CorrSteerError:
+                raise
+            except Exception as error:  # files that are whole and do not fit together
+                words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                raise DataError(
+                    f"the files of {options.folder} do not fit together ({words}): type the command"
+                    " of the run or sweep again"
+                ) from error
         sys.stdout.flush()
     except CorrSteerError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

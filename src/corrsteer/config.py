@@ -132,6 +132,8 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(
             f"{missing[0]} is missing: leave out ~{missing[0]}, or type {missing[0]}=VALUE"
         )
+    for node in (cfg.task, *cfg.transfer.values()):
+        _check_prompts(node)
     try:
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -172,6 +174,18 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"{key} is empty: type {key}=VALUE, or leave it out")
     if cfg.classes == "":
         raise ConfigError("classes is empty: type classes=FILE, or classes=null for none")
+
+
+def _check_prompts(task: Any) -> None:
+    """Refuse a field of a row that would be taken for a setting: it stands behind a dollar sign."""
+    for key in ("prompt", "chat_prompt"):
+        node = task._get_node(key) if _is_mapping(task) else None
+        raw = node._value() if node is not None else None
+        if field := re.search(r"(?<!\\)\$(\{\w+\})", raw if isinstance(raw, str) else ""):
+            raise ConfigError(
+                f"{task._get_full_key(key)}={raw!r}: ${field[1]} is replaced by a setting of that"
+                f" name; for a dollar sign before the field {field[1]} write \\${field[1]}"
+            )
 
 
 def instantiate(node: DictConfig, seam: type[T] = object) -> T:  # type: ignore[assignment]

@@ -58,6 +58,11 @@ def fabricate_run(
     dice = random.Random(f"{seed} {task} {coef}" if seed else 0)
     (folder / "plan").mkdir(parents=True)
     rows = _answers(dice, n_test, coef, fixed, broken, hostile, options)
+    if validation_steered is not None:
+        asked = [r for r in rows if (r["split"], r["arm"]) == ("validation", "steered")]
+        for k, row in enumerate(asked):
+            right = k < round(validation_steered * len(asked))
+            row |= {"score": float(right), "invalid": False, "parsed": "C" if right else "A"}
     if hostile and transfer:
         transfer += HOSTILE
     for other in transfer:
@@ -71,16 +76,11 @@ def fabricate_run(
     chosen = features[features["chosen"]]
     record = _record(answers, chosen, coef, options, task, seed, layers)
     effects = _side_effects(dice, answers, coef, layers) if side_effects else None
-    validation = record.validation
-    if validation_steered is not None:
-        steered = validation["steered"].model_copy(update={"accuracy": validation_steered})
-        validation = validation | {"steered": steered}
     record = changed(
         record,
         side_effects=effects,
         ser=_ser(record, effects),
         transfer={other: _transfer(answers, other) for other in transfer},
-        validation=validation,
         odometer={"plans": 3, "best_null_gain": 0.012},
     )
     record = changed(record, verdict=verdict(record))
@@ -352,10 +352,11 @@ def _contexts(dice, chosen, hostile) -> list[dict]:
             if hostile and len(cards) == 0:
                 tokens += HOSTILE + ("\ud800",)
             activations = [max(0.0, dice.gauss(-0.5, 1.5)) for _ in tokens]
-            peak = max(range(len(tokens)), key=activations.__getitem__)
+            within = [n >= 10 for n in range(len(tokens))]  # the answer
+            peak = max(range(10, len(tokens)), key=activations.__getitem__)
             passages.append(
-                {"id": f"amb-selection-{k}", "tokens": tokens, "activations": activations,
-                 "peak": peak, "right": k % 3 != 0}
+                {"id": f"amb-selection-{k}", "pooled": activations[peak], "tokens": tokens,
+                 "activations": activations, "within": within, "peak": peak, "right": k % 3 != 0}
             )  # fmt: skip
         evil = HOSTILE if hostile else ("", "", "")
         known = len(cards) % 2 == 0
@@ -368,6 +369,8 @@ def _contexts(dice, chosen, hostile) -> list[dict]:
              "class_why": "most of its tokens are punctuation" + "".join(evil),
              "neuronpedia": f"https://www.neuronpedia.org/bundled/{row.layer}-res/{row.feature}"
              if known else None,
+             "elsewhere": {"tokens": [" oil", "\n", evil[0]], "most": 12.5, "sink": 631.0 * known}
+             if row.layer % 3 else None,
              "description": "mentions of places" + "".join(evil) if known else None}
         )  # fmt: skip
         if hostile and len(cards) == 3:
@@ -392,7 +395,7 @@ def _site(layer: int) -> dict:
         "before": 0.9 if layer else None, "l0_before": 12.0 if layer else None,
         "after": 0.85, "l0_after": 30.0,
         "better_site": 2 if wrong else None, "better_scale": 1.0 if wrong else None,
-        "better_explained": 0.99 if wrong else None,
+        "better_explained": 0.99 if wrong else None, "left_out": 0,
     }  # fmt: skip
 
 

@@ -81,7 +81,7 @@ class CorrSteer:
             )
         cards: list[Mapping[str, Any]] = []
         if bench.selector.classes is not None:
-            cards = list(contexts(bench, observed.selection, ranked))
+            cards = list(contexts(bench, observed.selection, ranked, observed.collect))
             ranked = _of_classes(named(ranked, cards), bench.selector.classes)
             chosen = self.choose(ranked)
         plan = replace(

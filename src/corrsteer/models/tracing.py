@@ -32,10 +32,10 @@ _CHUNK = 64
 class Tracing(Text, ABC):
     """A model behind nnsight, and its passes over batches of tensors."""
 
-    def __init__(self, wrapped: Any, model: Model, batch_size: int, eos: Any) -> None:
-        """``wrapped``: the nnsight model; ``eos``: the id or ids that end an answer, or None."""
+    def __init__(self, wrapped: Any, model: Model, batch_size: int) -> None:
+        """``wrapped``: the nnsight model."""
         config = wrapped._module.config.get_text_config()
-        super().__init__(wrapped.tokenizer, model, batch_size, config, eos)
+        super().__init__(wrapped.tokenizer, model, batch_size, config)
         self._wrapped = wrapped
         self._module = wrapped._module
         self.n_layers: int = config.num_hidden_layers

@@ -268,10 +268,15 @@ class Data(Part):
 
 
 class Asked(Part):
-    """How the questions were asked and answered."""
+    """How the questions were asked and answered. ``ends``: tokens that end an answer;
+    ``empty_prompt``: the token that stands for a prompt without text, where there is one."""
 
     template: str
     chat_template: bool
+    chat_template_kwargs: dict[str, JsonValue] | None = None
+    system_prompt: str | None = None
+    ends: list[str] | None = None
+    empty_prompt: str | None = None
     few_shot: int | None
     shots: str | None
     cot: bool
@@ -438,11 +443,13 @@ def read_record(folder: Path) -> Record:
     cannot read."""
     try:
         content = (folder / FILE).read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"no finished run in {folder}: it has no {FILE}; give the folder of a run whose "
             "status.json says done"
         ) from None
+    except OSError as error:
+        raise DataError(f"cannot read {folder / FILE}: {error.strerror}") from None
     try:
         return Record.model_validate_json(content)
     except ValidationError as error:

@@ -1,12 +1,11 @@
 """The table of a sweep: one row per job, with its controls, its price and whether it was chosen.
 
-Reads only the jobs' folders: a few milliseconds per job.
+Reads only the jobs' folders: some ten milliseconds per job.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,17 @@ from corrsteer.errors import DataError
 from corrsteer.report.numbers import layer_text
 from corrsteer.report.record import Record, read_record
 from corrsteer.report.settings import DIAL, SEEDS, labels, leaves, splits_seed
+from corrsteer.report.sweep_choice import validation_answers, with_choice
 from corrsteer.report.tables import control_kinds
 from corrsteer.report.verdict import NULL
 from corrsteer.stats.intervals import holm
 from corrsteer.steering.arms import BASELINE, STEERED
-from corrsteer.store.runfolder import RunFolder
+from corrsteer.store.runfolder import RunFolder, jobs
 
 SETTINGS = (
     "task", "model", "method", "variant", "selector", "operator", "gate", "positions", "layers",
     "seed", "token_source", "pooling", "coef",
 )  # fmt: skip
-JOB = re.compile(r"0|[1-9][0-9]{0,5}")
 QUESTION = ("task", "model", "question")
 """Jobs that share these answer the same question, with whatever plans."""
 ALIKE = ("setting", "seed", "splits_seed")
@@ -40,49 +39,35 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     "unreadable" for one with incomplete files. Accuracies and gains are fractions of 1 and absent
     for jobs that are not done. ``setting`` is what tells jobs apart besides dial and seed
     (:func:`corrsteer.report.settings.labels`); ``chosen`` marks, among those of one setting and
-    seed, the one of :func:`best_by_validation`. ``p_holm`` is McNemar's p, corrected for the number
-    of done jobs; ``null_p`` that of the random features, uncorrected. ``random_gain_max`` and
-    ``control_KIND`` are the best gains of each kind of control, ``control_best`` that of any.
+    seed, the one that validation chooses, and the columns after it say how sure that is
+    (:func:`corrsteer.report.sweep_choice.with_choice`). ``p_holm`` is McNemar's p, corrected for
+    the number of done jobs; ``null_p`` that of the random features, uncorrected.
+    ``random_gain_max`` and ``control_KIND`` are the best gains of each kind of control,
+    ``control_best`` that of any.
     ``overrides`` are those the jobs do not share. Raises :class:`DataError` without any job.
     """
-    numbers = [int(f.name) for f in folder.glob("*") if JOB.fullmatch(f.name) and f.is_dir()]
+    numbers = jobs(folder)
     if not numbers:
         raise DataError(f"no jobs in {folder}: give the folder of a sweep, which holds 0/, 1/, ...")
-    rows = [_job(folder, n) for n in range(max(numbers) + 1)]
+    answered: dict[int, pd.DataFrame] = {}
+    rows = [_job(folder, n, answered) for n in range(max(numbers) + 1)]
     begun = [set(row["overrides"]) for row in rows if row["overrides"]]
     shared = set.intersection(*begun) if begun else set()
     for row in rows:
         row["overrides"] = " ".join(o for o in row["overrides"] or [] if o not in shared)
-    table = pd.DataFrame(rows, columns=_columns()).assign(chosen=False, p_holm=float("nan"))
-    table = table.astype(dict.fromkeys(_COUNTS, "Int64"))
+    table = pd.DataFrame(rows, columns=_columns()).astype(dict.fromkeys(_COUNTS, "Int64"))
     done = table["state"] == "done"
     configs = {int(n): leaves(folder / str(n)) for n in table.loc[done, "job"]}
     known = [name for name in SETTINGS if name not in (DIAL, *SEEDS)]
     table.loc[done, "setting"] = labels(table[done], configs, known)
-    for _, group in table[done].groupby(list(ALIKE), dropna=False):
-        best = best_by_validation(group)
-        assert best is not None  # a done job has a validation accuracy
-        table.loc[best.name, "chosen"] = True
+    table = with_choice(table, answered, ALIKE).assign(p_holm=float("nan"))
     table.loc[done, "p_holm"] = holm(table.loc[done, "mcnemar_p"].astype(float).tolist())
     return table
 
 
-def best_by_validation(table: pd.DataFrame) -> pd.Series | None:
-    """The job with the highest steered accuracy on validation, ties to the smaller ``|coef|``.
-
-    ``table``: rows of :func:`sweep_table`. None when no job is done. The test split plays no part.
-    """
-    done = table[table["validation_steered"].notna()]
-    if done.empty:
-        return None
-    ranked = done.assign(size=done["coef"].abs()).sort_values(
-        ["validation_steered", "size", "job"], ascending=[False, True, True]
-    )
-    return table.loc[ranked.index[0]]
-
-
-def _job(folder: Path, number: int) -> dict[str, Any]:
-    """One row of the sweep table, without the columns that need the other jobs."""
+def _job(folder: Path, number: int, answered: dict[int, pd.DataFrame]) -> dict[str, Any]:
+    """One row of the sweep table, without the columns that need the other jobs. Of a job that is
+    done, its answers to the validation split go into ``answered``."""
     row: dict[str, Any] = dict.fromkeys(_columns())
     row["job"] = number
     home = folder / str(number)
@@ -98,6 +83,7 @@ def _job(folder: Path, number: int) -> dict[str, Any]:
         row |= {name: pd.to_numeric(given.get(name), errors="coerce") for name in ("seed", "coef")}
         if status["state"] == "done":
             record = read_record(home)
+            answered[number] = validation_answers(home)
             row |= _settings(record) | _results(record)
             row["splits_seed"] = splits_seed(home)
     except DataError as error:

@@ -15,6 +15,7 @@ from corrsteer.report.notes import edge, odometer, side_effects
 from corrsteer.report.numbers import interval, p_value, pct, points, ratio, short, whole
 from corrsteer.report.pages import cut, visible
 from corrsteer.report.record import Record
+from corrsteer.report.sweep_choice import choice_sentence
 from corrsteer.report.sweep_table import ALIKE
 from corrsteer.report.tables import control_kinds, in_words
 from corrsteer.report.verdict import (
@@ -44,12 +45,13 @@ Records = Mapping[int, Record]
 
 @dataclass(frozen=True)
 class Chosen:
-    """The job that validation chose of one seed. ``edge``: which dials to add, where it chose the
-    first or the last of several."""
+    """The job that validation chose of one seed. ``choice``: how, in sentences; ``edge``: which
+    dials to add, where it chose the first or the last of several."""
 
     job: int
     record: Record
     judged: Judgement
+    choice: str
     edge: str
 
 
@@ -124,7 +126,7 @@ class Verdict:
     def _details(self, one: Chosen) -> list[str]:
         several = len(self.chosen) > 1
         seed = f"Seed {one.record.seed}: " if several else ""
-        said = [f"{seed}{_choice(one)} {_price(one.record)}"]
+        said = [f"{seed}{one.choice} {_price(one.record)}"]
         if several:
             return [f"{said[0]} {headline(one.judged)}"]
         return [*said, *filter(None, (" ".join(side_effects(one.record)), odometer(one.record)))]
@@ -192,9 +194,10 @@ def verdicts(table: pd.DataFrame, results: Records) -> list[Verdict]:
             jobs=len(done),
             questions=questions,
         )
-        dials = done.loc[alike, "coef"].astype(float).tolist()
+        same = done[alike]
+        ends = edge(same["coef"].astype(float).tolist(), record.coef)
         found.setdefault(str(row.setting), []).append(
-            Chosen(job, record, judged, edge(dials, record.coef))
+            Chosen(job, record, judged, choice_sentence(same), ends)
         )
     tasks = {name: some[0].record.task for name, some in found.items()}
     return [
@@ -242,17 +245,6 @@ def with_verdicts(table: pd.DataFrame, found: Sequence[Verdict]) -> pd.DataFrame
 
 
 # -- sentences and tables ----------------------------------------------------------------------
-
-
-def _choice(one: Chosen) -> str:
-    base, steered = (one.record.validation[arm].accuracy for arm in (BASELINE, STEERED))
-    sentence = (
-        f"Validation chooses coef {short(one.record.coef)} (job {one.job}), with a steered "
-        f"accuracy of {pct(steered)}; the baseline has {pct(base)}."
-    )
-    if steered <= base:
-        sentence += " That is not above the baseline."
-    return sentence
 
 
 def _price(record: Record) -> str:

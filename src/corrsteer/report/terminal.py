@@ -56,6 +56,8 @@ def print_summary(folder: Path) -> None:
     console.print(table)
     for line in told(jobs):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+    if line := how_sure(jobs):
+        console.print(line, soft_wrap=True, highlight=False)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
 
 
@@ -70,3 +72,12 @@ def told(jobs: pd.DataFrame) -> list[str]:
         advice = "" if pd.isna(job["advice"]) else f" {job['advice']}"
         lines.append(plain_text(f"{name}{job['verdict']}{advice}"))
     return lines
+
+
+def how_sure(jobs: pd.DataFrame) -> str:
+    """In how many resamples of the validation questions the jobs that were chosen would be chosen
+    again; empty where none had a rival."""
+    several = jobs[jobs["chosen"] & (jobs["chosen_share"] < 1)]
+    shares = [f"job {j['job']} in {100 * j['chosen_share']:.0f} %" for _, j in several.iterrows()]
+    told = f"validation would choose again, on resampled questions: {', '.join(shares)}"
+    return told if shares else ""

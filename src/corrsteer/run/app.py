@@ -27,13 +27,15 @@ def run_in_folder(run: Callable[[DictConfig, Path], float], cfg: DictConfig) -> 
     hydra_cfg = HydraConfig.get()
     in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
     folder = RunFolder(Path(hydra_cfg.runtime.output_dir))
-    folder.start(list(hydra_cfg.overrides.task))
     code = 2
     try:
+        with folder.in_one_line():
+            folder.start(list(hydra_cfg.overrides.task))
         check(cfg)
-        folder.write_config(resolved_yaml(cfg))
-        metric = run(cfg, folder.path)
-        folder.done()
+        with folder.in_one_line():
+            folder.write_config(resolved_yaml(cfg))
+            metric = run(cfg, folder.path)
+            folder.done()
         return metric
     except KeyboardInterrupt:
         folder.failed("interrupted")

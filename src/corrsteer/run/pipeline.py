@@ -124,7 +124,10 @@ def _controls(parts: Parts, fitted: Fitted) -> list[Arm]:
 def explained(parts: Parts, fitted: Fitted) -> Sequence[Mapping[str, Any]]:
     """A card of each feature that was looked at, if only of the chosen ones, with what
     Neuronpedia says of those."""
-    cards = fitted.cards or contexts(parts.bench, fitted.observed.selection, fitted.chosen)
+    observed = fitted.observed
+    cards = fitted.cards or contexts(
+        parts.bench, observed.selection, fitted.chosen, observed.collect
+    )
     texts = descriptions(parts.bench, fitted.chosen, parts.fetch)
     return [{**c, "description": texts.get((c["layer"], c["feature"]))} for c in cards]
 

@@ -39,7 +39,7 @@ def active_features(
     shared = {
         **bench.model_key,
         **arm.key(),
-        "prompts": prompts_digest(examples),
+        "prompts": prompts_digest(bench, examples),
         "tokens": digest(tokens),
     }
     keys = {n: {**shared, "layer": n, "sae": bench.sae_key(n)} for n in bench.layers}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
 import sys
 import time
 import uuid
@@ -20,7 +19,7 @@ from typing import Any
 
 from corrsteer.errors import DataError
 from corrsteer.store.entries import DAY, LEFTOVER
-from corrsteer.store.files import weigh
+from corrsteer.store.files import discard, is_folder, read_plain, weigh
 from corrsteer.store.verify import MANIFEST
 
 _ENTRY, _UNFINISHED, _TEMPORARY, _ASIDE = "entry", "unfinished", "temporary", "damaged"
@@ -50,11 +49,11 @@ class Item:
 def items(root: Path) -> list[Item]:
     """All that is in a cache and was put there by this module, by stage, the oldest first."""
     listed = []
-    for stage in sorted(f for f in root.iterdir() if f.is_dir()):
+    for stage in sorted(filter(is_folder, root.iterdir())):
         here = []
         for path in stage.iterdir():
             kind = next((k for p, k in _KINDS.items() if p.fullmatch(path.name)), None)
-            if kind is not None:
+            if kind is not None and (is_folder(path) or kind == _ASIDE):
                 parts = sum(1 for _ in path.glob("[!.]*")) if kind == _UNFINISHED else 0
                 origin = f"{parts} parts" if kind == _UNFINISHED else _origin(path)
                 here.append(Item(path, kind, *weigh(path), origin))
@@ -64,8 +63,8 @@ def items(root: Path) -> list[Item]:
 
 def _origin(path: Path) -> str:
     try:
-        return describe(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["settings"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return describe(json.loads(read_plain(path / MANIFEST).decode())["settings"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "no readable manifest"
 
 
@@ -104,7 +103,7 @@ def _delete(item: Item, before: float) -> bool:
     except FileNotFoundError:
         return False
     with contextlib.suppress(FileNotFoundError):  # a job took it for a leftover
-        shutil.rmtree(doomed)
+        discard(doomed)
     return True
 
 
@@ -165,7 +164,10 @@ def show(folder: Path, *, entries: bool, older_than: float | None, delete: bool)
     what was not used since, which ``delete`` deletes. Raises CorrSteerError."""
     if not folder.is_dir():
         raise DataError(f"there is no cache folder {folder}; a run makes one")
-    listed = items(folder)
+    try:
+        listed = items(folder)
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
     before = time.time() - DAY * (older_than or 0)
     if older_than is not None:
         listed = [item for item in listed if item.used < before]

@@ -7,22 +7,36 @@ and for jobs of a cluster, where the last job of the sweep writes the report
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
-from corrsteer.errors import CorrSteerError
-from corrsteer.store.runfolder import RunFolder
+from corrsteer.errors import ConfigError, CorrSteerError, DataError
+from corrsteer.store.files import FULL, errno_of
+from corrsteer.store.runfolder import RunFolder, jobs
+from corrsteer.sweep.reuse import take_run, take_sweep
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
 class SweepReport(Callback):  # type: ignore[misc]  # Hydra is not followed
-    """Ends a sweep, as ``hydra.callbacks`` of ``conf/config.yaml``."""
+    """Ends a sweep, as ``hydra.callbacks`` of ``conf/config.yaml``; and before a run or a sweep
+    begins, refuses a folder that holds another one's results."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with refusing():
+            take_run(Path(config.hydra.run.dir), list(config.hydra.overrides.task))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with refusing():
+            take_sweep(Path(config.hydra.sweep.dir), list(config.hydra.overrides.task))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Leaves with exit code 1 when a job or the report itself failed.
@@ -48,13 +62,29 @@ class SweepReport(Callback):  # type: ignore[misc]  # Hydra is not followed
                 f"the report of {folder} could not be written: {error}; type"
                 f" python -m corrsteer report {folder}"
             )
-        except Exception:
-            traceback.print_exc()
-            failures.append(f"the report of {folder} could not be written")
+        except Exception as error:
+            number = errno_of(error)
+            if number not in FULL:
+                traceback.print_exc()
+            why = f": {os.strerror(number)}; make room, then" if number in FULL else "; then"
+            failures.append(
+                f"the report of {folder} could not be written{why} type python -m corrsteer report"
+                f" {folder}"
+            )
         for failure in failures:
             print(f"error: {failure}", file=sys.stderr)
         if failures:
             sys.exit(1)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """A ConfigError ends the command, as one line; SystemExit, as above."""
+    try:
+        yield
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def publish(folder: Path) -> None:
@@ -68,12 +98,14 @@ def publish(folder: Path) -> None:
 
 def failed_jobs(folder: Path) -> list[str]:
     """One line per job of a sweep that is not done, in the order of their numbers."""
-    jobs = sorted((f for f in folder.iterdir() if f.name.isdigit()), key=lambda f: int(f.name))
     failures = []
-    for job in jobs:
-        status = RunFolder(job).status()
+    for number in jobs(folder):
+        try:
+            status = RunFolder(folder / str(number)).status()
+        except DataError as error:
+            status = {"error": str(error)}
         if status.get("state") != "done":
             what = " ".join(status.get("overrides", []))
-            error = status.get("error") or "it did not end: see its log.txt"
-            failures.append(f"job {job.name} ({what}) failed: {' '.join(error.split())}")
+            reason = status.get("error") or "it did not end: see its log.txt"
+            failures.append(f"job {number} ({what}) failed: {' '.join(reason.split())}")
     return failures

@@ -240,6 +240,12 @@ class Task(ABC):
 
         Raises ConfigError where the task's questions cannot be answered so.
         """
+        if not self.prompt and wanted != "loglikelihood":
+            raise ConfigError(
+                "task.prompt is empty, so every question would be the same: write e.g. "
+                "'{question}\\nAnswer:', or type decoding=loglikelihood for options that are "
+                "scored from their first token on"
+            )
         if wanted in ("auto", "free"):
             return "free"
         if wanted == "constrained" and not self.lists_options:

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 
 from corrsteer.config import instantiate
 from corrsteer.report.record import FILE, Record, read_record
-from corrsteer.store.runfolder import RunFolder
+from corrsteer.store.runfolder import RunFolder, jobs
 from corrsteer.trackers.protocol import Number, Tracker
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def _tracker(cfg: DictConfig) -> Tracker:
 
 def _config(folder: Path) -> DictConfig | None:
     """The settings of a run, or of the first job of a sweep that has any; None without any."""
-    jobs = (job for job in folder.iterdir() if job.name.isdigit())
-    homes = [folder, *sorted(jobs, key=lambda job: int(job.name))]
+    homes = [folder, *(folder / str(n) for n in jobs(folder))]
     files = [home / "config.yaml" for home in homes]
     first = next((file for file in files if file.exists()), None)
     return None if first is None else cast("DictConfig", OmegaConf.load(first))
