@@ -199,7 +199,7 @@ def run(bench: Bench, seconds: dict[str, list[float]]) -> Tokens:
     with timed("evaluate", seconds):
         test = answers(bench, bench.asking, "test", arms)
         examples = bench.asking.splits["test"]
-        evaluate(test, arms, examples, chosen, task_metrics=lambda *_: {}, seed=bench.seed)
+        evaluate(test, arms, examples, chosen, task_metrics=lambda *_: {})
     with timed("contexts", seconds):
         contexts(bench, selection, chosen)
     return [tuple(tokens) for tokens in selection["tokens"]]

@@ -375,6 +375,8 @@ class Results(Part):
     task_metrics: dict[str, dict[str, float]]
     groups: dict[str, Group]
     noise: Noise
+    off_target_ci: Interval | None = None
+    """Of ``ser.off_target``, by bootstrap over prompts and questions; None where that is None."""
 
     def best_gain(self, kind: str) -> float | None:
         """Of one kind of control; None for a run without it."""

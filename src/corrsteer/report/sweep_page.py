@@ -297,4 +297,4 @@ def _by_sample(folder: Path, dial: Dial) -> GainBySample:
         )
         base, steered = (answers[answers["arm"] == arm] for arm in (BASELINE, STEERED))
         pairs.append((base, steered))
-    return gain_by_sample(pairs, seed=0)
+    return gain_by_sample(pairs)

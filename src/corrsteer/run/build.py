@@ -62,11 +62,18 @@ class Parts:
     method: Method
     controls: Mapping[str, int]
     """Controls that steer, by kind: how many."""
+    stop: int | None
+    """So many draws of a kind that do as well as steering end the drawing of that kind."""
     unsteered: Sequence[Arm]
     """Controls that do not: constrained decoding, and an instruction in the prompt."""
     elsewhere: Elsewhere
     others: Mapping[str, Asking]
     """The tasks of ``transfer``, by name."""
+    one_answer: str | None
+    """What is right in every test row, whatever its letter; None where rows differ."""
+    half: Asking | None
+    """The test questions where that answer is wrong, called ``half_name``; None: none are asked."""
+    half_name: str
     ablations: bool
     fetch: bool
     """Whether Neuronpedia may be asked for descriptions."""
@@ -121,16 +128,24 @@ def build(cfg: DictConfig) -> Parts:
         unsteered.append(Arm("constrained", "constrained", decoding="constrained"))
     if controls.instruction:
         unsteered.append(Arm("instruction", "instruction", prefix=controls.instruction))
+    answer = own.task.one_answer(own.asking.splits["test"])
+    half, half_name = None, ""
+    if answer is not None and controls.other_half:
+        half, half_name = _half(cfg, own.task, spec)
     parts = Parts(
         bench=bench,
         task=own.task,
         questions=own.questions,
         dealt=own.dealt,
         method=method,
-        controls=controls.draws,
+        controls=controls.draws(_tokens(own.asking)),
+        stop=controls.stop,
         unsteered=unsteered,
         elsewhere=_elsewhere(cfg),
         others=others,
+        one_answer=answer,
+        half=half,
+        half_name=half_name,
         ablations=cfg.ablations,
         fetch=cfg.descriptions,
         scorer_settings=OmegaConf.to_container(cfg.task.scorer, resolve=True),
@@ -144,6 +159,8 @@ def build(cfg: DictConfig) -> Parts:
     check_prompts(bench, own.asking, controls.instruction or "")
     for asking in others.values():
         check_prompts(bench, asking)
+    if half is not None:
+        check_prompts(bench, half)
     if parts.elsewhere.unrelated is not None:
         check_prompts(bench, parts.elsewhere.unrelated)
     return parts
@@ -194,6 +211,10 @@ def _dealt(cfg: DictConfig, node: DictConfig, spec: Model) -> _Dealt:
     task = instantiate(node, Task)
     setting = f"{node._get_full_key(None)}.scorer"
     require(task.scorer, Scorer, f"{setting}={type(task.scorer).__name__}")
+    return _deal(cfg, task, spec)
+
+
+def _deal(cfg: DictConfig, task: Task, spec: Model) -> _Dealt:
     questions = task.questions()
     decoding = task.decoding(cfg.decoding, questions)
     splits = cfg.splits
@@ -216,6 +237,28 @@ def _other(cfg: DictConfig, name: str, node: DictConfig, spec: Model) -> Asking:
     except (ConfigError, DataError) as error:
         raise type(error)(f"transfer={name}: {error}") from None
     return Asking(asking.task, {"test": asking.splits["test"]}, asking.decoding, asking.stop)
+
+
+def _half(cfg: DictConfig, task: Task, spec: Model) -> tuple[Asking | None, str]:
+    """The test questions of the task's other half, and what it is called; none where the data have
+    no such rows."""
+    if (other := task.other_half()) is None:
+        return None, ""
+    name, half = other
+    try:
+        asking = _deal(cfg, half, spec).asking
+    except DataError as error:
+        log.info("%s: the %s half is not answered: %s", task.name, name, error)
+        return None, ""
+    return Asking(half, {"test": asking.splits["test"]}, asking.decoding, asking.stop), name
+
+
+def _tokens(asking: Asking) -> float:
+    """How long an answer may become. Likelihoods of options need a pass over the whole prompt each,
+    as much as a long answer."""
+    if asking.decoding == "constrained":
+        return 1
+    return math.inf if asking.decoding == "loglikelihood" else asking.task.max_new_tokens
 
 
 def _elsewhere(cfg: DictConfig) -> Elsewhere:

@@ -23,18 +23,20 @@ class Claim(StrEnum):
     LOWERS = "lowers"
     NO_BETTER = "no better than random features of the same norm"
     UNDECIDED = "undecided"
-    UNTESTED = "undecided: no random features to compare with"
+    UNTESTED = "undecided: too few random features to compare with"
 
 
-def decide(gain: float, mcnemar_p: float, null_p: float | None) -> Claim:
+def decide(gain: float, mcnemar_p: float, null_p: float | None, draws: int | None = None) -> Claim:
     """``mcnemar_p``: two-sided. ``null_p``: of the random-feature null, one-sided (the share of
     random plans that do at least as well); None where there is none. Either may be corrected for
-    the number of questions or jobs (:func:`corrsteer.stats.intervals.holm`)."""
+    the number of questions or jobs (:func:`corrsteer.stats.intervals.holm`). ``draws``: how many
+    were asked for: of so few that no p-value could have been small, none is looked at.
+    """
     if not gain or mcnemar_p >= SIGNIFICANT:
         return Claim.UNDECIDED
     if gain < 0:
         return Claim.LOWERS
-    if null_p is None:
+    if null_p is None or (draws is not None and draws < least_draws(1)):
         return Claim.UNTESTED
     return Claim.RAISES if null_p <= SIGNIFICANT else Claim.NO_BETTER
 

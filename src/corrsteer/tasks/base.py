@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from corrsteer import hub
 from corrsteer.errors import ConfigError, DataError
-from corrsteer.records import Example, Question
+from corrsteer.records import LETTERS, Example, Question
 from corrsteer.report.record import Asked, Data
 from corrsteer.store.keys import digest
 from corrsteer.tasks.prompts import Prompter, Template, unescaped
@@ -115,6 +115,17 @@ class Task(ABC):
     def metrics(self, examples: Sequence[Example], answers: pd.DataFrame) -> Mapping[str, float]:
         """What this benchmark reports besides accuracy, of one arm's scored answers."""
         return {}
+
+    def one_answer(self, examples: Sequence[Example]) -> str | None:
+        """What is right in every example, by its meaning and not its letter; None where they
+        differ. Here: an option with the same text."""
+        right = {dict(zip(LETTERS, e.options, strict=False)).get(e.gold) for e in examples}
+        return right.pop() if len(right) == 1 and len(examples) > 1 else None
+
+    def other_half(self) -> tuple[str, Task] | None:
+        """The same benchmark's questions where that answer is wrong, and what they are called; None
+        where it has none."""
+        return None
 
     def about_data(self, questions: Sequence[Question]) -> Data:
         """Where the rows are from, how many of what there are, and their content."""
