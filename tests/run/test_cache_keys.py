@@ -70,9 +70,9 @@ ANSWERS = OUTCOMES | {"selection", "validation", "test"}
 ALL = ANSWERS | {"site", "constrained"}
 NO_LETTERS = ALL - {"constrained"}
 """The same for a task without that control."""
-OF_TEST = frozenset({"test", "steered test", "random", "constrained"})
+OF_TEST = frozenset({"test", "steered test", "random", "constrained", "steered_constrained test"})
 OF_VALIDATION = frozenset({"validation", "steered validation"})
-LETTERS = frozenset({"constrained test"})
+LETTERS = frozenset({"constrained test", "steered_constrained test"})
 TRIED = frozenset({"trial_2 validation", "trial_3 validation"})
 CHOSEN_ANEW = AFTER_STATISTICS - {"explain"}
 """By classes: what is explained is what was ranked, whichever is chosen of it."""
@@ -187,7 +187,7 @@ TABLE = [
         "Controls.random_features",
         "controls.random_features=6",
         CONTROLS,
-        new=frozenset({"random_6 test"}),
+        new=frozenset({f"random_{n} test" for n in range(3, 7)}),
     ),
     Case(
         "Controls.random_directions",
@@ -213,6 +213,13 @@ TABLE = [
         "controls.instruction='Be right.'",
         NOTHING,
         new=frozenset({"instruction test, instructed"}),
+    ),
+    Case("Controls.stop", "controls.stop=1", NOTHING),  # two draws are made before it is looked at
+    Case(
+        "Controls.other_half",
+        "controls.other_half=true",
+        NOTHING,
+        new=frozenset({"disambiguated", "steered disambiguated"}),
     ),
     Case("Controls.constrained", "controls.constrained=false", NOTHING, gone=LETTERS),
     Case("SideEffects.unrelated", "side_effects.unrelated=5", UNRELATED, "effects"),
@@ -693,7 +700,7 @@ def run(cfg, folder: Path, place: Path, earlier: Path | None = None) -> dict[str
             (Bench, "directions", decoder_rows),
             (search, "front", lambda trials, norm: trials[-1:]),
             (pipeline, "evaluate", lambda *_, **__: {}),
-            (pipeline, "with_side_effects", lambda results, effects: {}),
+            (pipeline, "with_side_effects", lambda results, effects, seed: {}),
             (pipeline, "record", last_stage),
             (Semantic, "prepare", lambda self: None),
             (Semantic, "_similarities", similarities),
