@@ -41,7 +41,8 @@ class Question:
     model would write it, for few-shot prompts, and ``solution`` the reasoning that leads to it;
     None and empty where the benchmark has none. ``part`` is the official split the row belongs to
     (one of ``PARTS``), empty where there are none. Accuracy is reported by each field of ``meta``;
-    ``notes`` are for the task's own metrics.
+    ``notes`` are for the task's own metrics: letters of options, if of anything. ``where``: the
+    file and line it was read from, for messages.
     """
 
     id: str
@@ -54,6 +55,16 @@ class Question:
     solution: str = ""
     part: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
+    where: str = field(default="", compare=False, repr=False)
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What is asked, whatever the row is called and in whatever order options are listed: equal
+        for rows that are one question. A row with nothing to ask is like no other."""
+        if not (self.fields or self.options):
+            return (self.id,)
+        fields = ((name, " ".join(text.split())) for name, text in self.fields.items())
+        return (*sorted(fields), *sorted(self.options))
 
 
 PARTS = ("shots", "train", "validation", "test")
@@ -106,13 +117,14 @@ class Completion:
     ``steered``: how many generation positions of this sample had a vector added
     (= ``len(tokens)`` under a plan, since generation positions are the last prompt token and
     every generated token except the last; 0 without).
-    ``options``: every option of the question, where one was chosen by its likelihood.
+    ``options``: every option of the question, where one of them was chosen. Rounding depends on
+    what else is in a batch, so equal answers may differ in it.
     """
 
     text: str
     tokens: tuple[int, ...]
     steered: int
-    options: tuple[Weighed, ...] = ()
+    options: tuple[Weighed, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

@@ -375,7 +375,7 @@ def test_the_chat_template_is_used_and_writes_its_own_bos(tiny_llama, llama, tmp
         plain, plans, max_new_tokens=4
     )
     with pytest.raises(ModelError, match="no chat template"):
-        load(tiny_llama, chat_template=True)
+        load(tiny_llama, chat_template=True).n_tokens("x")
 
 
 # -- replay ------------------------------------------------------------------------------

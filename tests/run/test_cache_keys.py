@@ -70,9 +70,9 @@ ANSWERS = OUTCOMES | {"selection", "validation", "test"}
 ALL = ANSWERS | {"site", "constrained"}
 NO_LETTERS = ALL - {"constrained"}
 """The same for a task without that control."""
-OF_TEST = frozenset({"test", "steered test", "random", "constrained"})
+OF_TEST = frozenset({"test", "steered test", "random", "constrained", "steered_constrained test"})
 OF_VALIDATION = frozenset({"validation", "steered validation"})
-LETTERS = frozenset({"constrained test"})
+LETTERS = frozenset({"constrained test", "steered_constrained test"})
 TRIED = frozenset({"trial_2 validation", "trial_3 validation"})
 CHOSEN_ANEW = AFTER_STATISTICS - {"explain"}
 """By classes: what is explained is what was ranked, whichever is chosen of it."""
@@ -138,6 +138,7 @@ BASES = {
     ],
     "lm_eval": ["task=lm_eval", "task.name=sums", "task.include_path=@/lm_eval"],
 }
+CHATTY = ("model.path=@/chatty", "model.chat_template=true")
 SCORED = frozenset({"score"})
 UNRELATED = frozenset(
     {f"{arm}unrelated prompts" for arm in ("", "steered ", "random_1 ")}
@@ -188,7 +189,7 @@ TABLE = [
         "Controls.random_features",
         "controls.random_features=6",
         CONTROLS,
-        new=frozenset({"random_6 test"}),
+        new=frozenset({f"random_{n} test" for n in range(3, 7)}),
     ),
     Case(
         "Controls.random_directions",
@@ -214,6 +215,13 @@ TABLE = [
         "controls.instruction='Be right.'",
         NOTHING,
         new=frozenset({"instruction test, instructed"}),
+    ),
+    Case("Controls.stop", "controls.stop=1", NOTHING),  # two draws are made before it is looked at
+    Case(
+        "Controls.other_half",
+        "controls.other_half=true",
+        NOTHING,
+        new=frozenset({"disambiguated", "steered disambiguated"}),
     ),
     Case("Controls.constrained", "controls.constrained=false", NOTHING, gone=LETTERS),
     Case("SideEffects.unrelated", "side_effects.unrelated=5", UNRELATED, "effects"),
@@ -248,7 +256,14 @@ TABLE = [
     Case("Model.dtype", "model.dtype=auto", NOTHING),  # float32 on a CPU
     Case("Model.dtype", "model.dtype=bfloat16", ALL),
     Case("Model.dtype", "model.dtype=bfloat16", NOTHING, "ndif"),  # the server's counts
-    Case("Model.chat_template", "model.chat_template=true", ALL),
+    Case("Model.chat_template", "model.chat_template=true", ALL, given=("model.path=@/chatty",)),
+    Case(
+        "Model.chat_template_kwargs",
+        "model.chat_template_kwargs={loud: true}",
+        ALL,
+        given=CHATTY,
+    ),
+    Case("Model.system_prompt", "model.system_prompt='Be brief.'", ALL, given=CHATTY),
     Case("Model.max_prompt_tokens", "model.max_prompt_tokens=900", NOTHING),  # refuses, never cuts
     Case("Model.licence", "model.licence=mit", NOTHING),
     Case("Local.device", "backend.device=auto", NOTHING),
@@ -345,14 +360,14 @@ TABLE = [
         "Task.prompt",
         "task.prompt='{context}'",
         NOTHING,
-        given=("model.chat_template=true", "controls.constrained=false"),
+        given=(*CHATTY, "controls.constrained=false"),
     ),
     Case("Task.chat_prompt", "task.chat_prompt='{question}'", NOTHING),
     Case(
         "Task.chat_prompt",
         r"task.chat_prompt='{question}\n{options}'",
         ALL,
-        given=("model.chat_template=true",),
+        given=CHATTY,
     ),
     Case("Task.few_shot", "task.few_shot=2", ALL),
     Case("Task.cot", "task.cot=true", ALL),
@@ -606,9 +621,11 @@ def contexts(settings, folder):
         for feature in features:
             kind = dice(sae, feature).integers(3)
             tokens = 8 * [":"] if kind == 0 else 8 * [" knife"] if kind == 1 else words
-            shown = [{"tokens": [t], "activations": [1.0], "peak": 0} for t in tokens]
+            shown = [
+                {"tokens": [t], "activations": [1.0], "within": [True], "peak": 0} for t in tokens
+            ]
             card = {"layer": int(layer), "feature": feature, "contexts": shown}
-            cards.append({**card, "promotes": [], "suppresses": []})
+            cards.append({**card, "promotes": [], "suppresses": [], "elsewhere": None})
     found = {"cards": cards, "places": [], "common": []}
     (folder / "contexts.json").write_text(json.dumps(found))
 
@@ -685,7 +702,7 @@ def run(cfg, folder: Path, place: Path, earlier: Path | None = None) -> dict[str
             (Bench, "directions", decoder_rows),
             (search, "front", lambda trials, norm: trials[-1:]),
             (pipeline, "evaluate", lambda *_, **__: {}),
-            (pipeline, "with_side_effects", lambda results, effects: {}),
+            (pipeline, "with_side_effects", lambda results, effects, seed: {}),
             (pipeline, "record", last_stage),
             (Semantic, "prepare", lambda self: None),
             (Semantic, "_similarities", similarities),
@@ -717,6 +734,11 @@ def furnish(place: Path) -> None:
     snapshots = "cache/models--org--m/snapshots"
     copy(bundled["model"], "model", *(f"{snapshots}/{commit}" for commit in (COMMIT, NEXT)))
     copy(bundled["model"], "model_other", change="config.json")
+    copy(bundled["model"], "chatty")
+    (place / "chatty" / "chat_template.jinja").write_text(
+        "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}"
+        "{{ '!' if loud is defined }}\n{% endfor %}"
+    )
     refs = place / "cache/models--org--m/refs"
     refs.mkdir()
     (refs / "main").write_text(COMMIT)

@@ -119,7 +119,8 @@ def test_answers_hold_every_sample_of_every_arm(sweep):
         table = answers(job)
         assert list(table.columns) == [
             "id", "split", "arm", "prompt", "answer", "parsed", "gold", "score", "invalid",
-            "degenerate", "n_tokens", "n_steered",
+            "degenerate", "n_tokens", "n_steered", "option_log", "option_characters",
+            "option_tokens",
         ]  # fmt: skip
         counts = table.groupby(["split", "arm"]).size()
         assert (counts["test"] == sweep.sizes["test"]).all()

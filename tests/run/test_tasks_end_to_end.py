@@ -15,8 +15,8 @@ import pytest
 from corrsteer.config import resolved_yaml
 from corrsteer.errors import DegenerateOutcomesError
 from corrsteer.run.pipeline import run
+from corrsteer.run.typed import plain_words
 from corrsteer.store.runfolder import RunFolder
-from src.main import plain_words
 from tests.test_config import composed
 
 pytestmark = pytest.mark.long

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from corrsteer.stats.choice import RESAMPLES, ahead, choose
+from corrsteer.stats.choice import RESAMPLES, ahead, choose, search_shares
 
 
 def answers(n: int, *right: int) -> np.ndarray:
@@ -88,6 +88,29 @@ def test_a_smaller_dial_of_another_plan_is_not_preferred():
     assert choose(x, [1, 2, 4]).chosen == 0
     assert choose(x, [1, 2, 4], ["A", "B", "B"]).chosen == 1
     assert choose(x, [1, 2, 4], ["A", "A", "B"]).chosen == 2
+
+
+def test_shares_of_a_search_are_those_of_its_rule():
+    """Breiman's rule, one resample after the other, with the search's own function."""
+    from corrsteer.methods.study import Candidate, Trial
+    from corrsteer.methods.study import choose as chosen_by_search
+
+    rng = np.random.default_rng(2)
+    base = (rng.random(60) < 0.5).astype(float)
+    right = (rng.random((3, 60)) < np.array([[0.7], [0.66], [0.6]])).astype(float)
+    right[1] = np.maximum(right[1], base * (rng.random(60) < 0.8))
+    right[2] = np.maximum(right[2], base)
+    counts = np.zeros(3)
+    for _ in range(1500):
+        rows = rng.integers(60, size=60)
+        trials = [
+            Trial(k, Candidate(1.0, "max", {}), r[rows].mean(), int((base * (1 - r))[rows].sum()))
+            for k, r in enumerate(right)
+        ]
+        front = sorted(trials, key=lambda t: -t.accuracy)  # of any order, the best one first
+        counts[chosen_by_search(front, 60).number] += 1
+    assert sorted(counts)[-2] > 50  # no foregone conclusion
+    assert search_shares(right, base) == pytest.approx(counts / 1500, abs=0.06)
 
 
 def test_how_often_it_is_ahead():

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +22,7 @@ import pytest
 from corrsteer.errors import ConfigError
 from corrsteer.store.entries import Store
 from corrsteer.store.files import is_folder
-from corrsteer.store.listing import show
+from corrsteer.store.listing import clear, show
 
 KEY = {"x": 1}
 NOBODY = 65534
@@ -242,6 +242,26 @@ def test_opening_and_clearing_a_cache_touch_nothing_that_is_not_its_own(store, u
     assert {name for name in names if not os.path.lexists(home / name)} == gone
     assert os.path.lexists(store.root / "mine")
     assert not store.has("collect", KEY)
+
+
+@pytest.mark.parametrize("put", STRANGE)
+def test_clearing_a_cache_leaves_what_is_not_its_own(store, users, put, capsys):
+    before = content(users)
+    store.get("collect", KEY, make)
+    store.partial("generate", KEY).save("1", b"x")
+    home, one = store.root / "collect", "c" * 32
+    for path in (home / one, home / f".{one}.lock", store.root / "mine", home / "notes"):
+        put(path, users)
+    clear(store.root)
+    assert content(users) == before
+    left = {"collect", "collect/notes", "mine", *({f"collect/{one}"} if put is file else ())}
+    assert {str(f.relative_to(store.root)) for f in store.root.rglob("*")} == left
+    assert "'collect', 'mine'" in capsys.readouterr().out
+    for path in (home / "notes", home / one, store.root / "mine"):
+        path.unlink(missing_ok=True)
+    clear(store.root)
+    assert not store.root.exists()
+    clear(store.root)
 
 
 def test_a_link_in_what_is_deleted_is_unlinked_alone(store, users):

@@ -56,8 +56,10 @@ class LoadedModel(Tracing):
             raise ConfigError(f"max_new_tokens={max_new_tokens}: it must be at least 1.")
         rows = self._encode(prompts)
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens}
+        letters: list[list[int]] = [[]] * len(rows)
         if allowed is not None:
-            options = {"max_new_tokens": 1, "suppress_tokens": self._only(allowed, prompts)}
+            suppressed, letters = self._only(allowed, prompts)
+            options = {"max_new_tokens": 1, "suppress_tokens": suppressed}
         self._check_room(rows, options["max_new_tokens"])
         prepared = [self._prepare(intervention) for intervention in interventions]
 
@@ -67,8 +69,11 @@ class LoadedModel(Tracing):
             for batch in self._batches([len(row) for row in rows]):
                 inputs = self._pad_left([rows[i] for i in batch])
                 results = self._answers(inputs, prepared, options)
-                for how, column, (new, fired) in zip(prepared, answers, results, strict=True):
-                    for i, row in zip(batch, new.tolist(), strict=True):
+                for how, column, (new, fired, logits) in zip(
+                    prepared, answers, results, strict=True
+                ):
+                    weighed = _weighed(allowed or (), [letters[i] for i in batch], logits)
+                    for i, row, options_of in zip(batch, new.tolist(), weighed, strict=True):
                         whole = self._until_eos(row)
                         if whole not in texts:
                             texts[whole] = self._until_stop(whole, stop)
@@ -76,7 +81,7 @@ class LoadedModel(Tracing):
                         steered = sum(n == len(how.layers) for n in fired[: len(tokens)])
                         if how.layers and steered != len(tokens):
                             raise not_fired(steered, len(tokens), i)
-                        column[i] = Completion(text, tokens, steered)
+                        column[i] = Completion(text, tokens, steered, options_of)
         return [[column[i] for i in range(len(rows))] for column in answers]
 
     # -- choosing ------------------------------------------------------------------------
@@ -315,6 +320,22 @@ class LoadedModel(Tracing):
             up, down = self._lens(inputs, residuals.to(self._entry), top, options)
         texts = ([self.token_texts(ids) for ids in tokens.tolist()] for tokens in (up, down))
         return list(zip(*texts, strict=True))
+
+
+def _weighed(
+    texts: Sequence[str], ids: Sequence[Sequence[int]], logits: torch.Tensor | None
+) -> list[tuple[Weighed, ...]]:
+    """What the ``texts`` weigh that are one token, in each row of ``logits`` [B, vocabulary];
+    ``ids`` [B][text] are those tokens. Nothing without texts or logits."""
+    import torch
+
+    if logits is None or not texts:
+        return [()] * len(ids)
+    picked = logits.float().log_softmax(-1).gather(1, torch.tensor(ids, device=logits.device))
+    return [
+        tuple(Weighed(log, len(t.strip()), 1) for t, log in zip(texts, logs, strict=True))
+        for logs in picked.tolist()
+    ]
 
 
 def not_finite(name: str, what: str, steered: bool) -> ModelError:

@@ -106,8 +106,9 @@ class LocalModel(LoadedModel):
         module.generation_config = GenerationConfig(
             eos_token_id=self._eos or None, pad_token_id=self._pad, do_sample=False
         )
-        self._module.get_output_embeddings().register_forward_hook(self._watch)
+        self._module.register_forward_hook(self._watch)
         self._finite: torch.Tensor | None = None
+        self._logits: torch.Tensor | None = None  # of the last pass
         # With a device map every block may sit elsewhere.
         self._homes = [next(b._module.parameters()).device for b in self._blocks]
 
@@ -123,20 +124,21 @@ class LocalModel(LoadedModel):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[tuple[torch.Tensor, Sequence[int]]]:
-        self._finite = None
+    ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
         cache = self._prompt_cache(inputs, options["max_new_tokens"])
+        self._finite = None  # a prompt of one token has only padding in that pass
         for how in interventions:
+            self._logits = None
             answers = self._continue(inputs, None if how.changes_prompt else cache, how, options)
             if self._finite is not None and not self._finite:
                 raise not_finite(self._model.name, "logits", bool(how.layers))
-            yield answers
+            yield *answers, self._logits if "suppress_tokens" in options else None
 
-    def _watch(self, module: Any, args: Any, logits: torch.Tensor) -> None:
-        """A hook on the unembedding: the largest of logits that are not finite is no answer.
-        Padding is on the left, so the last position is a token's. The result is asked for once per
-        batch: reading a GPU's memory at every step would wait for it."""
-        finite = (logits[:, -1] < float("inf")).all()
+    def _watch(self, module: Any, args: Any, output: Any) -> None:
+        """A hook on the model: the largest of logits that are not finite is no answer. The result
+        is asked for once per batch: reading a GPU's memory at every step would wait for it."""
+        self._logits = output.logits[:, -1]
+        finite = (self._logits < float("inf")).all()
         self._finite = finite if self._finite is None else self._finite & finite
 
     def _prompt_cache(self, inputs: dict[str, torch.Tensor], room: int) -> DynamicCache | None:

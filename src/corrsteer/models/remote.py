@@ -152,7 +152,7 @@ class RemoteModel(LoadedModel):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[tuple[torch.Tensor, Sequence[int]]]:
+    ) -> Iterator[tuple[torch.Tensor, Sequence[int], None]]:
         options = {**_GREEDY, "pad_token_id": self._pad, **options}
         if self._eos:
             options["eos_token_id"] = self._eos
@@ -162,7 +162,7 @@ class RemoteModel(LoadedModel):
                     answers = self._steered(inputs, how, {**options, **request})
                 else:
                     answers = self._unsteered(inputs, {**options, **request})
-            yield answers
+            yield *answers, None
 
     def _unsteered(
         self, inputs: dict[str, torch.Tensor], options: dict[str, Any]
@@ -185,6 +185,11 @@ class RemoteModel(LoadedModel):
         request = Request(self._wrapped, server.host, server.key, server.timeout_s)
         try:
             yield {"backend": request}
+        except NameError as error:  # what was to be saved is not in the result
+            raise ModelError(
+                f"the result of the server {server.host} lacks what was asked for"
+                f" ({' '.join(str(error).split())}): it is not an NDIF server, or runs another version"
+            ) from None
         except FAILURES as error:
             text = explain(error, server.host, self._model.path, server.timeout_s)
             # Some servers repeat a key that they refuse.

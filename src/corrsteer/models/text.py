@@ -144,11 +144,15 @@ class Text:
         # Decoders drop a leading space at the start of a text; here it tells " A" from "A".
         return f" {text}" if piece[0] in "\u2581\u0120" and text[0] != " " else text
 
-    def _only(self, allowed: Sequence[str], prompts: Sequence[str]) -> list[int]:
-        """The ids to suppress so that one of the ``allowed`` texts must come next."""
-        tails = sorted({text[-_TAIL:] for text in seen(self._model, prompts)})
+    def _only(
+        self, allowed: Sequence[str], prompts: Sequence[str]
+    ) -> tuple[list[int], list[list[int]]]:
+        """The ids to suppress so that one of the ``allowed`` texts must come next, and the ids of
+        those texts after each prompt."""
+        ends = [text[-_TAIL:] for text in seen(self._model, prompts)]
+        tails = sorted(set(ends))
         before = self._tokenizer(tails, add_special_tokens=False)["input_ids"]
-        keep = set()
+        keep: dict[str, list[int]] = {tail: [] for tail in tails}
         for text in allowed:
             longer = [tail + _after(tail, text) for tail in tails]
             after = self._tokenizer(longer, add_special_tokens=False)["input_ids"]
@@ -159,8 +163,9 @@ class Text:
                         f" after {tail[-12:]!r}: choose answers that its tokenizer writes as one"
                         " token there."
                     )
-                keep.add(new[-1])
-        return [i for i in range(self._vocabulary) if i not in keep]
+                keep[tail].append(new[-1])
+        kept = {token for tokens in keep.values() for token in tokens}
+        return [i for i in range(self._vocabulary) if i not in kept], [keep[end] for end in ends]
 
     def _continuation(self, prompt: str, row: list[int], text: str) -> list[int]:
         """The tokens of an answer after a prompt."""

@@ -56,9 +56,10 @@ class Tracing(Text, ABC):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[tuple[torch.Tensor, Sequence[int]]]:
-        """One batch under every intervention: new tokens [B, steps], and the number of steered
-        layers of each step (none where no layer is steered)."""
+    ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
+        """One batch under every intervention: new tokens [B, steps], the number of steered layers
+        of each step (none where no layer is steered) and, of answers that are one of a few tokens,
+        the logits [B, vocabulary] they were chosen by, or None where those are out of reach."""
 
     @abstractmethod
     def _sent(self, samples: int, what: str) -> AbstractContextManager[dict[str, Any]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from corrsteer.records import RIGHT
 from corrsteer.report import figures
@@ -42,6 +43,7 @@ from corrsteer.report.tables import (
     records,
     span,
 )
+from corrsteer.stats.choice import RULE
 from corrsteer.stats.flips import STATES, flip_table
 from corrsteer.steering.arms import BASELINE, STEERED
 from corrsteer.store.runfolder import RunFolder
@@ -72,6 +74,7 @@ def write_run_report(folder: Path) -> Path:
         "status": RunFolder(folder).status(),
         "plan": read_json(plan) if plan.exists() else None,
         "config": _text(folder / "config.yaml"),
+        "name": given_name(folder / "config.yaml"),
         "arms": arm_lines(record, arms),
         "notes": notes(record),
         "end_of_search": end_of_search(record),
@@ -115,6 +118,16 @@ def _contexts(path: Path) -> list[dict[str, Any]]:
                 ):
                     raise ValueError("a passage does not have one activation per token")
     return cards
+
+
+def given_name(config: Path) -> str:
+    """What the run was called with ``name=``; empty where it has its task's name."""
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        name, task = str(settings["name"]), settings["task"]["name"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # it is shown as it is
+        return ""
+    return "" if name == task else cut(name, 80)
 
 
 def _kinds(record: Record) -> dict[str, str]:
@@ -306,7 +319,7 @@ def _search(folder: Path, record: Record) -> dict[str, object] | None:
         rows.append((t, ", ".join(word for word in words if word), _factors(t)))
     columns = ("number", "accuracy", "broken", "broken_share", "on_front", "chosen")
     table = read_table(folder / "trials.csv", columns)
-    return {"rows": rows, "figure": figures.pareto(table, list(begun))}
+    return {"rows": rows, "figure": figures.pareto(table, list(begun)), "rule": RULE}
 
 
 def _factors(trial: Trial) -> str:
@@ -320,8 +333,8 @@ def _factors(trial: Trial) -> str:
 
 
 def _cards(features: pd.DataFrame, contexts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The plan's features with their passages; the level of a token is a fraction of the card's
-    maximum."""
+    """The plan's features with their passages; the level of a token is a fraction of the
+    card's strongest that was pooled."""
     by_feature = {(c["layer"], c["feature"]): c for c in contexts}
     chosen = features[features["chosen"]].sort_values(["layer", "rank"])
     cards: list[dict[str, Any]] = chosen.to_dict("records")
@@ -364,4 +377,5 @@ def _elsewhere(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     nothing there; None for nothing at all."""
     if found is None:
         return None
-    return {**found, "tokens": [text.replace("\n", "↵") for text in found["tokens"]]}
+    tokens = [text.replace("\n", "↵") for text in found["tokens"]]
+    return {"tokens": tokens, "most": float(found["most"]), "sink": float(found["sink"])}

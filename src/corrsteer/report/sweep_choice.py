@@ -15,6 +15,7 @@ import pandas as pd
 
 from corrsteer.records import RIGHT
 from corrsteer.report.numbers import pct, points, short, whole
+from corrsteer.report.tables import read_answers, reading
 from corrsteer.stats.choice import RESAMPLES, RULE, ahead, choose
 from corrsteer.steering.arms import BASELINE, STEERED
 
@@ -37,14 +38,14 @@ HOW = (
 
 def validation_answers(folder: Path) -> pd.DataFrame:
     """Whether each answer to a job's validation split is right (0 or 1): columns ``baseline`` and
-    ``steered``, by the question's id. Raises OSError or ValueError where they cannot be read."""
-    rows = pd.read_parquet(
-        folder / "answers.parquet",
-        columns=["id", "arm", "score"],
-        filters=[("split", "==", "validation"), ("arm", "in", [BASELINE, STEERED])],
-    )
-    right = rows.assign(right=(rows["score"] >= RIGHT).astype(float))
-    return right.pivot(index="id", columns="arm", values="right")
+    ``steered``, by the question's id. Raises DataError where they cannot be read."""
+    rows = read_answers(folder, ["id", "arm", "score"], ["validation"], [BASELINE, STEERED])
+    with reading(folder / "answers.parquet"):
+        right = rows.assign(right=(rows["score"] >= RIGHT).astype(float))
+        table = right.pivot(index="id", columns="arm", values="right")
+        if set(table) != {BASELINE, STEERED} or table.isna().any(axis=None):
+            raise ValueError("an answer to the validation split is missing")
+        return table
 
 
 def with_choice(
@@ -92,6 +93,7 @@ def choice_sentence(jobs: pd.DataFrame) -> str:
     ``COLUMNS``."""
     (row,) = (job for _, job in jobs[jobs["chosen"]].iterrows())
     base, steered, n = row["validation_baseline"], row["validation_steered"], row["validation_n"]
+    resamples = f"of {RESAMPLES:,} resamples of these {whole(n)} questions"
     sentences = [
         f"Validation chooses coef {short(row['coef'])} (job {row['job']}), with a steered accuracy"
         f" of {pct(steered)}; the baseline has {pct(base)}."
@@ -105,14 +107,15 @@ def choice_sentence(jobs: pd.DataFrame) -> str:
             f" one question and the standard error ({error} points), so the smaller dial is taken"
             f" ({RULE})."
         )
-    if n:
-        again, ahead_in = pct(row["chosen_share"]), pct(row["validation_ahead"])
-        told = f"In {again} of {RESAMPLES:,} resamples of these {whole(n)} questions the same rule"
-        told += f" chooses it; in {ahead_in} it is ahead of the unsteered model."
-        alone = (
-            f"In {ahead_in} of {RESAMPLES:,} resamples of these {whole(n)} questions it is ahead"
+    if n and len(jobs) > 1:
+        sentences.append(
+            f"In {pct(row['chosen_share'])} {resamples} the same rule chooses it; in"
+            f" {pct(row['validation_ahead'])} it is ahead of the unsteered model."
         )
-        sentences.append(told if len(jobs) > 1 else f"{alone} of the unsteered model.")
+    elif n:
+        sentences.append(
+            f"In {pct(row['validation_ahead'])} {resamples} it is ahead of the unsteered model."
+        )
     if steered <= base:
         sentences.append("That is not above the baseline.")
     return " ".join(sentences)

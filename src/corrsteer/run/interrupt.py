@@ -1,9 +1,11 @@
 """Ctrl-C and SIGTERM end a command within seconds, whatever it does at that moment.
 
-Both raise KeyboardInterrupt, so a run can say in its folder that it was interrupted. But Python
-hears of a signal only between two of its own steps, and a library may swallow what is raised; so a
-thread that the kernel wakes at once (``signal.set_wakeup_fd``) ends the process when it is still
-there after ``GRACE`` seconds. Nothing is lost by that: what was kept is kept as after a kill.
+Both raise KeyboardInterrupt, so a run can say in its folder that it was interrupted. A library may
+swallow that, or fail because of it in its own way (half of an import): whatever the block ends with
+then is a KeyboardInterrupt all the same. And Python hears of a signal only between two of its own
+steps; so a thread that the kernel wakes at once (``signal.set_wakeup_fd``) ends the process when it
+is still there after ``GRACE`` seconds. Nothing is lost by that: what was kept is kept as after a
+kill.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 GRACE = 4.0  # seconds
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -27,8 +30,13 @@ def prompt_end(grace: float = GRACE) -> Iterator[None]:
         return
     usual = (signal.SIG_DFL, signal.default_int_handler)
     ours = [number for number in ENDING if signal.getsignal(number) in usual]
-    before = {number: signal.signal(number, signal.default_int_handler) for number in ours}
-    ended = threading.Event()
+    asked, ended = threading.Event(), threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, ask) for number in ours}
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     outer = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -44,6 +52,12 @@ def prompt_end(grace: float = GRACE) -> Iterator[None]:
     watcher.start()
     try:
         yield
+        if asked.is_set():
+            raise KeyboardInterrupt
+    except Exception:
+        if asked.is_set():
+            raise KeyboardInterrupt from None
+        raise
     finally:
         ended.set()
         signal.set_wakeup_fd(outer)

@@ -15,6 +15,7 @@ from corrsteer.report.record import Record
 from corrsteer.run.build import Parts, build
 from corrsteer.run.drawing import tested
 from corrsteer.run.elsewhere import other_answers, side_effects, unrelated_answers
+from corrsteer.run.fitted import checked
 from corrsteer.run.odometer import counted
 from corrsteer.run.results import (
     answers_table,
@@ -52,7 +53,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
     bench, asking = parts.bench, parts.bench.asking
 
     # fit: on the selection split without steering, and on validation where the method asks it
-    fitted = parts.method.fit(bench)
+    fitted = checked(parts.method.fit(bench), parts.method, bench)
     plan = fitted.plan
 
     # validate: where the dial of a sweep is chosen
@@ -156,7 +157,7 @@ def share(cfg: DictConfig, folder: Path) -> float:
     parts = build(cfg)
     bench, asking = parts.bench, parts.bench.asking
     for fitted in parts.method.share(bench):
-        explained(parts, fitted)
+        explained(parts, checked(fitted, parts.method, bench))
     answers(bench, asking, "validation", [baseline()])
     answers(bench, asking, "test", [baseline(), *parts.unsteered])
     if parts.half:

@@ -90,6 +90,7 @@ def record(
         side_effects=effects,
         transfer=dict(transfer),
         stability=Stability(resamples=bench.collect.resamples),
+        left_out={s.layer: s.left_out for s in fitted.observed.stats if s.left_out},
         search=fitted.search,
         versions=versions(),
     )

@@ -104,10 +104,10 @@ def shared(texts: Sequence[Sequence[T]]) -> Shared[T]:
 def classify(contexts: Sequence[Mapping[str, Any]], texts: Shared[str]) -> Verdict:
     """The class of a feature, and why.
 
-    ``contexts``: each with ``tokens`` (texts), their ``activations``, whether each is ``within`` the
-    token source, and the ``peak``, the index of the strongest that is. ``texts``: what the texts
-    they are from share. A context weighs as much as its peak, divided among its positions within
-    the source that have at least ``STRONG`` of that; the others are read as what stands around.
+    ``contexts``: each with ``tokens`` (texts), their ``activations``, whether each is ``within``
+    the token source, and the ``peak``, the index of the strongest that is. ``texts``: what the
+    texts they are from share. A context weighs as much as its peak, divided among its positions
+    within the source that have at least ``STRONG`` of that; the others are what stands around.
     """
     if len(contexts) < MIN_CONTEXTS:
         return Verdict("unclear", f"only {len(contexts)} samples activate it")

@@ -11,7 +11,7 @@ contexts are held.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +63,7 @@ class _Elsewhere:
 
     most: float = 0.0
     sink: float = 0.0
-    tokens: Counter[int] = field(default_factory=Counter)
+    tokens: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     """By id, the sum of the activations that are a sample's strongest."""
 
 
@@ -206,7 +206,6 @@ def strongest_contexts(
         bounds = np.searchsorted(sample, np.arange(len(rows) + 1))  # ordered by sample
         texts += [tokens[i:j].tolist() for i, j in zip(bounds, bounds[1:], strict=False)]
         for layer, column in columns.items():
-            x = residuals.layers[layer]
             active = saes[layer].encode(residuals.layers[layer], column).cpu().numpy()
             within, sink = _positions(residuals, layer, source)
             pooled = _pooled(active[within], sample[within], len(rows), pooling)
@@ -282,7 +281,8 @@ def _pooled(active: np.ndarray, sample: np.ndarray, n: int, pooling: str) -> np.
         np.maximum.at(out, sample, active)
         return out
     np.add.at(out, sample, active)
-    return out / np.maximum(np.bincount(sample, minlength=n), 1)[:, None].astype(out.dtype)
+    out /= np.maximum(np.bincount(sample, minlength=n), 1)[:, None]
+    return out
 
 
 def _context(
@@ -291,8 +291,8 @@ def _context(
     peak = int(np.where(within, active, -1.0).argmax())
     start, end = max(0, peak - WINDOW), peak + WINDOW + 1
     # Copies: a view would hold on to its whole batch.
-    shown = (part[start:end].copy() for part in (tokens, active, within))
-    return _Context(float(f"{pooled:.4g}"), row, *shown, peak - start)
+    shown = [part[start:end].copy() for part in (tokens, active, within)]
+    return _Context(float(f"{pooled:.4g}"), row, shown[0], shown[1], shown[2], peak - start)
 
 
 def _elsewhere(model: LoadedModel, found: _Elsewhere, least: float) -> dict[str, Any] | None:

@@ -45,8 +45,8 @@ errors over positions): neighbouring blocks differ little in large models."""
 TRIM = 0.1
 """Share of the positions at either end that a trimmed mean leaves out."""
 FOREIGN = 0.3
-"""Where nothing explains more than this, neither the block nor the unit is what is wrong. Small SAEs
-of real models explain 45 % of the ordinary positions of short questions."""
+"""Where nothing explains more than this, neither the block nor the unit is what is wrong. Small
+SAEs of real models explain 45 % of the ordinary positions of short questions."""
 SCALES = (1 / 16, 1 / 4, 4.0, 16.0)
 """Factors on the residual, besides those that would bring its norm to 1 and to sqrt(M), which is
 what SAEs with a normalised input are trained on."""
@@ -138,8 +138,8 @@ def site_fits(
         ordinary = {n: torch.cat(residuals[n])[~left_out] for n in compared}
         if not len(ordinary[layer]):
             raise ModelError(
-                f"the SAE of layer {layer} cannot be checked: the prompts have no position but their"
-                " first; type sae.check=off"
+                f"the SAE of layer {layer} cannot be checked: the prompts have no position but"
+                " their first; type sae.check=off"
             )
         fits[layer] = _fit(layer, sae, ordinary, int(left_out.sum()))
     return fits

@@ -126,7 +126,13 @@ def statistics(
     entries = [bench.store.read(STAGE, keys[n], FORM) for n in layers]
     for part in chain.from_iterable(p.values() for p in parts):
         part.clear()
-    return [read_stats(entry) for entry in entries]
+    made = [read_stats(entry) for entry in entries]
+    if sunk := [s for s in made if s.left_out]:
+        log.info(
+            "collect: attention sinks are not pooled, at most %d positions of a layer",
+            max(s.left_out for s in sunk),
+        )
+    return made
 
 
 def collect_share(bench: Bench, answered: pd.DataFrame, share: Share) -> None:

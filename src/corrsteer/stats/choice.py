@@ -28,8 +28,8 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Choice:
-    """``chosen`` and ``best``: indices of the candidate that the rule takes, and of the one with the
-    highest accuracy. [J] of each candidate: ``behind``, how much lower than the best one's its
+    """``chosen`` and ``best``: indices of the candidate that the rule takes, and of the one with
+    the highest accuracy. [J] of each candidate: ``behind``, how much lower than the best one's its
     accuracy is, ``errors``, the standard error of that difference, and ``shares``, in how many of
     the resamples the rule takes it."""
 
@@ -47,13 +47,15 @@ def choose(
     *,
     seed: int = 0,
 ) -> Choice:
-    """``right`` [J, N]: scores of J candidates on the same N >= 1 questions; ``sizes``: their dials.
+    """``right`` [J, N]: scores of J candidates on the same N >= 1 questions; ``sizes``: their
+    dials.
 
     The candidate with the highest mean is the best one, of equal ones that with the smaller
-    ``|size|``, then the first. Chosen is the one with the smallest ``|size|`` whose mean is lower by
-    at most one question and one standard error of the paired difference, of equal ones the one with
-    the higher mean, then the first. ``series``: only candidates of the best one's series are preferred to it, since dials
-    of different plans cannot be compared; None: all are of one. Deterministic in ``seed``.
+    ``|size|``, then the first. Chosen is the one with the smallest ``|size|`` whose mean is lower
+    by at most one question and one standard error of the paired difference, of equal ones the one
+    with the higher mean, then the first. ``series``: only candidates of the best one's series are
+    preferred to it, since dials of different plans cannot be compared; None: all are of one.
+    Deterministic in ``seed``.
     """
     x = np.asarray(right, dtype=np.float64)
     size = np.abs(np.asarray(sizes, dtype=np.float64))
@@ -108,3 +110,21 @@ def _differences(weights: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.nda
     mean = weights @ d.T / n
     square = weights @ (d**2).T / n
     return mean, np.sqrt(np.clip(square - mean**2, 0.0, None) / max(n - 1, 1))
+
+
+def search_shares(right: np.ndarray, base: np.ndarray, *, seed: int = 0) -> list[float]:
+    """[J] in how many of the resamples of N questions a search's rule takes each candidate.
+
+    ``right`` [J, N]: scores of the candidates on a front, by falling accuracy, 0 or 1; ``base``
+    [N]: without steering. Of the candidates within one standard error of the best accuracy, the one
+    with the fewest broken answers is taken, of equal ones the first
+    (:func:`corrsteer.methods.study.choose`).
+    """
+    n = right.shape[1]
+    weights = _drawn(n, seed)
+    accuracy, broken = weights @ right.T / n, weights @ ((1 - right) * base).T
+    best = accuracy.max(1, keepdims=True)
+    bound = best - np.sqrt(best * (1 - best) / n)
+    taken = np.where(accuracy >= bound - 1e-12, broken, np.inf).argmin(1)
+    shares: list[float] = (np.bincount(taken, minlength=len(right)) / RESAMPLES).tolist()
+    return shares

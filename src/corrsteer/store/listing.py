@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from corrsteer.errors import DataError
-from corrsteer.store.entries import DAY, LEFTOVER
-from corrsteer.store.files import discard, is_folder, read_plain, weigh
+from corrsteer.store.entries import DAY, LEFTOVER, LOCK
+from corrsteer.store.files import discard, is_file, is_folder, read_plain, weigh
 from corrsteer.store.verify import MANIFEST
 
 _ENTRY, _UNFINISHED, _TEMPORARY, _ASIDE = "entry", "unfinished", "temporary", "damaged"
@@ -107,6 +107,29 @@ def _delete(item: Item, before: float) -> bool:
     return True
 
 
+def clear(root: Path) -> None:
+    """Delete all that a cache has put into its folder, and the folder if that was all. No run may be
+    working with it. Raises DataError for what cannot be deleted."""
+    files = [LOCK, *(name for name, kind in _KINDS.items() if kind == _ASIDE)]
+    try:
+        for stage in filter(is_folder, root.iterdir() if root.is_dir() else ()):
+            for path in stage.iterdir():
+                names = files if is_file(path) else (*files, *_KINDS)
+                if any(name.fullmatch(path.name) for name in names):
+                    discard(path)
+            with contextlib.suppress(OSError):
+                stage.rmdir()
+        with contextlib.suppress(OSError):
+            root.rmdir()
+        left = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    except OSError as error:
+        raise DataError(f"cannot delete {error.filename}: {error.strerror}") from error
+    if left:
+        print(
+            f"left in {root}, since the cache did not put it there: {', '.join(map(ascii, left))}"
+        )
+
+
 def _size(count: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5:
@@ -163,11 +186,20 @@ def show(folder: Path, *, entries: bool, older_than: float | None, delete: bool)
     """Print what a cache holds, by stage and with ``entries`` one by one; ``older_than`` days: only
     what was not used since, which ``delete`` deletes. Raises CorrSteerError."""
     if not folder.is_dir():
-        raise DataError(f"there is no cache folder {folder}; a run makes one")
+        raise DataError(
+            f"there is no cache folder {folder}; a run makes one, outputs/cache unless cache=FOLDER"
+            " says another"
+        )
     try:
         listed = items(folder)
+        inside = folder / "cache" if (folder / "cache").is_dir() else folder / "outputs" / "cache"
+        # A cache that was emptied has folders of stages, and no file beside them.
+        foreign = not listed and (inside.is_dir() or not all(p.is_dir() for p in folder.iterdir()))
     except OSError as error:
         raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
+    if foreign:
+        such_as = f", such as {inside}" if inside.is_dir() else ", the setting cache of its runs"
+        raise DataError(f"{folder} is no stage cache: give the folder of one{such_as}")
     before = time.time() - DAY * (older_than or 0)
     if older_than is not None:
         listed = [item for item in listed if item.used < before]

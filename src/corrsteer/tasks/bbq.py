@@ -80,6 +80,7 @@ class BBQ(Task):
             meta = {"category": category, "context": condition}
             yield Question(
                 id=f"{category}-{row.get('example_id', int)}",
+                where=row.where,
                 fields={"context": row.text("context"), "question": row.text("question")},
                 gold=LETTERS[label],
                 options=options,

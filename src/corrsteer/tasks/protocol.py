@@ -56,6 +56,9 @@ class Task(Answerable, Protocol):
     def decoding(self, wanted: str, questions: Sequence[Question]) -> str:
         """How answers are made: free, constrained or loglikelihood. ``wanted`` may be "auto"."""
 
+    def arranged(self, questions: Sequence[Question], seed: int) -> Sequence[Question]:
+        """The questions with their options in the order in which they are listed."""
+
     def ask(
         self, splits: Mapping[str, Sequence[Question]], *, chat: bool
     ) -> tuple[dict[str, tuple[Example, ...]], tuple[str, ...]]:
