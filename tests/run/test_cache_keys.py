@@ -612,9 +612,11 @@ def contexts(settings, folder):
         for feature in features:
             kind = dice(sae, feature).integers(3)
             tokens = 8 * [":"] if kind == 0 else 8 * [" knife"] if kind == 1 else words
-            shown = [{"tokens": [t], "activations": [1.0], "peak": 0} for t in tokens]
+            shown = [
+                {"tokens": [t], "activations": [1.0], "within": [True], "peak": 0} for t in tokens
+            ]
             card = {"layer": int(layer), "feature": feature, "contexts": shown}
-            cards.append({**card, "promotes": [], "suppresses": []})
+            cards.append({**card, "promotes": [], "suppresses": [], "elsewhere": None})
     found = {"cards": cards, "places": [], "common": []}
     (folder / "contexts.json").write_text(json.dumps(found))
 

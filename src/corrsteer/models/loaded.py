@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from corrsteer.errors import ConfigError, ModelError
-from corrsteer.models.protocol import SOURCES, UNSTEERED, Residuals
+from corrsteer.models.protocol import SOURCES, UNSTEERED, Residuals, in_source
 from corrsteer.models.tracing import Tracing, not_fired
 from corrsteer.records import LETTERS, Completion, Divergence, Weighed
 from corrsteer.steering.protocol import Intervention
@@ -234,30 +234,31 @@ class LoadedModel(Tracing):
         if not all(x.isfinite().all() for x in residuals.values()):
             raise not_finite(self._model.name, "activations", bool(how.layers))
         device = self.device
+        last, end = (x.expand_as(counted)[counted].to(device) for x in self._ends(inputs, rows))
         return Residuals(
             layers={layer: x.to(device, torch.float32) for layer, x in residuals.items()},
             sample=counted.nonzero()[:, 0].to(device),
             token=inputs["input_ids"][counted].to(device),
             position=inputs["position_ids"][counted].to(device),
+            last=last,
+            end=end,
         )
 
     def _positions(
         self, inputs: dict[str, torch.Tensor], rows: list[list[int]], source: str
     ) -> torch.Tensor:
         """[B, T] bool: the positions of a token source, special tokens among them."""
+        real = inputs["attention_mask"].bool()
+        return in_source(source, inputs["position_ids"], *self._ends(inputs, rows)) & real
+
+    def _ends(
+        self, inputs: dict[str, torch.Tensor], rows: list[list[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """[B, 1] long each: the index of the last prompt token, and of the last token."""
         import torch
 
-        position = inputs["position_ids"]
-        real = inputs["attention_mask"].bool()
         last = torch.tensor([[len(row) - 1] for row in rows], device=self._entry)
-        end = real.sum(1, keepdim=True) - 1
-        chosen = {
-            "generated": (position >= last) & (position < end),
-            "last_prompt": position == last,
-            "prompt": position <= last,
-            "all": real,
-        }[source]
-        return chosen & real
+        return last, inputs["attention_mask"].sum(1, keepdim=True) - 1
 
     def _specials(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """[B, T] bool: BOS and other special tokens."""

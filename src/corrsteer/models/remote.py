@@ -185,6 +185,11 @@ class RemoteModel(LoadedModel):
         request = Request(self._wrapped, server.host, server.key, server.timeout_s)
         try:
             yield {"backend": request}
+        except NameError as error:  # what was to be saved is not in the result
+            raise ModelError(
+                f"the result of the server {server.host} lacks what was asked for"
+                f" ({' '.join(str(error).split())}): it is not an NDIF server, or runs another version"
+            ) from None
         except FAILURES as error:
             text = explain(error, server.host, self._model.path, server.timeout_s)
             # Some servers repeat a key that they refuse.

@@ -15,6 +15,7 @@ from corrsteer.methods.protocol import Fitted
 from corrsteer.models import reading
 from corrsteer.records import RankedFeature
 from corrsteer.report.record import (
+    OneAnswer,
     Record,
     Results,
     ScorerUsed,
@@ -27,7 +28,7 @@ from corrsteer.report.verdict import verdict
 from corrsteer.run.build import Parts, sae_origin
 from corrsteer.scorers.base import ModelScorer
 from corrsteer.stages.bench import Bench
-from corrsteer.stages.evaluate import arm_summary
+from corrsteer.stages.evaluate import arm_summary, other_half
 from corrsteer.stats.moments import pearson
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.plan import Plan
@@ -89,6 +90,7 @@ def record(
         side_effects=effects,
         transfer=dict(transfer),
         stability=Stability(resamples=bench.collect.resamples),
+        left_out={s.layer: s.left_out for s in fitted.observed.stats if s.left_out},
         search=fitted.search,
         versions=versions(),
     )
@@ -106,6 +108,15 @@ def _read(bench: Bench) -> dict[str, Any]:
         "ends": reading.token_texts(spec, reading.ends(spec)),
         "empty_prompt": None if start is None else reading.token_texts(spec, [start])[0],
     }
+
+
+def one_answer(parts: Parts, half: Mapping[str, pd.DataFrame]) -> OneAnswer | None:
+    """``half``: answers to the questions where that answer is wrong, by arm; none where there are
+    none."""
+    if parts.one_answer is None:
+        return None
+    other = other_half(parts.half_name, half) if half else None
+    return OneAnswer(answer=parts.one_answer, half=other)
 
 
 def _scorer(parts: Parts) -> ScorerUsed:
