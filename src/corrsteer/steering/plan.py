@@ -311,7 +311,8 @@ def _component(spec: Mapping[str, Any], does: str, folder: Path) -> Any:
     for member in (does, "parts", *(("additive",) if does == "apply" else ())):
         if not hasattr(made, member):
             raise DataError(
-                f"{folder / FILE} names {str(spec)[:200]}, which has no {member}; make the plan again"
+                f"{folder / FILE} names {str(spec)[:200]}, which has no {member}; make the plan"
+                " again"
             )
     return made
 
