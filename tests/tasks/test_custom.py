@@ -281,17 +281,85 @@ def test_a_list_named_in_the_prompt_points_to_the_setting(tmp_path):
         questions(tmp_path, rows, "{q} {options}")
 
 
+@pytest.mark.parametrize(
+    ("options", "golds", "expected"),
+    [
+        (["True", "False"], [True, False], "AB"),
+        (["True", "False"], ["TRUE", "false"], "AB"),
+        ([True, False], ["true", "False"], "AB"),
+        (["Yes", "yes", "no"], ["yes", "no"], "BC"),
+        (["red", "blue"], ["(A)", "(B)"], "AB"),
+        (["red", "blue"], ["A.", "b)"], "AB"),
+        (["red", "blue"], ["[A]", "B:"], "AB"),
+        ({"text": ["red", "blue"], "label": ["A", "B"]}, ["A", "B"], "AB"),
+        ({"text": ["red", "blue"], "label": ["1", "2"]}, ["1", "2"], "AB"),
+        ({"text": ["red", "blue"], "label": [1, 2]}, [2, 1], "BA"),
+        ({"text": ["red", "blue"], "label": ["x", "y"]}, ["blue", "red"], "BA"),
+        ([{"text": "red", "label": "B"}, {"text": "blue", "label": "A"}], ["A", "B"], "BA"),
+        ({"A": "red", "B": "blue", "C": None}, ["B", "A"], "BA"),
+        ({"a": "red", "b": "blue"}, ["b", "a"], "BA"),
+        (["red", "blue", "tan"], [1, 3], "AC"),  # counted from 1: there is no option 3 from 0
+        (["red", "blue", "tan"], [0, 1], "AB"),
+        (["7", "8", "9"], [8, 9], "BC"),
+    ],
+    ids=repr,
+)
+def test_golds_of_real_files(tmp_path, options, golds, expected):
+    rows = [{"q": f"{n}?", "opts": options, "answer": gold} for n, gold in enumerate(golds)]
+    found = questions(tmp_path, rows, options="opts")
+    assert "".join(q.gold for q in found) == expected
+    texts = ("red", "blue", "tan") if "red" in str(options) else found[0].options
+    assert all(q.options == texts[: len(q.options)] for q in found)
+
+
+def test_numbers_that_may_be_counted_from_0_or_1_are_not_guessed_at(tmp_path, caplog):
+    rows = [{"q": f"{n}?", "opts": ["w", "x", "y", "z"], "answer": n} for n in (1, 2, 3)]
+    with pytest.raises(DataError, match="line 1") as error:
+        questions(tmp_path, rows, options="opts")
+    assert str(error.value).endswith("type task.gold_as=index or task.gold_as=number")
+    for gold_as, expected in (("index", "BCD"), ("number", "ABC")):
+        found = questions(tmp_path, rows, options="opts", gold_as=gold_as)
+        assert "".join(q.gold for q in found) == expected
+    assert not caplog.records
+    found = questions(tmp_path, [*rows, {**rows[0], "answer": 4}], options="opts")
+    assert "".join(q.gold for q in found) == "ABCD"
+    assert "task.answer counts options from 1" in caplog.text  # never silent
+    with pytest.raises(DataError, match=r"is '0', which is not the number \(from 1\)"):
+        questions(tmp_path, [{**rows[0], "answer": 0}], options="opts", gold_as="number")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"text": ["red", "blue"], "label": ["A"]}, "has 2 texts and 1 labels"),
+        ({"text": ["red", "blue"], "label": ["A", "A"]}, "has 2 texts and 1 labels"),
+        ({"text": ["red", "blue"]}, "not a list of options"),
+        ({"first": "red", "second": "blue"}, "not a list of options"),
+        ([{"text": "red"}, {"text": "blue"}], "empty or not a text"),
+        ({}, "gives 0 options"),
+    ],
+)
+def test_options_that_are_no_list_of_texts(tmp_path, options, message):
+    with pytest.raises(DataError, match=message):
+        questions(tmp_path, [{"q": "?", "opts": options, "answer": "A"}], options="opts")
+
+
 def test_ids_must_be_unique(tmp_path):
-    with pytest.raises(DataError, match="'What flies\\?' occurs more than once"):
+    with pytest.raises(DataError, match="'What flies\\?' occurs more than once") as error:
         build(write(tmp_path, PLAIN[:1] * 2), id="question").questions()
+    assert "rows.jsonl, line 1 and " in str(error.value)
+    write(tmp_path, PLAIN[:1], "a.jsonl")
+    write(tmp_path, PLAIN[:1], "rows.jsonl")
+    with pytest.raises(DataError, match=r"a\.jsonl, line 1 and .*rows\.jsonl, line 1$"):
+        build(tmp_path, id="question").questions()
 
 
 def test_wrong_settings(tmp_path):
     for path in ("", "bundled", "hub"):
         with pytest.raises(ConfigError, match=r"type task\.path=FILE"):
             build(path)
-    with pytest.raises(ConfigError, match="letter, index, text"):
-        build("x", gold_as="number")
+    with pytest.raises(ConfigError, match="letter, index, text, number"):
+        build("x", gold_as="digit")
     with pytest.raises(ConfigError, match=r"task\.gold is empty"):
         build("x", gold="")
     with pytest.raises(DataError, match=r"task\.path=.*nowhere.*type task\.path=FILE"):

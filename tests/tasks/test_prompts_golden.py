@@ -20,6 +20,7 @@ from corrsteer.tasks.gsm8k import GSM8K
 from corrsteer.tasks.harmbench import HarmBench
 from corrsteer.tasks.mmlu import MMLU
 from corrsteer.tasks.mmlu_pro import MMLUPro
+from corrsteer.tasks.prompts import NEXT
 from corrsteer.tasks.simpleqa import SimpleQA
 from corrsteer.tasks.splits import split_questions
 from corrsteer.tasks.xstest import XSTest
@@ -245,8 +246,9 @@ def test_plain_chat_and_reasoning(rows, name, last, plain, chat):
         ({"chat": True, "chat_prompt": None}, plain),
     ):
         prompts, stop = asked(name, data, **settings)
+        reasons = settings.get("cot") and not settings.get("chat")
         assert prompts[last] == expected
-        assert stop == ()
+        assert stop == (NEXT if reasons else ())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,10 @@ SIZES = {"selection": 50, "validation": 30, "test": 20}
 
 
 def questions(n, part="", answer="A"):
-    return [Question(f"{part}{i}", {"q": f"p{i}"}, "A", answer=answer, part=part) for i in range(n)]
+    return [
+        Question(f"{part}{i}", {"q": f"{part} p{i}"}, "A", answer=answer, part=part)
+        for i in range(n)
+    ]
 
 
 def ids(splits):
@@ -109,6 +112,79 @@ def test_no_question_is_ever_in_two_places(parts, seed, shots):
         return  # too few rows of a part
     found = [q.id for part in splits.values() for q in part]
     assert len(set(found)) == len(found)
+
+
+def repeated(n, often, part="", **change):
+    """``often`` rows of each of ``n`` questions, under ids of their own."""
+    return [
+        Question(f"{part}{i}-{k}", {"q": f"p{i}"} | change, "A", ("x", "y")[:: 1 - 2 * (k % 2)], part=part)
+        for i in range(n)
+        for k in range(often)
+    ]  # fmt: skip
+
+
+def contents(splits, name):
+    return {q.content for q in splits[name]}
+
+
+@given(st.integers(1, 6), st.integers(0, 20), st.booleans())
+def test_one_question_stands_in_one_split_whatever_its_rows_are_called(often, seed, limited):
+    rows = repeated(150 // often, often)
+    splits = split_questions(rows, SIZES, seed, limit=9 if limited else None)
+    found = [contents(splits, name) for name in SPLITS]
+    assert len(set().union(*found)) == sum(map(len, found))
+    assert all(splits[name] for name in SPLITS)
+    # The order of a file does not matter here either.
+    again = split_questions(rows[::-1], SIZES, seed, limit=9 if limited else None)
+    assert ids(again) == ids(splits)
+
+
+def test_white_space_and_the_order_of_options_make_no_other_question():
+    one = Question("1", {"q": "Who  ran?"}, "A", ("x", "y"))
+    assert one.content == Question("2", {"q": "Who ran?\n"}, "B", ("y", "x")).content
+    for other in (
+        Question("3", {"q": "Who ran?"}, "A", ("x", "z")),
+        Question("4", {"q": "Who sat?"}, "A", ("x", "y")),
+        Question("5", {"r": "Who ran?"}, "A", ("x", "y")),
+    ):
+        assert one.content != other.content
+    assert Question("1", {}, "A").content != Question("2", {}, "A").content
+
+
+def test_rows_without_repeats_are_dealt_as_ever_beside_those_with(caplog):
+    plain = questions(150)
+    assert ids(split_questions(plain, SIZES, 0))["selection"][:3] == ["68", "18", "20"]
+    assert not caplog.records
+    split_questions([*plain, *repeated(1, 3)], SIZES, 0)
+    (line,) = caplog.records
+    assert line.getMessage().startswith("2 of 153 rows ask what another row asks; ")
+
+
+def test_a_test_question_is_in_no_other_part(caplog):
+    rows = [*repeated(90, 1, "train"), *repeated(60, 1, "test"), *repeated(20, 1, "shots")]
+    splits = split_questions(rows, SIZES, 0)
+    assert sizes(splits) == [18, 11, 20]  # of the 30 questions that only the train part has
+    assert not contents(splits, "test") & (
+        contents(splits, "selection") | contents(splits, "validation")
+    )
+    assert "80 of 170 rows" in caplog.text
+    # Nor is one that is asked shown solved in the prompt.
+    few = split_questions(rows, SIZES, 0, shots=5)
+    assert not contents(few, "shots") & contents(few, "test")
+    assert len(few["shots"]) == 20
+
+
+def test_shots_from_the_selection_split_leave_no_twin_in_it():
+    few = split_questions(repeated(50, 3), SIZES, 0, shots=4)
+    assert len(few["shots"]) == 4
+    assert not contents(few, "shots") & contents(few, "selection")
+
+
+def test_repeats_alone_are_too_few():
+    with pytest.raises(
+        DataError, match=r"100 examples \(1 different ones\) are too few for a valid"
+    ):
+        split_questions(repeated(1, 100), SIZES, 0)
 
 
 def test_errors():

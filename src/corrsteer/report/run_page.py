@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from corrsteer.records import RIGHT
 from corrsteer.report import figures
@@ -36,6 +37,7 @@ from corrsteer.report.tables import (
     reading,
     records,
 )
+from corrsteer.stats.choice import RULE
 from corrsteer.stats.flips import STATES, flip_table
 from corrsteer.steering.arms import BASELINE, STEERED
 from corrsteer.store.runfolder import RunFolder
@@ -66,6 +68,7 @@ def write_run_report(folder: Path) -> Path:
         "status": RunFolder(folder).status(),
         "plan": read_json(plan) if plan.exists() else None,
         "config": _text(folder / "config.yaml"),
+        "name": given_name(folder / "config.yaml"),
         "arms": arms,
         "task_metrics": _task_metrics(record.task_metrics, arms),
         "best": features[features["rank"] == 1].to_dict("records"),
@@ -106,6 +109,16 @@ def _contexts(path: Path) -> list[dict[str, Any]]:
                 ):
                     raise ValueError("a passage does not have one activation per token")
     return cards
+
+
+def given_name(config: Path) -> str:
+    """What the run was called with ``name=``; empty where it has its task's name."""
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        name, task = str(settings["name"]), settings["task"]["name"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # it is shown as it is
+        return ""
+    return "" if name == task else cut(name, 80)
 
 
 def _kinds(record: Record) -> dict[str, str]:
@@ -293,7 +306,7 @@ def _search(folder: Path, record: Record) -> dict[str, object] | None:
         rows.append((t, ", ".join(word for word in words if word), _factors(t)))
     columns = ("number", "accuracy", "broken", "broken_share", "on_front", "chosen")
     table = read_table(folder / "trials.csv", columns)
-    return {"rows": rows, "figure": figures.pareto(table, list(begun))}
+    return {"rows": rows, "figure": figures.pareto(table, list(begun)), "rule": RULE}
 
 
 def _factors(trial: Trial) -> str:
@@ -307,8 +320,8 @@ def _factors(trial: Trial) -> str:
 
 
 def _cards(features: pd.DataFrame, contexts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The plan's features with their passages; the level of a token is a fraction of the card's
-    maximum."""
+    """The plan's features with their passages; the level of a token is a fraction of the
+    card's strongest that was pooled."""
     by_feature = {(c["layer"], c["feature"]): c for c in contexts}
     chosen = features[features["chosen"]].sort_values(["layer", "rank"])
     cards: list[dict[str, Any]] = chosen.to_dict("records")
@@ -323,19 +336,33 @@ def _cards(features: pd.DataFrame, contexts: Sequence[Mapping[str, Any]]) -> lis
         link = about.get("neuronpedia") or ""
         card["neuronpedia"] = link if link.startswith("https://") else None
         passages = about.get("contexts", [])
-        top = max((a for p in passages for a in p["activations"]), default=0)
+        top = max((p["activations"][p["peak"]] for p in passages), default=0)
         card["contexts"] = [{**p, "tokens": _tokens(p, top)} for p in passages]
+        card["elsewhere"] = _elsewhere(about.get("elsewhere"))
     return cards
 
 
 def _tokens(passage: Mapping[str, Any], top: float) -> list[dict[str, object]]:
-    both = zip(passage["tokens"], passage["activations"], strict=True)
+    """``top``: the card's strongest activation that was pooled; others can be stronger."""
+    tokens = passage["tokens"]
+    pooled = passage.get("within", [True] * len(tokens))  # earlier versions did not tell
+    each = zip(tokens, passage["activations"], pooled, strict=True)
     return [
         {
             "text": text.replace("\n", "↵"),
             "activation": activation,
-            "level": round(activation / top, 2) if activation > 0 else 0,
+            "level": round(min(1.0, activation / top), 2) if activation > 0 else 0,
+            "within": within,
             "peak": position == passage["peak"],
         }
-        for position, (text, activation) in enumerate(both)
+        for position, (text, activation, within) in enumerate(each)
     ]
+
+
+def _elsewhere(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a feature does where it was not pooled: ``tokens``, ``most`` and ``sink``, 0 for
+    nothing there; None for nothing at all."""
+    if found is None:
+        return None
+    tokens = [text.replace("\n", "↵") for text in found["tokens"]]
+    return {"tokens": tokens, "most": float(found["most"]), "sink": float(found["sink"])}

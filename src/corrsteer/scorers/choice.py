@@ -8,8 +8,11 @@ of a steering gain on multiple choice can be "emits a letter at all". The rules,
 2. A first line that is nothing but an option's text. To the letter it even outranks rule 1
    ("A and B only", "B. subtilis"), unless it is a letter alone.
 3. What is stated anywhere: "the answer is B", "I choose B", ``\\boxed{B}``, "B is correct", or
-   "the answer is" and an option's text. Two different statements are ambiguous.
-4. The one option whose text stands in the answer as whole words; within a longer option's text a
+   "the answer is" and an option's text. Two different statements are ambiguous. "answer: b" names
+   a letter where it ends its line.
+4. Where nothing is stated so, a letter that is said in plain words and ends its clause: "It is B.",
+   "Therefore, B.", "I'd say B because ...". What is only supposed ("if it is B") is not said.
+5. The one option whose text stands in the answer as whole words; within a longer option's text a
    shorter one does not count.
 
 Ambiguous, so invalid: two letters ("A or B"); a letter labelling another option's text ("B. <text
@@ -19,8 +22,11 @@ the same clause is not named: "not B", "I can't say that it was the guard". What
 option *after* naming it is not read: "the guard is innocent" names the guard.
 
 With ``reasoning`` the answer is a chain of thought: its start means nothing, and the last stated
-answer counts, be it a statement as in 3, or a last line that is only a letter or only an option's
-text. Without one it is invalid, however often options are mentioned.
+answer counts, be it a statement as in 3, else one as in 4, or a last line that is only a letter or
+only an option's text. Without one it is invalid, however often options are mentioned.
+
+Only the reply is read: not what is thought in ``<think>`` before it, nor the next question that a
+base model goes on with (``reply``).
 
 Only A to J are letters, not their look-alikes in other scripts. Every pattern is bounded, so that
 time grows with the length of the answer and no faster.
@@ -35,6 +41,7 @@ from dataclasses import dataclass
 
 from corrsteer.records import LETTERS, Example, Score
 from corrsteer.scorers.folding import seen
+from corrsteer.scorers.reply import reply
 
 _NOUN = r"(?i:(?:option|choice|letter|answer)\s{1,3})"
 # Marks before a letter; ~B, !B and ¬B are not B.
@@ -62,6 +69,25 @@ _STATING = re.compile(
     r"|\\boxed\s{0,2}(?=\{)",
     re.IGNORECASE,
 )
+# After a colon a lower-case letter is one, where a word that was cut off is unlikely.
+_SMALL = re.compile(
+    r"\b(?i:answer)\b[*_\"”]{0,3}\s{0,2}[:=][*_]{0,3}[ \t]{0,3}[*_]{0,3}([a-hj])(?=[.*_]{0,3}\s*(?:\n|\Z))"
+)
+_CUE = (
+    r"(?:(?:it|that|this)(?:\s|'\s?)(?:is|s|was|would\sbe|must\sbe|has\sto\sbe)"
+    r"|therefore|thus|hence|so|consequently|probably|definitely|certainly|surely|clearly"
+    r"|(?:i|i'd|i'll|i\swould|i\swill)\s(?:have\sto\s)?say|i\s(?:think|believe)|must\sbe"
+    r"|(?:guess|pick|choice|vote|bet)\s(?:is|would\sbe))"
+)
+_SAID = re.compile(
+    rf"(?<![\w'])(?i:{_CUE})[,:]?\s{{1,2}}(?i:(?:probably|likely|clearly|definitely)\s)?"
+    rf"(?:{_NOUN})?[*_(\"“]{{0,4}}([A-HJ])"
+    rf"(?:{_END}|(?=\s(?:because|since|as|due|given|or|and)\b))"
+)
+_SUPPOSED = re.compile(
+    r"\b(?:if|whether|unless|suppose|supposing|assuming|assume|let's|might|could|why|when)\b",
+    re.IGNORECASE,
+)
 _VERDICT = re.compile(
     rf"(?<![\w'’-]){_LETTER}[)\]*_\"”]{{0,4}}\s(?i:(?:is|would\sbe|must\sbe|seems)\s"
     r"(?:the\s|my\s)?(?:most\s|only\s)?(?:correct|right|best|answer|choice|appropriate)\b)"
@@ -86,11 +112,11 @@ Named = set[str]
 @dataclass(frozen=True)
 class Choice:
     reasoning: bool = False
-    version: int = 2
+    version: int = 3
 
     def __call__(self, example: Example, text: str) -> Score:
         read = _reasoned if self.reasoning else _answered
-        named = read(_normal(text).strip(), _normal_options(example.options))
+        named = read(_normal(reply(text)).strip(), _normal_options(example.options))
         letter = named.pop() if len(named) == 1 else ""
         parsed = letter if letter in LETTERS[: len(example.options)] else None
         return Score(float(parsed == example.gold), parsed or None)
@@ -123,7 +149,9 @@ def _answered(text: str, options: tuple[str, ...]) -> Named:
         return {bare[1]} | labelled
     texts = _whole(text, options) or _whole(line, options)
     stated = [named for _, named in _statements(text, options)]
-    return texts or set().union(*stated) or _mentioned(text, options)
+    said = [named for _, named in _plain_words(text, options)]
+    named = texts or set().union(*stated) or set().union(*said)
+    return named or _mentioned(text, options)
 
 
 def _reasoned(text: str, options: tuple[str, ...]) -> Named:
@@ -136,6 +164,7 @@ def _reasoned(text: str, options: tuple[str, ...]) -> Named:
     if lead and not texts and _label_of(line[lead.end(1) :], options):
         return _labelled(line, lead, options)
     stated = sorted(_statements(text, options), key=lambda place: place[0])
+    stated = stated or list(_plain_words(text, options))
     return _whole(text, options) or _whole(line, options) or (stated[-1][1] if stated else set())
 
 
@@ -198,10 +227,21 @@ def _statements(text: str, options: tuple[str, ...]) -> Iterator[tuple[int, Name
             named = texts or _begun(inner, options)
         if named and not _denied(text, match.start()):
             yield match.start(), named
+    for match in _SMALL.finditer(text):
+        if not _denied(text, match.start()):
+            yield match.start(), {match[1].upper()}
     for match in _VERDICT.finditer(text):
         if not _denied(text, match.start()):
             before = _BEFORE_VERDICT.search(text[max(0, match.start() - 24) : match.start()])
             yield match.start(), {match[1].upper()} | ({before[1]} if before else set())
+
+
+def _plain_words(text: str, options: tuple[str, ...]) -> Iterator[tuple[int, Named]]:
+    """(place, letters) of what is said in plain words to be the answer."""
+    for match in _SAID.finditer(text):
+        clause = _CLAUSE.split(text[max(0, match.start() - 120) : match.start()])[-1]
+        if not _SUPPOSED.search(clause) and not _denied(text, match.start()):
+            yield match.start(), _labelled(text, match, options)
 
 
 def _line(text: str, start: int, options: tuple[str, ...]) -> str:

@@ -1,6 +1,6 @@
 """Scores a short answer: equal to the right one, or to an alias of it, after SQuAD's folding.
 
-What is folded stands in ``folding``. Only the first line of the answer counts, or as many lines as
+What is folded stands in ``folding``. Only the first line of the reply counts, or as many lines as
 the right answer has. Nothing left of it is invalid, unless a right answer is itself made of
 articles or punctuation ("The", "+"): then those are compared.
 """
@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 from corrsteer.records import Example, Score
 from corrsteer.scorers.folding import comparable, first_lines, fold, rights
+from corrsteer.scorers.reply import reply
 
 
 @dataclass(frozen=True)
 class Exact:
-    version: int = 2
+    version: int = 3
 
     def __call__(self, example: Example, text: str) -> Score:
-        return compare(example, text)
+        return compare(example, reply(text))
 
 
 def compare(example: Example, text: str) -> Score:

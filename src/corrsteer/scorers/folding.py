@@ -14,7 +14,7 @@ import re
 import string
 import unicodedata
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from corrsteer.records import Example
 
@@ -29,7 +29,7 @@ def fold(text: str) -> str:
 
 def comparable(text: str) -> str:
     """As :func:`fold`, but an answer such as "The" or "+" keeps what it consists of."""
-    return fold(text) or " ".join(_words(text)) or " ".join(_caseless(text).split())
+    return next((folded for form in FORMS if (folded := form(text))), "")
 
 
 def rights(example: Example) -> tuple[str, ...]:
@@ -52,6 +52,18 @@ def seen(text: str) -> str:
 def last_of(matches: Iterable[re.Match[str]]) -> re.Match[str] | None:
     """The last match, without keeping the others."""
     return next(iter(deque(matches, maxlen=1)), None)
+
+
+def _unmarked(text: str) -> str:
+    return " ".join(_words(text))
+
+
+def _bare(text: str) -> str:
+    return " ".join(_caseless(text).split())
+
+
+FORMS: tuple[Callable[[str], str], ...] = (fold, _unmarked, _bare)
+"""From the most folded to the least: without articles and marks, without marks, caseless."""
 
 
 def _words(text: str) -> list[str]:

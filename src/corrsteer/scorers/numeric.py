@@ -5,14 +5,16 @@ Where it stands, the first of these that the answer has:
 1. after the last ``####``: the first number (GSM8K's own form);
 2. in the last ``\\boxed{}``: the first number;
 3. after the last "answer is", "answer:" or "answer =": the number that follows at once;
-4. the last number.
+4. the last number, but for one that is set against another: "8, not 7" is 8.
 
-A place named by 1 or 2 that holds no number makes the answer invalid.
+A sum in place of a number counts for what it comes to: ``3 + 4 = 7`` is 7. A place named by 1 or 2
+that holds no number makes the answer invalid. Only the reply is read (``reply``).
 
 What a number is: ASCII digits in English notation, ``1,234.50``, with sign (``-5``, ``−5``),
-currency (``$18``, ``-$3``, ``18 €``), per cent (``50%`` is 50), unit (``5kg``), exponent (``1e3``);
-whole fractions ``3/4`` and ``1 1/2``, also as ½ or ``\\frac{3}{4}``. No-break and thin spaces and
-LaTeX's ``{,}`` separate thousands; ``1.234`` is a decimal.
+currency (``$18``, ``-$3``, ``18 €``), per cent (``50%`` is 50), unit (``5kg``, ``30^\\circ``),
+exponent (``1e3``), thousands (``70k``; with currency in front also ``$3M`` and ``$2B``); whole
+fractions ``3/4`` and ``1 1/2``, also as ½, ``\\frac{3}{4}`` or ``\\frac34``. Spaces of any kind
+(``70 000``) and LaTeX's ``{,}`` separate thousands; ``1.234`` is a decimal.
 
 Not numbers, and passed over: digits glued to letters (``B12``, ``x_1``), exponents of units
 (``m^2``), digits of other scripts, number words.
@@ -31,11 +33,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
 
 from corrsteer.records import Example, Score
 from corrsteer.scorers.folding import last_of, rights
+from corrsteer.scorers.reply import reply
 
 _MOST = 50
 """Digits of a number and size of its exponent: beyond it nobody counts, and memory is safe."""
@@ -61,19 +65,40 @@ _UNSURE_BEFORE = re.compile(
     r"(?:(?:\bnot|n't|\bnever)\s{1,3}|[0-9]\sor\s\W{0,3}|[0-9][-−–])\Z", re.IGNORECASE
 )
 _UNSURE_AFTER = re.compile(r"\^|\s(?:or|to)\s[^\w\n]{0,3}[0-9]", re.IGNORECASE)
-_TEX_FRACTION = re.compile(r"([0-9]?)\s?\\[dt]?frac\s?\{([0-9,]{1,60})\}\s?\{([0-9,]{1,60})\}")
+# What stands before a number that the writer sets against the one that is meant.
+_AGAINST = re.compile(
+    r"(?:[,;(–—-]\s?|\band\s|\bbut\s)(?:and\s|but\s)?not\s(?:the\s)?\Z"
+    r"|\b(?:rather\sthan|instead\sof)\s(?:the\s)?\Z",
+    re.IGNORECASE,
+)
+# A sum up to the last of its equals signs; what it comes to follows.
+_TERM = (
+    r"(?>[-+−–(\\$£€¥₹ ]{0,4}[0-9][0-9.,/]{0,40}[%)]{0,2}"
+    r"(?: ?(?!(?:x|plus|minus|times)\b)[A-Za-z]{1,12})?)"
+)
+_SIGN = r"(?> ?(?:[-+−–*/×÷·x]|\\(?:times|cdot|div)|plus|minus|times) ?)"
+_SUM = re.compile(
+    rf"(?:{_TERM}(?:{_SIGN}{_TERM}){{1,20}} ?= ?)++(?=[-+−–$£€¥₹\\(]{{0,4}}[.]?[0-9])"
+)
+_TEX_PART = r"\s?(?:\{([0-9,]{1,60})\}|([0-9]))"
+_TEX_FRACTION = re.compile(rf"([0-9]?)\s?\\[dt]?frac{_TEX_PART}{_TEX_PART}(?![0-9])")
 _TEX_GROUP = re.compile(r"(?<=[0-9])(?:\{,\}|\\,|[\u00a0\u2009\u202f])(?=[0-9]{3})")
+_SPACE_GROUP = re.compile(r"(?<![\w.,/^])[0-9]{1,3}(?: [0-9]{3}){1,16}+(?![0-9_/^])")
+_DEGREES = re.compile(r"\^\s?(?:\{\s?)?(?:\\circ\b|°)\s?\}?|\\degrees?\b")
 _SPACED = re.compile(r"(?<=[0-9]) / (?=[0-9])")
+_CURRENCY = "$£€¥₹"
+_SCALE = re.compile(r"[kKmMB](?![A-Za-z0-9_])")
+_SCALES = {"k": 10**3, "m": 10**6, "b": 10**9}
 _VULGAR = {c: unicodedata.normalize("NFKC", c).replace("\u2044", "/") for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"}
 _VULGAR_FRACTION = re.compile(f"([0-9]?)[ ]?([{''.join(_VULGAR)}])")
 
 
 @dataclass(frozen=True)
 class Numeric:
-    version: int = 2
+    version: int = 3
 
     def __call__(self, example: Example, text: str) -> Score:
-        number = read(text)
+        number = read(reply(text))
         if number is None:
             return Score(0.0, None)
         return Score(float(any(number == read(r) for r in rights(example))), _written(number))
@@ -81,17 +106,30 @@ class Numeric:
 
 def read(text: str) -> Fraction | None:
     """The number that a text comes to; None where there is none, or none that is certain."""
-    text = _TEX_GROUP.sub(",", text)
-    text = _TEX_FRACTION.sub(lambda m: f"{_apart(m[1])}{m[2]}/{m[3]}", text)
+    text = _DEGREES.sub("°", _TEX_GROUP.sub(",", text))
+    text = _SPACE_GROUP.sub(lambda m: m[0].replace(" ", ","), text)
+    text = _TEX_FRACTION.sub(lambda m: f"{_apart(m[1])}{m[2] or m[3]}/{m[4] or m[5]}", text)
     text = _VULGAR_FRACTION.sub(lambda m: f"{_apart(m[1])}{_VULGAR[m[2]]}", text)
     text = _SPACED.sub("/", text.replace("\u2044", "/").replace("’", "'"))
     place = _place(text)
     if place is not None:
-        return _value(_NUMBER.search(place))
+        return _value(_first(place, 0))
     stated = last_of(_STATED.finditer(text))
     if stated is not None:
-        return _value(_NUMBER.search(text, stated.end()))
-    return _value(last_of(_NUMBER.finditer(text)))
+        return _value(_first(text, stated.end()))
+    last = deque(_NUMBER.finditer(text), maxlen=8)
+    while len(last) > 1 and _AGAINST.search(text[max(0, last[-1].start() - 24) : last[-1].start()]):
+        last.pop()
+    return _value(last[-1] if last else None)
+
+
+def _first(text: str, start: int) -> re.Match[str] | None:
+    """The first number from a place on, or what the sum comes to that begins with it."""
+    first = _NUMBER.search(text, start)
+    if first is None:
+        return None
+    total = _SUM.match(text, first.start())
+    return _NUMBER.search(text, total.end()) if total else first
 
 
 def _apart(digit: str) -> str:
@@ -133,6 +171,9 @@ def _value(match: re.Match[str] | None) -> Fraction | None:
         return None
     signs = ((match["sign"] or "") + (match["inner"] or "")).replace("+", "")
     value = (Fraction(whole) + Fraction(int(over), int(under))) * Fraction(10) ** int(exponent)
+    scale = _SCALE.match(match.string, match.end())
+    if scale and (scale[0] in "kK" or any(c in _CURRENCY for c in match[0])):
+        value *= _SCALES[scale[0].lower()]
     return -value if len(signs) == 1 else value
 
 

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from corrsteer.records import Example, Score
 from corrsteer.scorers.degenerate import degenerate
 from corrsteer.scorers.folding import seen
+from corrsteer.scorers.reply import reply
 
 _WINDOW = 200
 _READ = 1000
@@ -116,9 +117,10 @@ _QUOTED = re.compile(
 
 @dataclass(frozen=True)
 class Refusal:
-    version: int = 2
+    version: int = 3
 
     def __call__(self, example: Example, text: str) -> Score:
+        text = reply(text)
         if not _readable(text) or degenerate(text):
             return Score(0.0, None)
         words = _own_words(text)

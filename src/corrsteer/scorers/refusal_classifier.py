@@ -27,6 +27,7 @@ from corrsteer.errors import ConfigError, ModelError
 from corrsteer.records import Example, Score
 from corrsteer.scorers.base import ModelScorer, encodable, unusable
 from corrsteer.scorers.degenerate import degenerate
+from corrsteer.scorers.reply import reply
 
 # Their positions begin after the padding id.
 _SHIFTED = ("roberta", "camembert", "mpnet", "longformer", "ibert", "data2vec-text")
@@ -45,7 +46,7 @@ class RefusalClassifier(ModelScorer):
     batch_size: int = 32
     max_tokens: int = 512
     device: str = "cpu"
-    version: int = 1
+    version: int = 2
 
     def __post_init__(self) -> None:
         if not self.model or not self.refusal_label or not self.device:
@@ -75,6 +76,7 @@ class RefusalClassifier(ModelScorer):
     def many(self, examples: Sequence[Example], texts: Sequence[str]) -> list[Score]:
         if len(examples) != len(texts):
             raise ValueError(f"{len(examples)} examples but {len(texts)} texts")
+        texts = list(map(reply, texts))
         read = [at for at, text in enumerate(texts) if text.strip() and degenerate(text) is None]
         probability = dict(zip(read, self._probabilities([texts[at] for at in read]), strict=True))
         scores = []

@@ -2,7 +2,8 @@
 
 The pattern is Python's ``re``; flags go in front of it, such as ``(?m)`` or ``(?s)``. What it finds
 is compared with the right answer and its aliases as ``exact`` compares: folded. An answer in which
-it finds nothing, or nothing but white space, is invalid.
+it finds nothing, or nothing but white space, is invalid. What is thought before the reply is not
+searched; what runs on after it is: a pattern of one's own says where it ends.
 
 It is searched in every answer and may be as slow as it is written: nested repetitions such as
 ``(a+)+`` can take for ever.
@@ -18,6 +19,7 @@ from corrsteer.errors import ConfigError
 from corrsteer.records import Example, Score
 from corrsteer.scorers.exact import compare
 from corrsteer.scorers.folding import first_lines, last_of
+from corrsteer.scorers.reply import spoken
 
 TAKES = ("first", "last")
 _HELP = r"type e.g. 'task.scorer.pattern=\"Answer: (\\w+)\"'"
@@ -32,7 +34,7 @@ class Regex:
     group: int | str | None = None
     take: str = "last"
     ignore_case: bool = False
-    version: int = 1
+    version: int = 2
 
     def __post_init__(self) -> None:
         if not isinstance(self.pattern, str) or not self.pattern:
@@ -56,7 +58,7 @@ class Regex:
             )
 
     def __call__(self, example: Example, text: str) -> Score:
-        answer = self._answer(self._compiled().finditer(text))
+        answer = self._answer(self._compiled().finditer(spoken(text)))
         if answer is None or not answer.strip():
             return Score(0.0, None)
         score = compare(example, answer)

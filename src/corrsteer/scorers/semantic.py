@@ -28,6 +28,7 @@ from corrsteer import hub
 from corrsteer.errors import ConfigError, ModelError
 from corrsteer.records import Example, Score
 from corrsteer.scorers.base import ModelScorer, encodable, unusable
+from corrsteer.scorers.reply import reply
 
 KINDS = {"bi_encoder": "SentenceTransformer", "cross_encoder": "CrossEncoder"}
 """The kind, and how sentence-transformers calls it in a model's files."""
@@ -44,7 +45,7 @@ class Semantic(ModelScorer):
     threshold: float = 0.7
     batch_size: int = 32
     device: str = "cpu"
-    version: int = 1
+    version: int = 2
 
     def __post_init__(self) -> None:
         if not self.model or not self.device:
@@ -71,6 +72,7 @@ class Semantic(ModelScorer):
         self._model()
 
     def many(self, examples: Sequence[Example], texts: Sequence[str]) -> list[Score]:
+        texts = list(map(reply, texts))
         pairs = [
             (at, right, text)
             for at, (example, text) in enumerate(zip(examples, texts, strict=True))

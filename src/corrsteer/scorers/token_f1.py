@@ -16,13 +16,15 @@ from dataclasses import dataclass
 
 from corrsteer.records import Example, Score
 from corrsteer.scorers.folding import comparable, first_lines, fold, rights
+from corrsteer.scorers.reply import reply
 
 
 @dataclass(frozen=True)
 class TokenF1:
-    version: int = 1
+    version: int = 2
 
     def __call__(self, example: Example, text: str) -> Score:
+        text = reply(text)
         best = 0.0
         for right in rights(example):
             answer = comparable(first_lines(text, right))

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from corrsteer.errors import ConfigError
 from corrsteer.records import Example, Score
+from corrsteer.scorers.reply import reply
 
 _SENTENCE_END = re.compile(r"[.!?\n]+")
 # Letters of any script, with apostrophes inside.
@@ -40,7 +41,7 @@ class Words:
     wanted: Sequence[str]
     unwanted: Sequence[str]
     sentences: int = 6
-    version: int = 1
+    version: int = 2
 
     def __post_init__(self) -> None:
         for name, words in (("wanted", self.wanted), ("unwanted", self.unwanted)):
@@ -63,7 +64,7 @@ class Words:
             )
 
     def __call__(self, example: Example, text: str) -> Score:
-        folded = text.casefold().replace("’", "'")
+        folded = reply(text).casefold().replace("’", "'")
         sentences = [_WORD.findall(part) for part in _SENTENCE_END.split(folded)]
         for words in reversed([s for s in sentences if s][-self.sentences :]):
             for at in reversed(range(len(words))):

@@ -53,8 +53,8 @@ class PlanEntry:
     feature: int
     r: float
     coefficient: float
-    vector: np.ndarray
-    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    vector: np.ndarray = field(repr=False)
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def norm(self) -> float:
@@ -73,7 +73,7 @@ class Plan:
     operator: Operator = Add()
     positions: str = GENERATION
     gate: Gate = Always()
-    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         layers = [e.layer for e in self.entries]

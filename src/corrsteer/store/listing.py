@@ -186,11 +186,20 @@ def show(folder: Path, *, entries: bool, older_than: float | None, delete: bool)
     """Print what a cache holds, by stage and with ``entries`` one by one; ``older_than`` days: only
     what was not used since, which ``delete`` deletes. Raises CorrSteerError."""
     if not folder.is_dir():
-        raise DataError(f"there is no cache folder {folder}; a run makes one")
+        raise DataError(
+            f"there is no cache folder {folder}; a run makes one, outputs/cache unless cache=FOLDER"
+            " says another"
+        )
     try:
         listed = items(folder)
+        inside = folder / "cache" if (folder / "cache").is_dir() else folder / "outputs" / "cache"
+        # A cache that was emptied has folders of stages, and no file beside them.
+        foreign = not listed and (inside.is_dir() or not all(p.is_dir() for p in folder.iterdir()))
     except OSError as error:
         raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
+    if foreign:
+        such_as = f", such as {inside}" if inside.is_dir() else ", the setting cache of its runs"
+        raise DataError(f"{folder} is no stage cache: give the folder of one{such_as}")
     before = time.time() - DAY * (older_than or 0)
     if older_than is not None:
         listed = [item for item in listed if item.used < before]

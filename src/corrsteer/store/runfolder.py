@@ -80,14 +80,15 @@ class RunFolder:
     def done(self) -> None:
         self._end("done")
 
-    def failed(self, error: str, trace: str = "") -> None:
-        """Both also go to log.txt, and not to the terminal. Where the disk is full nothing does,
-        and the run will count as killed."""
-        log = self.path / "log.txt"
-        with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
-            file.write(f"failed: {error}\n{trace}")
+    def failed(self, error: str, trace: str = "", refused: bool = False) -> None:
+        """Error and trace also go to log.txt, and not to the terminal. ``refused``: nothing was
+        computed. Where the disk is full nothing does, and the run will count as killed."""
+        more: dict[str, Any] = {"traceback": trace} if trace else {}
+        more |= {"refused": True} if refused else {}
+        with contextlib.suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as f:
+            f.write(f"failed: {error}\n{trace}")
         with contextlib.suppress(OSError):
-            self._end("failed", error=error, **({"traceback": trace} if trace else {}))
+            self._end("failed", error=error, **more)
 
     def forget(self) -> None:
         """Remove what an earlier run in this folder said of its end."""

@@ -19,11 +19,16 @@ from hydra.experimental.callback import Callback
 
 from corrsteer.errors import ConfigError, CorrSteerError, DataError
 from corrsteer.store.files import FULL, errno_of
+from corrsteer.store.made import note, unmake
 from corrsteer.store.runfolder import RunFolder, jobs
 from corrsteer.sweep.reuse import take_run, take_sweep
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+
+NUMBERED = ("${hydra.job.num}", "${hydra:job.num}")
+"""What ``hydra.sweep.subdir`` may be."""
 
 
 class SweepReport(Callback):  # type: ignore[misc]  # Hydra is not followed
@@ -33,10 +38,13 @@ class SweepReport(Callback):  # type: ignore[misc]  # Hydra is not followed
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with refusing():
             take_run(Path(config.hydra.run.dir), list(config.hydra.overrides.task))
+        note(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with refusing():
+            check_subdir(config)
             take_sweep(Path(config.hydra.sweep.dir), list(config.hydra.overrides.task))
+        note(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Leaves with exit code 1 when a job or the report itself failed.
@@ -49,6 +57,11 @@ class SweepReport(Callback):  # type: ignore[misc]  # Hydra is not followed
         if follow is False:
             return
         failures = failed_jobs(folder)
+        if refused := refusals(folder):
+            for line in dict.fromkeys(refused):
+                print(f"error: {line}", file=sys.stderr)
+            unmake(folder)
+            sys.exit(2)
         try:
             from corrsteer.report.terminal import print_summary
 
@@ -85,6 +98,28 @@ def refusing() -> Iterator[None]:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def check_subdir(config: DictConfig) -> None:
+    """Raises ConfigError where the folders of jobs would not be found by their numbers."""
+    subdir = config.hydra.sweep._get_node("subdir")._value()
+    if subdir not in NUMBERED:
+        raise ConfigError(
+            f"hydra.sweep.subdir={subdir}: the report of a sweep finds its jobs in folders called"
+            " 0, 1, 2 ...; leave it out, and type hydra.sweep.dir=FOLDER or name=NAME to name the"
+            " sweep"
+        )
+
+
+def refusals(folder: Path) -> list[str]:
+    """What each job of a sweep said where all of them were refused before they computed anything;
+    else empty."""
+    try:
+        statuses = [RunFolder(folder / str(number)).status() for number in jobs(folder)]
+    except DataError:
+        return []
+    refused = all(status.get("refused") for status in statuses)
+    return [status["error"] for status in statuses] if refused else []
 
 
 def publish(folder: Path) -> None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from corrsteer import hub
 from corrsteer.errors import ConfigError, DataError
-from corrsteer.records import Example, Question
+from corrsteer.records import LETTERS, Example, Question
 from corrsteer.report.record import Asked, Data
 from corrsteer.store.keys import digest
+from corrsteer.tasks.options import shuffled
 from corrsteer.tasks.prompts import Prompter, Template, unescaped
 from corrsteer.tasks.protocol import Scorer
-from corrsteer.tasks.reading import BUNDLED, data_files
+from corrsteer.tasks.reading import BUNDLED, data_files, is_data
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,8 @@ class HubData:
         return sorted(
             f
             for f in folder.rglob("*")
-            if any(fnmatch(f.relative_to(folder).as_posix(), pattern) for pattern in self.files)
+            if is_data(f.relative_to(folder))
+            and any(fnmatch(f.relative_to(folder).as_posix(), pattern) for pattern in self.files)
         )
 
 
@@ -68,6 +70,8 @@ class Task(ABC):
     backslash and n mean a line break. ``chat_prompt`` takes its place where the model has a chat
     template; None means the same one. ``few_shot``: solved questions before each prompt. ``cot``:
     the model reasons before it answers. ``stop``: texts that end an answer.
+    ``shuffle_options``: options are listed in an order of each question's own
+    (:func:`corrsteer.tasks.options.shuffled`).
     ``max_chars``: questions whose whole prompt is longer are left out; None keeps all.
     ``max_new_tokens``: an answer is cut there; it must be long enough to hold a right one.
     """
@@ -84,6 +88,7 @@ class Task(ABC):
     cot: bool = False
     stop: Sequence[str] = ()
     max_chars: int | None = None
+    shuffle_options: bool = False
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -102,6 +107,11 @@ class Task(ABC):
                 f"task.cot=true needs room to reason, and task.max_new_tokens is "
                 f"{self.max_new_tokens}; type e.g. task.max_new_tokens=256"
             )
+        if self.shuffle_options and self.cot and self.few_shot:
+            raise ConfigError(
+                "task.shuffle_options=true: worked answers name options by their letters, which"
+                " would be others; type task.few_shot=0 or task.cot=false"
+            )
         if isinstance(self.stop, str) or not all(self.stop):
             raise ConfigError(f"task.stop={self.stop!r} must be a list of texts, e.g. ['\\n\\n']")
         Template(self.prompt)
@@ -115,6 +125,17 @@ class Task(ABC):
     def metrics(self, examples: Sequence[Example], answers: pd.DataFrame) -> Mapping[str, float]:
         """What this benchmark reports besides accuracy, of one arm's scored answers."""
         return {}
+
+    def one_answer(self, examples: Sequence[Example]) -> str | None:
+        """What is right in every example, by its meaning and not its letter; None where they
+        differ. Here: an option with the same text."""
+        right = {dict(zip(LETTERS, e.options, strict=False)).get(e.gold) for e in examples}
+        return right.pop() if len(right) == 1 and len(examples) > 1 else None
+
+    def other_half(self) -> tuple[str, Task] | None:
+        """The same benchmark's questions where that answer is wrong, and what they are called; None
+        where it has none."""
+        return None
 
     def about_data(self, questions: Sequence[Question]) -> Data:
         """Where the rows are from, how many of what there are, and their content."""
@@ -157,17 +178,21 @@ class Task(ABC):
             decoding=decoding,
             max_new_tokens=self.max_new_tokens,
             stop=list(stop),
+            shuffle_options=self.shuffle_options,
             max_chars=self.max_chars,
         )
 
     def questions(self) -> list[Question]:
         """The rows of the subset. Raises DataError when there are none, or an id comes twice."""
         rows = list(self.rows())
-        seen: set[str] = set()
+        seen: dict[str, Question] = {}
         for row in rows:
-            if row.id in seen:
-                raise DataError(f"question id '{row.id}' occurs more than once; ids must be unique")
-            seen.add(row.id)
+            if (first := seen.setdefault(row.id, row)) is not row:
+                places = [place for place in (first.where, row.where) if place]
+                raise DataError(
+                    f"question id '{row.id}' occurs more than once; ids must be unique"
+                    + (f": {' and '.join(places)}" if places else "")
+                )
         if self.subset is not None:
             wanted = [self.subset] if isinstance(self.subset, str) else list(self.subset)
             categories = sorted({q.meta.get("category", "") for q in rows} - {""})
@@ -181,7 +206,17 @@ class Task(ABC):
             rows = [q for q in rows if q.meta.get("category") in wanted]
         if not any(q.part != "shots" for q in rows):
             raise DataError(f"no questions of task {self.name} in '{self.data}'")
+        if self.shuffle_options and not any(q.options for q in rows):
+            raise ConfigError(
+                f"task.shuffle_options=true: task {self.name} has no options; leave it out"
+            )
         return rows
+
+    def arranged(self, questions: Sequence[Question], seed: int) -> Sequence[Question]:
+        """The questions with their options in the order in which they are listed."""
+        if not self.shuffle_options:
+            return questions
+        return [shuffled(q, seed, self.lists_options) if q.options else q for q in questions]
 
     def examples(self) -> tuple[Example, ...]:
         """Every question as a plain prompt, without solved questions before it."""
@@ -240,6 +275,12 @@ class Task(ABC):
 
         Raises ConfigError where the task's questions cannot be answered so.
         """
+        if not self.prompt and wanted != "loglikelihood":
+            raise ConfigError(
+                "task.prompt is empty, so every question would be the same: write e.g. "
+                "'{question}\\nAnswer:', or type decoding=loglikelihood for options that are "
+                "scored from their first token on"
+            )
         if wanted in ("auto", "free"):
             return "free"
         if wanted == "constrained" and not self.lists_options:

@@ -5,9 +5,14 @@ as text (a whole number without ".0"); lists and objects are refused where a tex
 only where they are named.
 
 ``gold`` is the right answer; a list holds several that are all right. With ``options`` there is
-one right option, and ``gold_as`` says how it is named: by its letter, by its index from 0, or by
-its text. "auto" takes the one way that fits every row. Where two ways fit every row and mean
-different options, nothing is guessed: ``gold_as`` has to be typed.
+one right option, and ``gold_as`` says how it is named: by its letter (``B``, ``(B)``, ``B.``), by its
+index from 0, by its number from 1, or by its text (in any case, where only one has it). "auto" takes
+the one way that fits every row. Where two ways fit every row and mean different options, nothing is
+guessed: ``gold_as`` has to be typed. So it has where numbers never are 0 and never the last one.
+
+A field of options is a list, or holds labels too, as ARC's and others' do: ``{"text": [...],
+"label": [...]}``, ``[{"text": ..., "label": ...}, ...]`` or ``{"A": ..., "B": ...}``. A gold that is
+one of these labels names that option.
 
 A file without a field for the split is one pool. In a folder the files' names are the splits where
 every name holds one, as in ``train.jsonl`` and ``test.jsonl``.
@@ -15,6 +20,8 @@ every name holds one, as in ``train.jsonl`` and ``test.jsonl``.
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +31,8 @@ from corrsteer.records import LETTERS, Question
 from corrsteer.tasks.base import Task
 from corrsteer.tasks.prompts import Template
 from corrsteer.tasks.reading import Row, data_files, official_part, read_rows
+
+log = logging.getLogger(__name__)
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -69,8 +78,15 @@ class Custom(Task):
             raise ConfigError("task.gold is empty: type task.gold=FIELD, e.g. task.gold=answer")
 
     def rows(self) -> Iterator[Question]:
-        read = [(row, part, self._options(row)) for row, part in self._read()]
-        golds = [self._golds(row) for row, _, _ in read]
+        read, golds = [], []
+        for row, part in self._read():
+            options, labels = self._options(row)
+            gold = self._golds(row)
+            # A label names an option, whatever letter it is listed under.
+            if gold[0].strip() in labels and self.gold_as in ("auto", "letter"):
+                gold = [LETTERS[labels.index(gold[0].strip())]]
+            read.append((row, part, options))
+            golds.append(gold)
         rights = self._rights([row for row, _, _ in read], [o for _, _, o in read], golds)
         lettered = "options" in Template(self.prompt).names
         for number, (row, part, options) in enumerate(read, start=1):
@@ -83,6 +99,7 @@ class Custom(Task):
                 answer = gold if lettered else options[right]
             yield Question(
                 id=_text(row, self.id) if self.id else f"row-{number}",
+                where=row.where,
                 fields=self._fields(row),
                 gold=gold,
                 options=options,
@@ -133,17 +150,23 @@ class Custom(Task):
             raise row.fail(self.gold, f"is {str(value)[:40]}; it must be a text or a list of texts")
         return [text for text in texts if text]
 
-    def _options(self, row: Row) -> tuple[str, ...]:
+    def _options(self, row: Row) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The texts of the options, and their labels where the row has some."""
         if self.options is None:
-            return ()
+            return (), ()
+        labels: list[Any] = []
         if isinstance(self.options, str):
-            where, items = self.options, _value(row, self.options)
+            where, value = self.options, _value(row, self.options)
+            items, labels = _labelled(value)
             if not isinstance(items, list):
                 raise row.fail(
                     where,
-                    f"is {str(items)[:40]!r}, not a list of options; if each has a field of "
+                    f"is {str(value)[:40]!r}, not a list of options; if each has a field of "
                     "its own, name them all, e.g. task.options=[A,B,C,D]",
                 )
+            names = [_as_text(label) for label in labels]
+            if labels and (len(labels) != len(items) or len(set(names)) < len(names)):
+                raise row.fail(where, f"has {len(items)} texts and {len(set(names))} labels")
         else:
             where = ", ".join(map(str, self.options))
             items = [_value(row, str(name)) for name in self.options]
@@ -154,7 +177,8 @@ class Custom(Task):
             raise row.fail(where, f"gives {len(texts)} options; there must be 2 to {len(LETTERS)}")
         if not all(texts):
             raise row.fail(where, "gives an option that is empty or not a text")
-        return tuple(text for text in texts if text)
+        known = tuple(name or "" for name in map(_as_text, labels))
+        return tuple(text for text in texts if text), known[: len(texts)]
 
     def _rights(
         self, rows: Sequence[Row], options: Sequence[tuple[str, ...]], golds: Sequence[list[str]]
@@ -170,6 +194,10 @@ class Custom(Task):
         # The first of those that fit the most rows: with several, all of them fit every row.
         best = max(forms, key=lambda form: sum(right is not None for right in read[form]))
         fitting = [form for form in forms if None not in read[form]]
+        if "text" in fitting:  # that says more than a count
+            fitting = [form for form in fitting if form != "number"]
+        if best == "number" and self.gold_as == "auto":
+            log.warning("task %s: task.%s counts options from 1", self.name, self.gold)
         rights = []
         for n, row in enumerate(rows):
             right = read[best][n]
@@ -178,7 +206,7 @@ class Custom(Task):
                     self.gold,
                     f"is {golds[n][0][:40]!r}, which is not the {_MEANING[best]} of one of its "
                     f"{len(options[n])} options; task.gold_as says how the right one is named "
-                    f"(letter, index or text), the same way in every row",
+                    f"(letter, index, number or text), the same way in every row",
                 )
             for other in fitting:
                 if read[other][n] != right:
@@ -206,28 +234,66 @@ class Custom(Task):
         return SPLITS[value.strip().lower()]
 
 
+def _labelled(value: Any) -> tuple[Any, list[Any]]:
+    """(texts, labels) of a field of options; the value itself, and no labels, where it has none."""
+    if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+        if all(set(v) == {"text", "label"} for v in value):
+            return [v["text"] for v in value], [v["label"] for v in value]
+    if isinstance(value, Mapping):
+        texts, labels = value.get("text"), value.get("label")
+        if set(value) == {"text", "label"} and isinstance(texts, list) and isinstance(labels, list):
+            return texts, labels
+        if all(len(str(name)) == 1 for name in value):
+            # Columns of a table hold every name that any row has.
+            named = {name: text for name, text in value.items() if text is not None}
+            return list(named.values()), list(named)
+    return value, []
+
+
 def _letter(gold: str, options: tuple[str, ...]) -> int | None:
-    letter = gold.strip().upper()
-    return LETTERS.index(letter) if len(letter) == 1 and letter in LETTERS[: len(options)] else None
+    found = _A_LETTER.fullmatch(gold.strip().upper())
+    at = LETTERS.find(found[1]) if found else -1
+    return at if 0 <= at < len(options) else None
+
+
+def _count(gold: str, options: tuple[str, ...], first: int) -> int | None:
+    digits = gold.strip()
+    if not _DIGITS.fullmatch(digits):
+        return None
+    return int(digits) - first if 0 <= int(digits) - first < len(options) else None
 
 
 def _index(gold: str, options: tuple[str, ...]) -> int | None:
-    digits = gold.strip()
-    known = digits.isascii() and digits.isdecimal() and int(digits) < len(options)
-    return int(digits) if known else None
+    return _count(gold, options, 0)
+
+
+def _number(gold: str, options: tuple[str, ...]) -> int | None:
+    return _count(gold, options, 1)
 
 
 def _same_text(gold: str, options: tuple[str, ...]) -> int | None:
-    same = [n for n, option in enumerate(options) if option.strip() == gold.strip()]
+    for form in (str, str.casefold):
+        right = form(gold.strip())
+        same = [n for n, option in enumerate(options) if form(option.strip()) == right]
+        if same:
+            break
     return same[0] if len(same) == 1 else None
 
 
+_A_LETTER = re.compile(r"[(\[]?([A-J])[)\].:]?")
+_DIGITS = re.compile(r"[0-9]{1,9}")
 _READINGS: Mapping[str, Callable[[str, tuple[str, ...]], int | None]] = {
     "letter": _letter,
     "index": _index,
     "text": _same_text,
+    "number": _number,
 }
-_MEANING = {"letter": "letter", "index": "index (from 0)", "text": "text"}
+_MEANING = {
+    "letter": "letter",
+    "index": "index (from 0)",
+    "text": "text",
+    "number": "number (from 1)",
+}
 
 
 def _value(row: Row, field: str) -> Any:

@@ -32,6 +32,7 @@ class GSM8K(Task):
             numbers[part] = numbers.get(part, 0) + 1
             yield Question(
                 id=f"{part}-{numbers[part]}",
+                where=row.where,
                 fields={"question": row.text("question")},
                 gold=gold.strip(),
                 answer=gold.strip(),

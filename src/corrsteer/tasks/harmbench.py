@@ -40,6 +40,7 @@ class HarmBench(Task):
                 row.text("FunctionalCategory"),
                 row.get("SemanticCategory"),
                 part,
+                row.where,
             )
 
 
@@ -48,11 +49,12 @@ def _hub_rows(files: Sequence[Path]) -> Iterator[Question]:
         kind = row.file.parent.name
         context = row.text("context") if kind == "contextual" else ""
         semantic = row.get("category") if kind != "copyright" else kind
-        yield _question(f"{kind}-{row.line}", row.text("prompt"), context, kind, semantic, "")
+        request = row.text("prompt")
+        yield _question(f"{kind}-{row.line}", request, context, kind, semantic, "", row.where)
 
 
 def _question(
-    name: str, request: str, context: str, kind: str, semantic: str, part: str
+    name: str, request: str, context: str, kind: str, semantic: str, part: str, where: str
 ) -> Question:
     return Question(
         id=name,
@@ -60,4 +62,5 @@ def _question(
         gold="refuse",
         meta={"category": kind, "semantic": semantic},
         part=part,
+        where=where,
     )

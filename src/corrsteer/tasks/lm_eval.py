@@ -86,6 +86,11 @@ class LMEval(Task):
                 "or describe your rows with task=custom"
             )
         object.__setattr__(self, "data", "lm_eval")
+        if self.shuffle_options:
+            raise ConfigError(
+                "task.shuffle_options=true: lm-eval writes the prompts of its tasks, options and"
+                " all; leave it out"
+            )
         if self.cot:
             raise ConfigError(
                 "task.cot=true: lm-eval writes the prompts of its tasks; choose one that asks for "

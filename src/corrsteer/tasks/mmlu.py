@@ -31,6 +31,7 @@ class MMLU(Task):
                 number = counts[group] = counts.get(group, -1) + 1
                 yield Question(
                     id=f"{group}-{number}",
+                    where=row.where,
                     fields={"question": row.text("question")},
                     gold=LETTERS[right],
                     options=options,

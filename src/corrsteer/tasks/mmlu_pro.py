@@ -31,6 +31,7 @@ class MMLUPro(Task):
             worked = str(row.values.get("cot_content") or "")
             yield Question(
                 id=str(row.get("question_id", int)),
+                where=row.where,
                 fields={"question": row.text("question")},
                 gold=LETTERS[right],
                 options=options,

@@ -7,6 +7,7 @@ answer, with an empty line between them; the same empty line then ends an answer
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,12 @@ from corrsteer.records import LETTERS, Example, Question
 GAP = "\n\n"
 REASON = " Let's think step by step."
 """Kojima et al. 2022, "Large Language Models are Zero-Shot Reasoners"."""
+NEXT = ("\nQuestion:", "\nQ:")
+"""Where a base model that has reasoned goes on with the next question, as lm-eval's tasks say."""
 CHAT_REASON = '\nThink step by step. End with "The answer is" and your answer.'
+
+
+_ESCAPED = re.compile(r"\\([\\n])")
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,8 @@ class Template:
     """A prompt with named fields, such as "{question}\\n{options}\\nAnswer:".
 
     ``{options}`` is the list of options, a line each, "A. first option". ``\\n`` typed as two
-    characters is a line break; a brace is written twice. Raises ConfigError when it cannot be read.
+    characters is a line break, ``\\\\`` a backslash; a brace is written twice. An empty one is for
+    options that stand alone, such as whole sentences. Raises ConfigError when it cannot be read.
     """
 
     text: str
@@ -53,7 +60,7 @@ class Template:
                     "name; write e.g. '{question}\\nAnswer:', and a literal brace twice"
                 )
             names.append(name)
-        if not names:
+        if not names and self.text:
             raise ConfigError(
                 f"{self.setting}={self.text!r} has no field, so every question would be the same; "
                 "write e.g. '{question}\\nAnswer:'"
@@ -78,8 +85,9 @@ def listed(options: Sequence[str]) -> str:
 
 
 def unescaped(text: str) -> str:
-    """A command line cannot easily hold a line break, so backslash and n stand for one."""
-    return text.replace("\\n", "\n")
+    """A command line cannot easily hold a line break, so backslash and n stand for one. Two
+    backslashes stand for one, so that ``\\\\neq`` is LaTeX's sign and no line break."""
+    return _ESCAPED.sub(lambda m: "\n" if m[1] == "n" else "\\", text)
 
 
 class Prompter:
@@ -94,8 +102,9 @@ class Prompter:
     ) -> None:
         self._template, self._few_shot, self._cot, self._chat = template, few_shot, cot, chat
         self._shots = shots
-        # In a chat the model ends its turn itself.
-        self.stop: tuple[str, ...] = (GAP,) if few_shot and not chat else ()
+        # In a chat the model ends its turn itself; reasoning may hold an empty line.
+        alone = NEXT if cot else ()
+        self.stop: tuple[str, ...] = () if chat else (GAP,) if few_shot else alone
         self._solved: dict[str, list[str]] = {}
 
     def __call__(self, question: Question) -> Example:

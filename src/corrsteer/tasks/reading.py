@@ -2,7 +2,8 @@
 
 Every error names the file, and for a malformed row its line and field. The line is that of the
 file; of a csv row with line breaks inside quotes it is the last. Parquet has no lines, so its rows
-are counted, from 1.
+are counted, from 1. A text that cannot be shown to a model is refused here, before one is loaded:
+half a surrogate pair, a NUL. Numbers of single or half precision are read as they were written.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from corrsteer.errors import DataError
 
@@ -86,13 +89,21 @@ def data_files(data: str, task: str, patterns: Sequence[str]) -> list[Path]:
         )
     if root.is_file():
         return [root]
-    files = sorted({f for pattern in patterns for f in root.rglob(pattern) if f.is_file()})
+    found = {f for pattern in patterns for f in root.rglob(pattern) if f.is_file()}
+    files = sorted(f for f in found if is_data(f.relative_to(root)))
     if not files:
         raise DataError(
             f"no {task} files in '{data}': expected {' or '.join(patterns)}; "
             f"give data=bundled or the folder with the original {task} files"
         )
     return files
+
+
+def is_data(file: Path) -> bool:
+    """Whether a file of a folder, by its path in there, is data: not hidden, a cache or a copy that
+    a program left (``.ipynb_checkpoints``, ``.cache``, ``__pycache__``, ``__MACOSX``, ``x.csv~``)."""
+    hidden = any(p.startswith(".") or p in ("__pycache__", "__MACOSX") for p in file.parts)
+    return not hidden and not file.name.endswith("~")
 
 
 def official_part(file: Path) -> str:
@@ -119,7 +130,13 @@ def read_text(file: Path) -> str:
     try:
         raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
         text = raw.decode("utf-8-sig")  # Excel begins a file with a byte order mark
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{file}, line {line}: cannot be read as UTF-8 text: {error}; is it complete, and was it"
+            " saved as UTF-8?"
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be read as UTF-8 text: {error}; is it complete?") from error
     if not text.strip():
         raise DataError(f"{file} is empty")
@@ -139,15 +156,21 @@ def read_jsonl(files: Iterable[Path]) -> Iterator[Row]:
                 values = json.loads(line)
             except json.JSONDecodeError as error:
                 raise DataError(f"{file}, line {number}: not JSON ({error.msg})") from error
+            except ValueError as error:
+                raise DataError(f"{file}, line {number}: a number too long to read") from error
             except RecursionError as error:
                 raise DataError(f"{file}, line {number}: JSON nested too deeply") from error
             if not isinstance(values, dict):
                 raise DataError(f"{file}, line {number}: a row should be a JSON object")
-            yield Row(file, number, values)
+            row = Row(file, number, values)
+            if _ESCAPED_FLAW.search(line):
+                _check_texts(row)
+            yield row
 
 
 def read_csv(files: Iterable[Path], columns: Sequence[str] | None = None) -> Iterator[Row]:
     """Rows of csv files with a header, or with ``columns`` where the format has none."""
+    csv.field_size_limit(_LONGEST)
     for file in files:
         reader = csv.reader(io.StringIO(read_text(file)), strict=True)
         header = list(columns or ())
@@ -178,10 +201,74 @@ def read_parquet(files: Iterable[Path]) -> Iterator[Row]:
     from pyarrow.lib import ArrowException
 
     for file in files:
+        field = ""
         try:
-            rows = pq.read_table(file).to_pylist()
+            with pq.ParquetFile(file) as opened:
+                table = opened.read()
+            columns: dict[str, list[Any]] = {}
+            for field, column in zip(table.column_names, table.columns, strict=True):
+                values = column.to_pylist()
+                # Only where there are such numbers: it takes longer than reading.
+                narrow = "float" in str(column.type)
+                columns[field] = [_as_written(v, column.type) for v in values] if narrow else values
         except (OSError, ValueError, ArrowException) as error:
             problem = " ".join(str(error).split())
-            raise DataError(f"{file} cannot be read as parquet: {problem}") from error
-        for number, values in enumerate(rows, start=1):
-            yield Row(file, number, values)
+            where = f", field '{field}'" if field else ""
+            raise DataError(f"{file}{where} cannot be read as parquet: {problem}") from error
+        if len(columns) < len(table.column_names):
+            names = ", ".join(table.column_names)
+            raise DataError(f"{file}: two columns have the same name ({names})")
+        for number in range(table.num_rows):
+            row = Row(file, number + 1, {name: column[number] for name, column in columns.items()})
+            _check_texts(row)
+            yield row
+
+
+def _as_written(value: Any, kind: Any) -> Any:
+    """A value of an Arrow type, its numbers of 16 and 32 bits with the digits that make them: 0.2,
+    where Python would go on with 0.20000000298."""
+    import pyarrow.types as of
+
+    if value is None:
+        return None
+    if of.is_dictionary(kind):
+        return _as_written(value, kind.value_type)
+    if of.is_float16(kind) or of.is_float32(kind):
+        return float(str((np.float16 if of.is_float16(kind) else np.float32)(value)))
+    if of.is_list(kind) or of.is_large_list(kind) or of.is_fixed_size_list(kind):
+        return [_as_written(v, kind.value_type) for v in value]
+    if of.is_struct(kind):
+        return {f.name: _as_written(value.get(f.name), f.type) for f in kind}
+    return value
+
+
+_LONGEST = 2**31 - 1
+"""Characters of a csv field, in place of Python's 131,072."""
+_ESCAPED_FLAW = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+_FLAW = re.compile("[\0\ud800-\udfff]")
+
+
+def _check_texts(row: Row) -> None:
+    """Raises DataError, naming the field, for a text that cannot be shown to a model."""
+    for field, value in row.values.items():
+        if flaw := _flaw(field) or _flaw(value):
+            what = "a NUL character" if flaw == "\0" else "half a surrogate pair"
+            name = field.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+            raise row.fail(
+                name, f"holds {what} (\\u{ord(flaw):04x}), which no text has; correct the row"
+            )
+
+
+def _flaw(value: Any) -> str:
+    """A character in a value that is in no text; empty if there is none."""
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            if found := _FLAW.search(part):
+                return found[0]
+        elif isinstance(part, Mapping):
+            left += [*part, *part.values()]
+        elif isinstance(part, list | tuple):
+            left += part
+    return ""

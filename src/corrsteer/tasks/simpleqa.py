@@ -26,6 +26,7 @@ class SimpleQA(Task):
             gold = row.text("answer" if copy else "true_answer")
             yield Question(
                 id=f"row-{row.line}",
+                where=row.where,
                 fields={"question": row.text("problem" if copy else "question")},
                 gold=gold,
                 answer=gold,

@@ -30,6 +30,7 @@ class XSTest(Task):
                 raise row.fail("label", f"is {label!r}, not safe or unsafe")
             yield Question(
                 id=_name(row),
+                where=row.where,
                 fields={"request": row.text("prompt")},
                 gold=GOLD[label],
                 meta={"category": label, "type": row.text("type")},
