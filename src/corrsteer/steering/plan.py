@@ -291,7 +291,8 @@ def _whole(name: str, value: Any, least: int) -> int:
 def _number(name: str, value: Any) -> float:
     if type(value) not in (int, float) or not abs(value) < _LARGEST:
         raise ValueError(f"{name} is {value!r}, no finite number")
-    return value
+    number: float = value
+    return number
 
 
 def _spec(part: Any) -> Any:
