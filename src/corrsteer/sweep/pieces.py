@@ -260,8 +260,8 @@ def job_returns(all_pieces: Sequence[Piece]) -> list[JobReturn]:
         if piece.kind != "job":
             continue
         value = float("nan")
-        if piece.run_folder.status().get("state") == "done":
-            with suppress(DataError):  # the report of the sweep says what is wrong with it
+        with suppress(DataError):  # the report of the sweep says what is wrong with it
+            if piece.run_folder.status().get("state") == "done":
                 value = read_record(piece.run_folder.path).arms["steered"].accuracy
         returns.append(
             JobReturn(
