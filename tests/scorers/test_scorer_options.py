@@ -8,7 +8,17 @@ import pytest
 from omegaconf import OmegaConf
 
 CONF = Path(__file__).parents[2] / "conf" / "scorer"
-NAMES = ["choice", "contains", "exact", "function", "numeric", "refusal", "regex", "token_f1", "words"]
+NAMES = [
+    "choice",
+    "contains",
+    "exact",
+    "function",
+    "numeric",
+    "refusal",
+    "regex",
+    "token_f1",
+    "words",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,7 +17,7 @@ from corrsteer.saes.folder import Folder
 from corrsteer.stages import bench as bench_module
 from corrsteer.stages import statistics as statistics_module
 from corrsteer.stages.contexts import contexts
-from corrsteer.stages.statistics import statistics
+from corrsteer.stages.statistics import _brief, statistics
 from corrsteer.steering.arms import BASELINE, baseline, steered
 from corrsteer.steering.plan import load_plan
 from tests.stages.made import (
@@ -146,6 +146,11 @@ def test_outcomes_that_do_not_vary_are_refused_with_counts(bench, value, message
     with pytest.raises(DegenerateOutcomesError, match=message) as error:
         story(bench)
     assert f"({int(60 * value)} of 60)" in str(error.value)
+    # Two answers beside what is right, and all of them to keep.
+    frame = error.value.answers
+    assert len(frame) == 60 and "\n" not in str(error.value)
+    for row in frame.head(2).itertuples():
+        assert f"{_brief(row.answer)} where {_brief(row.gold)} is right" in str(error.value)
     assert bench.store.log["miss collect"] == 0
 
 

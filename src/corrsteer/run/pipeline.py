@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corrsteer.errors import DegenerateOutcomesError
 from corrsteer.methods.protocol import Fitted
 from corrsteer.methods.search import Pareto
 from corrsteer.report.record import Record
@@ -48,7 +50,8 @@ def run(cfg: DictConfig, folder: Path) -> float:
     bench, asking = parts.bench, parts.bench.asking
 
     # fit: on the selection split without steering, and on validation where the method asks it
-    fitted = parts.method.fit(bench)
+    with _kept_to_look_at(folder):
+        fitted = parts.method.fit(bench)
     plan = fitted.plan
 
     # validate: where the dial of a sweep is chosen
@@ -111,6 +114,20 @@ def run(cfg: DictConfig, folder: Path) -> float:
     return run_record.arms["steered"].accuracy
 
 
+@contextmanager
+def _kept_to_look_at(folder: Path) -> Iterator[None]:
+    """Leaves the answers in the folder where they are all right or all wrong, and ends the run."""
+    try:
+        yield
+    except DegenerateOutcomesError as error:
+        if error.answers is None:
+            raise
+        file = folder / "answers.parquet"
+        table = answers_table([("selection", BASELINE, error.answers)])
+        table.to_parquet(file, index=False)
+        raise DegenerateOutcomesError(f"{error}; all answers are in {file}") from error
+
+
 def _controls(parts: Parts, fitted: Fitted) -> list[Arm]:
     """Those that steer are plans at the plan's norms; another intervention has none of them."""
     if fitted.plan is None:
@@ -133,8 +150,9 @@ def share(cfg: DictConfig, folder: Path) -> float:
     """Computes what the jobs of a sweep have in common, before they start side by side."""
     parts = build(cfg)
     bench, asking = parts.bench, parts.bench.asking
-    for fitted in parts.method.share(bench):
-        explained(parts, fitted)
+    with _kept_to_look_at(folder):
+        for fitted in parts.method.share(bench):
+            explained(parts, fitted)
     answers(bench, asking, "validation", [baseline()])
     answers(bench, asking, "test", [baseline(), *parts.unsteered])
     unrelated_answers(bench, parts.elsewhere, [baseline()])

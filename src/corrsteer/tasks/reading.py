@@ -234,7 +234,9 @@ def _as_written(value: Any, kind: Any) -> Any:
     if of.is_dictionary(kind):
         return _as_written(value, kind.value_type)
     if of.is_float16(kind) or of.is_float32(kind):
-        return float(str((np.float16 if of.is_float16(kind) else np.float32)(value)))
+        narrow = np.float16 if of.is_float16(kind) else np.float32
+        # A whole number is exact; the fewest digits that tell 65504 from its neighbours are 65500.
+        return float(value) if float(value).is_integer() else float(str(narrow(value)))
     if of.is_list(kind) or of.is_large_list(kind) or of.is_fixed_size_list(kind):
         return [_as_written(v, kind.value_type) for v in value]
     if of.is_struct(kind):
