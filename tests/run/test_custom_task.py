@@ -149,9 +149,10 @@ def test_what_is_told_at_the_door(home, rows, caplog):
     assert all(text.count("WARNING") == 1 for text in quiet)  # of the rows that repeat others
 
 
-def test_right_answers_inside_sentences_are_told_of(home, rows):
-    typed = rf"python -m src.main task=custom task.path=my.jsonl task.prompt='{{ask}}\n{{options}}\nAnswer:'"
-    settings = "task.options=choices task.scorer=my_module.never task.max_new_tokens=4"
+def test_answers_that_are_all_wrong_are_shown_and_kept(home):
+    typed = "python -m src.main task=custom task.path=my.jsonl"
+    settings = r"task.prompt='{ask}\n{options}\nAnswer:' task.options=choices"
+    settings += " task.scorer=my_module.never task.max_new_tokens=4"
     (home / "my_module.py").write_text("def never(example, text):\n    return False\n")
     told = in_this_process(f"{typed} {settings} {SMALL}", cwd=home).refusal
     assert "no answer is right on the selection split (0 of 20)" in told

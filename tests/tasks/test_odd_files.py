@@ -1,5 +1,5 @@
-"""Files as they lie on disks: hidden copies, odd bytes, long fields, many rows. What is read is what
-was written, and everything else is refused in one line that names file, line and field."""
+"""Files as they lie on disks: hidden copies, odd bytes, long fields, many rows. What is read is
+what was written, and everything else is refused in one line that names file, line and field."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_a_hundred_thousand_rows(tmp_path, name):
 
 
 VALUES = [
-    "x", "", " ", "7", 7, 7.0, 0.2, -0.0, True, False, None, [], ["a", "b"], ["a", None], {"k": "v"},
+    "x", "", " ", "7", 7, 7.0, 0.2, -0.0, True, False, None, [], ["a", "b"], ["a", None], {"k": 1},
     [["a"]], float("nan"), float("inf"), 10**30, "\ud83d", "\0", "\ufeffx", "ß", "A", "(B)",
     "x" * 200_000, {"text": ["a", "b"], "label": ["1", "2"]}, "\u2028", "a,b", 'a"b', "a\nb",
 ]  # fmt: skip

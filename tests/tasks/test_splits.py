@@ -116,10 +116,11 @@ def test_no_question_is_ever_in_two_places(parts, seed, shots):
     assert len(set(found)) == len(found)
 
 
-def repeated(n, often, part="", **change):
-    """``often`` rows of each of ``n`` questions, under ids of their own."""
+def repeated(n, often, part=""):
+    """``often`` rows of each of ``n`` questions, under ids of their own, in two orders."""
+    orders = (("x", "y"), ("y", "x"))
     return [
-        Question(f"{part}{i}-{k}", {"q": f"p{i}"} | change, "A", ("x", "y")[:: 1 - 2 * (k % 2)], part=part)
+        Question(f"{part}{i}-{k}", {"q": f"p{i}"}, "A", orders[k % 2], part=part)
         for i in range(n)
         for k in range(often)
     ]  # fmt: skip

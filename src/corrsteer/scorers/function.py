@@ -3,9 +3,9 @@
     def shorter_than_gold(example, text):
         return len(text) <= len(example.gold)
 
-An example has ``id``, ``prompt``, ``gold`` (the right answer; with options, its letter), ``options``
-(their texts), ``aliases`` (other right answers), ``meta`` and ``notes``. The text is all that the
-model wrote: :func:`corrsteer.scorers.reply.reply` gives it without thinking and run-on.
+An example has ``id``, ``prompt``, ``gold`` (the right answer; with options, its letter),
+``options`` (their texts), ``aliases`` (other right answers), ``meta`` and ``notes``. The text is
+all that the model wrote: :func:`corrsteer.scorers.reply.reply` gives what of it is the reply.
 
 The path is ``module.function``; the module must be importable where the command is typed. It is
 imported while the settings are checked, so keep heavy imports inside the function. A number or a

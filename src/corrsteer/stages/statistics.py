@@ -160,8 +160,9 @@ def _shown(answered: pd.DataFrame) -> str:
         for row in rows
         if row.score < RIGHT
     )
-    hint = "; in {} answers the right one is part of what is said: type task.scorer=contains"
-    return f"; e.g. {' and '.join(two)}{hint.format(int(inside)) if inside else ''}"
+    hint = f"; in {inside:.0f} of {len(rows)} answers the right one is part of what is said:"
+    hint += " type task.scorer=contains"
+    return f"; e.g. {' and '.join(two)}{hint if inside else ''}"
 
 
 def _brief(text: str) -> str:

@@ -31,8 +31,8 @@ class Template:
     """A prompt with named fields, such as "{question}\\n{options}\\nAnswer:".
 
     ``{options}`` is the list of options, a line each, "A. first option". ``\\n`` typed as two
-    characters is a line break, ``\\\\`` a backslash; a brace is written twice. Raises ConfigError when
-    it cannot be read.
+    characters is a line break, ``\\\\`` a backslash; a brace is written twice. Raises ConfigError
+    when it cannot be read.
     """
 
     text: str
