@@ -54,14 +54,16 @@ model: $(STAMP) ## train the bundled model and its SAEs anew (about 45 minutes o
 bench: $(STAMP) ## time generation, with and without steering; ARGS=--small: in seconds
 	$(PY) -m benchmarks.generate $(ARGS)
 
-# The newest run or sweep, unless FOLDER=outputs/... says another.
-report: FOLDER ?= $(shell ls -td outputs/runs/*/ outputs/sweeps/*/ 2>/dev/null | head -n 1)
-report: $(STAMP) ## write the report of the newest run or sweep again, or of FOLDER=outputs/...
-	@test -n "$(FOLDER)" || { echo "error: outputs/ holds no run yet; type make run" >&2; exit 2; }
+# The newest run or sweep that has finished, unless FOLDER=outputs/... says another.
+report: FOLDER ?= $(patsubst %/,%,$(dir $(shell ls -t outputs/runs/*/metrics.json \
+  outputs/sweeps/*/summary.csv 2>/dev/null | head -n 1)))
+report: $(STAMP) ## write the report of the newest finished run or sweep again, or of FOLDER=outputs/...
+	@test -n "$(FOLDER)" || { \
+	  echo "error: outputs/ holds no finished run yet; type make run" >&2; exit 2; }
 	$(PY) -m corrsteer report $(FOLDER)
 
 cache: $(STAMP) ## list the stage cache; ARGS=--all: each entry, ARGS=--help: what else
 	$(PY) -m corrsteer cache $(ARGS)
 
-clean-cache: ## delete the stage cache, outputs/cache (runs and sweeps stay)
-	rm -rf outputs/cache
+clean-cache: $(STAMP) ## delete the stage cache, outputs/cache (runs and sweeps stay)
+	$(PY) -m corrsteer cache --clear

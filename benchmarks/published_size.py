@@ -38,7 +38,7 @@ from corrsteer.models.local import Local
 from corrsteer.models.protocol import chosen_device
 from corrsteer.models.spec import Model
 from corrsteer.records import Example, Score
-from corrsteer.saes.folder import CONFIG, WEIGHTS, Folder
+from corrsteer.saes.folder import Folder
 from corrsteer.selectors.correlation import Correlation
 from corrsteer.stages.answers import answers
 from corrsteer.stages.bench import Asking, Bench, Collect, load_model, model_key, sae_key
@@ -121,7 +121,7 @@ def build_sae(folder: Path, layer: int, scale: Scale) -> None:
         "threshold": torch.full((scale.features,), scale.threshold),
     }
     folder.mkdir(parents=True)
-    save_file(weights, folder / WEIGHTS)
+    save_file(weights, folder / "sae_weights.safetensors")
     config = {
         "architecture": "jumprelu",
         "d_in": scale.width,
@@ -133,7 +133,7 @@ def build_sae(folder: Path, layer: int, scale: Scale) -> None:
         "reshape_activations": "none",
         "metadata": {"hook_name": f"blocks.{layer}.hook_resid_post"},
     }
-    (folder / CONFIG).write_text(json.dumps(config))
+    (folder / "cfg.json").write_text(json.dumps(config))
 
 
 def build(folder: Path, scale: Scale) -> None:
@@ -199,7 +199,7 @@ def run(bench: Bench, seconds: dict[str, list[float]]) -> Tokens:
     with timed("evaluate", seconds):
         test = answers(bench, bench.asking, "test", arms)
         examples = bench.asking.splits["test"]
-        evaluate(test, arms, examples, chosen, task_metrics=lambda *_: {}, seed=bench.seed)
+        evaluate(test, arms, examples, chosen, task_metrics=lambda *_: {})
     with timed("contexts", seconds):
         contexts(bench, selection, chosen)
     return [tuple(tokens) for tokens in selection["tokens"]]

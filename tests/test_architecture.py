@@ -16,7 +16,9 @@ PACKAGE = ROOT / "src" / "corrsteer"
 
 # A name is a room, a module beside the rooms, or one module of a room (room.module), which stands
 # for values that others may have without the rest of its room.
-GROUND = {"errors", "records", "layers", "hub", "progress", "config", "report.record"}
+GROUND = {
+    "errors", "records", "layers", "hub", "progress", "seams", "wording", "config", "report.record",
+}  # fmt: skip
 PARTS = {"tasks", "scorers", "models", "saes", "selectors"}  # these never import each other
 BELOW_STAGES = GROUND | PARTS | {"store", "stats", "steering"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -25,7 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "progress": set(),
     "layers": {"errors"},
     "hub": {"errors"},
-    "config": {"errors", "records", "layers", "hub"},
+    "seams": {"errors"},
+    "wording": set(),
+    "config": {"errors", "records", "layers", "hub", "seams", "wording"},
     "report.record": {"errors", "records"},
     "store": GROUND,
     "stats": GROUND,
@@ -52,8 +56,9 @@ ONLY_IN = {
 }
 HEAVY = {"torch", "nnsight", "sae_lens", "wandb", "transformers", "transformer_lens", "lm_eval"}
 CONFIG_TIME = [
-    "config", "errors", "records", "layers", "hub", "progress", "report.record", "store", "sweep",
-    "run.app", "saes", "tasks", "scorers", "steering", "selectors", "trackers", "__main__",
+    "config", "errors", "records", "layers", "hub", "progress", "seams", "wording", "report.record",
+    "store", "sweep", "run.app", "run.typed", "saes", "tasks", "scorers", "steering",
+    "selectors", "trackers", "__main__",
 ]  # fmt: skip
 """Imported while a command is still being checked, beside what ``conf/`` names; rooms stand for all
 their modules."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from corrsteer.__main__ import main
+from corrsteer.store.runfolder import RunFolder
 from tests.report.fabricated_run import fabricate_run
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +51,7 @@ finally:
         ("report {place}/none", "there is no folder {place}/none"),
         ("report {place}", "no finished run in {place}"),
         ("track {place}/none", "there is no folder {place}/none"),
-        ("track {place}", ""),
+        ("track {place}", "no finished run in {place}: give the folder of a run or sweep"),
         ("cache {place}/none", "there is no cache folder {place}/none"),
         ("cache --delete", "--delete needs --older-than"),
         ("cache --older-than soon", "'soon'"),
@@ -69,6 +70,52 @@ def test_a_wrong_command_is_one_line(tmp_path, capsys, words, part):
     assert (code, captured.out, captured.err.count("\n")) == (2, "", 1)
     assert captured.err.startswith("error: ")
     assert part.format(place=tmp_path) in captured.err
+
+
+def test_what_is_no_run_names_one(tmp_path, capsys):
+    run = tmp_path / "outputs" / "runs" / "one"
+    run.mkdir(parents=True)
+    fabricate_run(run, n_test=20)
+    for folder in (tmp_path, tmp_path / "outputs" / "runs", run / "plan"):
+        for command in ("report", "track"):
+            assert main([command, str(folder)]) == 2
+            assert f"such as {run}" in capsys.readouterr().err
+
+
+def test_a_run_that_failed_says_why(tmp_path, capsys):
+    folder = RunFolder(tmp_path)
+    folder.start([])
+    folder.failed("layer 9 is out of range")
+    assert main(["report", str(tmp_path)]) == 2
+    line = capsys.readouterr().err
+    assert "it is failed (layer 9 is out of range); type its command again" in line
+
+
+def test_a_run_that_was_not_tracked_says_how_to_track_it(tmp_path, capsys):
+    fabricate_run(tmp_path, n_test=20)
+    for tracker in ("corrsteer.trackers.none.NoTracker", "corrsteer.trackers.wandb.Wandb"):
+        mode = "\n  mode: disabled" if "wandb" in tracker else ""
+        (tmp_path / "config.yaml").write_text(f"tracker:\n  _target_: {tracker}{mode}\n")
+        assert main(["track", str(tmp_path)]) == 2
+        assert "was not tracked: run it with tracker=wandb" in capsys.readouterr().err
+
+
+def test_what_is_no_cache_names_one(tmp_path, capsys):
+    (tmp_path / "outputs" / "cache").mkdir(parents=True)
+    for place in (tmp_path, tmp_path / "outputs"):
+        assert main(["cache", str(place)]) == 2
+        assert (
+            f"is no stage cache: give the folder of one, such as {tmp_path / 'outputs/cache'}"
+            in (capsys.readouterr().err)
+        )
+
+
+def test_every_argument_has_a_help_text(capsys):
+    for command in ("report", "cache", "track", "dashboard"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        words = capsys.readouterr().out.partition("arguments:\n")[2].split()
+        assert words[0].startswith("FOLDER") and words[1] != "options:", command
 
 
 def test_a_report_is_written_again(tmp_path, capsys):

@@ -79,7 +79,8 @@ def refusal(*overrides: str) -> str:
         cfg = composed(*overrides)
         config.check(cfg)
         for group in OPENED:
-            config.instantiate(cfg[group])
+            if group != "search" or cfg.search:
+                config.instantiate(cfg[group])
     line = config.explain(caught.value)
     assert "\n" not in line
     return line
@@ -113,11 +114,24 @@ def test_layers_keep_the_form_they_were_typed_in(override):
         ("collect.poling=max", ["collect.poling", "did you mean pooling?", "shuffles"]),
         ("+collect.poling=max", ["collect.poling", "did you mean pooling?"]),
         ("model.pth=x", ["model.pth", "did you mean path?"]),
-        ("coef=strong", ["coef", "'strong'", "Float"]),
+        ("coef=strong", ["coef=strong: it must be a number"]),
         ("coef=nan", ["coef=nan", "finite"]),
         ("coef=-inf", ["coef=-inf", "finite"]),
         ("decoding=fre", ["decoding=fre", "did you mean free?", "constrained, loglikelihood"]),
-        ("seed=1.5", ["seed", "'1.5'", "Integer"]),
+        ("seed=1.5", ["seed=1.5: it must be a whole number"]),
+        ("splits.official=often", ["splits.official=often: it must be true or false"]),
+        ("splits.test=null", ["splits.test=null: it must have a value"]),
+        ("task.max_new_tokens=1.5", ["task.max_new_tokens=1.5: it must be a whole number"]),
+        ("task.subset=7", ["task.subset=7: it must be a text or a list or null"]),
+        ("task.name=7", ["task.name=7: it must be a text; type task.name='\"7\"'"]),
+        ("task.prompt=[a]", ["task.prompt=['a']: it must be a text"]),
+        ("sae.budget_gb=much", ["sae.budget_gb=much: it must be a number"]),
+        ("strategy=corsteer", ["did you mean corrsteer_a?"]),
+        ("task._target_=null", ["task._target_=None", "full name of a class"]),
+        ("task._target_=3", ["task._target_=3", "full name of a class"]),
+        ("task._target_=.tasks.bbq.BBQ", ["task._target_=.tasks", "full name of a class"]),
+        ("task._target_=builtins.int", ["task._target_=builtins.int", "cannot be a component"]),
+        ("~task._target_", ["task names no component", "_target_: package.module.Class"]),
         ("limit=0", ["limit=0", "at least 1"]),
         ("splits.test=0", ["splits.test=0", "at least 1"]),
         ("splits.selection=-1", ["splits.selection=-1", "at least 1"]),
@@ -229,7 +243,39 @@ def test_a_resolved_config_reads_back_without_interpolations():
         ("mine", ["task=bbq,mmlu", "name=mine"], "mine"),
         ("a/b c", [], "a-b-c"),
         ("../up", [], "up"),
+        ("..", [], "run"),
+        ("-x", [], "x"),
+        ("a\nb", [], "a-b"),
+        ("a\0b", [], "a-b"),
+        ("\udcff", [], "run"),
+        ("x" * 300, [], "x" * 100),
+        ("é" * 300, [], "é" * 50),
     ],
 )
 def test_the_folder_of_a_run_has_a_plain_name(name, overrides, expected):
     assert config.run_name(name, overrides) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("my.jsonl", "my"),
+        ("data/my.csv.gz", "my"),
+        ("data/my.v2.parquet", "my.v2"),
+        ("folder/", "folder"),
+        ("org/model", "model"),
+        ("hub", "custom"),
+        ("bundled", "custom"),
+        (None, "custom"),
+    ],
+)
+def test_a_task_or_a_model_of_ones_own_is_called_by_its_file(path, name):
+    assert config.file_name(path, "custom") == name
+
+
+def test_what_is_called_by_its_file_has_the_name_everywhere():
+    words = ["task=custom", "task.path=data/my.jsonl", "task.prompt='{q}'"]
+    cfg = composed(*words, "scorer@task.scorer=exact", "model=folder", "model.path=m/tiny")
+    assert (cfg.task.name, cfg.name, cfg.model.name) == ("my", "my", "tiny")
+    assert composed(*words, "scorer@task.scorer=exact", "name=first").name == "first"
+    assert "model.path has no value: type model.path=VALUE" in refusal("model=folder")

@@ -49,6 +49,7 @@ from corrsteer import Plan, load_plan
 import corrsteer.steering.plan as plan
 assert (Plan, load_plan) == (plan.Plan, plan.load_plan)
 assert sorted(corrsteer.__all__) == ["Plan", "load_plan"]
+assert {"Plan", "load_plan"} <= set(dir(corrsteer))
 try:
     corrsteer.lod_plan
 except AttributeError as error:

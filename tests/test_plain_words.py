@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import string
+from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corrsteer import config
 from corrsteer.errors import ConfigError
+from corrsteer.run.typed import check_command, flags_first, plain_words
 from corrsteer.tasks.prompts import Template
-from src.main import plain_words, sweep_flag_first
+from corrsteer.wording import explain
 from tests.test_config import composed
 
 TEXTS = [
@@ -125,6 +130,55 @@ def test_the_chosen_scorer_replaces_the_tasks_own_with_its_settings():
 @pytest.mark.parametrize(
     ("typed", "understood"),
     [
+        ("task=bbq --config-dir D coef=2", "--config-dir D task=bbq coef=2"),
+        ("task=bbq --config-dir D -m coef=1,2", "--config-dir D -m task=bbq coef=1,2"),
+        ("task=bbq --config-dir=D coef=2", "--config-dir=D task=bbq coef=2"),
+        ("task=bbq --config-d D coef=2", "--config-d D task=bbq coef=2"),
+        ("task=bbq -cd D -cn config coef=2 -m", "-cd D -cn config -m task=bbq coef=2"),
+        ("task=bbq -c job coef=2", "-c job task=bbq coef=2"),
+        ("task=bbq --info coef=2", "--info all task=bbq coef=2"),
+        ("task=bbq -i config coef=2", "-i config task=bbq coef=2"),
+        ("task=bbq --resolve --cfg job coef=2", "--resolve --cfg job task=bbq coef=2"),
+        ("task=bbq coef=2 --config-dir", "--config-dir task=bbq coef=2"),
+    ],
+)
+def test_flags_and_their_values_may_stand_anywhere(typed, understood):
+    assert flags_first(typed.split()) == understood.split()
+
+
+def test_an_unknown_flag_and_one_without_a_value_are_one_line():
+    for typed, part in (("--nosuch", "--nosuch"), ("--cfg nothing", "'nothing'"), ("-cn", "-cn")):
+        with pytest.raises(ConfigError, match=part) as caught:
+            check_command(typed.split())
+        assert "\n" not in str(caught.value)
+    check_command(["-m", "--config-dir", "D", "coef=1,2"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "part"),
+    [
+        ("data=my data (1)", """'data="my data (1)"'"""),
+        ("data=~/x", f"""'data="{Path.home()}/x"'"""),
+        ("data=a=b", """'data="a=b"'"""),
+        ("layers=[1", "brackets closed"),
+        ('data="x', "quotes and brackets closed"),
+        ("data=a\nb", "KEY=VALUE"),
+    ],
+)
+def test_a_value_that_hydra_cannot_read_is_shown_in_quotes(typed, part):
+    with pytest.raises(OverrideParseException) as caught:
+        OverridesParser.create().parse_overrides([typed])
+    line = explain(caught.value)
+    assert part in line and "\n" not in line and "^" not in line
+    if '="' in line and "put the value in quotes" in line:  # what it says can be typed
+        (suggested,) = shlex.split(line.rpartition("quotes, ")[2])
+        value = typed.partition("=")[2]
+        assert read(suggested).value() == os.path.expanduser(value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "understood"),
+    [
         ("task=bbq -m coef=1,2", "-m task=bbq coef=1,2"),
         ("task=bbq coef=1", "task=bbq coef=1"),
         ("task=bbq hydra/launcher=slurm", "-m task=bbq hydra/launcher=slurm"),
@@ -136,4 +190,4 @@ def test_the_chosen_scorer_replaces_the_tasks_own_with_its_settings():
     ],
 )
 def test_choosing_a_launcher_asks_for_a_sweep(typed, understood):
-    assert sweep_flag_first(typed.split()) == understood.split()
+    assert flags_first(typed.split()) == understood.split()

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "load_plan"]
 
 
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
         from corrsteer.steering import plan

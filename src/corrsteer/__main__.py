@@ -18,22 +18,47 @@ from corrsteer.errors import CorrSteerError, DataError
 
 def report(folder: Path) -> None:
     """Write the report of a run or sweep again."""
-    if (folder / "multirun.yaml").exists():
+    if _is_sweep(folder):
         from corrsteer.report.sweep_page import write_sweep_report
         from corrsteer.report.terminal import print_summary
 
         write_sweep_report(folder)
         print_summary(folder)
-    else:
+    elif (folder / "metrics.json").exists():
         from corrsteer.report.run_page import write_run_report
 
         print(f"report: {write_run_report(folder)}")
+    else:
+        raise DataError(_no_run(folder))
+
+
+def _is_sweep(folder: Path) -> bool:
+    return (folder / "multirun.yaml").exists()
+
+
+def _no_run(folder: Path) -> str:
+    """Why there is nothing to report, and which folder to give instead."""
+    text = f"no finished run in {folder}: "
+    from corrsteer.store.runfolder import RunFolder
+
+    if status := RunFolder(folder).status():
+        error = f" ({status['error']})" if status.get("error") else ""
+        return f"{text}it is {status.get('state')}{error}; type its command again"
+    homes = [folder, *(folder / name for name in ("outputs", "runs", "sweeps", "outputs/runs"))]
+    found = [f.parent for home in homes for f in sorted(home.glob("*/metrics.json"))]
+    found += [f.parent for home in homes for f in sorted(home.glob("*/multirun.yaml"))]
+    if folder.parent.joinpath("metrics.json").exists():
+        found = [folder.parent]
+    such_as = f", such as {found[-1]}" if found else ", such as outputs/runs/TIME_NAME"
+    return f"{text}give the folder of a run or sweep{such_as}"
 
 
 def track(folder: Path) -> None:
     """Send a finished run, or the report of a sweep, to its tracker again."""
     from corrsteer.trackers.sending import send
 
+    if not _is_sweep(folder) and not (folder / "metrics.json").exists():
+        raise DataError(_no_run(folder))
     try:
         send(folder)
     except CorrSteerError:
@@ -64,7 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "cache":
             if options.delete and options.older_than is None:
                 parser.error("--delete needs --older-than DAYS")
-            cache(options.folder, options.all, options.older_than, options.delete)
+            if options.clear:
+                from corrsteer.store.listing import clear
+
+                clear(options.folder)
+            else:
+                cache(options.folder, options.all, options.older_than, options.delete)
         elif options.command == "dashboard":
             return dashboard(options.place)
         else:
@@ -72,7 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise DataError(
                     f"there is no folder {options.folder}; give the folder of a run or sweep"
                 )
-            {"report": report, "track": track}[options.command](options.folder)
+            try:
+                {"report": report, "track": track}[options.command](options.folder)
+            except CorrSteerError:
+                raise
+            except Exception as error:  # files that are whole and do not fit together
+                words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                raise DataError(
+                    f"the files of {options.folder} do not fit together ({words}): type the command"
+                    " of the run or sweep again"
+                ) from error
         sys.stdout.flush()
     except CorrSteerError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -81,6 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as a process that SIGPIPE ends
     return 0
+
+
+_FOLDER = "of a run, such as outputs/runs/TIME_NAME, or of a sweep"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -99,14 +141,21 @@ def _parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=about, description=f"{about}{details}")
 
     one = add("report", "write the report of a run or sweep again")
-    one.add_argument("folder", type=Path, metavar="FOLDER")
+    one.add_argument("folder", type=Path, metavar="FOLDER", help=_FOLDER)
     one = add(
         "cache",
         "list the stage cache, or delete what is old",
         ": entries, unfinished work that a later job continues, temporary folders of jobs that"
         " are writing now or were killed, and damaged entries that were set aside",
     )
-    one.add_argument("folder", nargs="?", type=Path, default=Path("outputs/cache"))
+    one.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("outputs/cache"),
+        metavar="FOLDER",
+        help="the cache of the runs, their setting cache; outputs/cache where none is given",
+    )
     one.add_argument("--all", action="store_true", help="a line for each entry")
     one.add_argument(
         "--older-than",
@@ -115,14 +164,17 @@ def _parser() -> argparse.ArgumentParser:
         help="only what has not been used for this many days",
     )
     one.add_argument("--delete", action="store_true", help="delete it; needs --older-than")
+    one.add_argument(
+        "--clear", action="store_true", help="delete all of it; only while no run is working"
+    )
     one = add("track", "send a finished run, or a sweep's report, to its tracker again")
-    one.add_argument("folder", type=Path, metavar="FOLDER")
+    one.add_argument("folder", type=Path, metavar="FOLDER", help=_FOLDER)
     one = add(
         "dashboard",
         "build a wandb workspace for tracked runs",
         ": those of a run's or sweep's folder, or all of a project",
     )
-    one.add_argument("place", metavar="FOLDER|ENTITY/PROJECT")
+    one.add_argument("place", metavar="FOLDER|ENTITY/PROJECT", help="a folder, or a wandb project")
     return parser
 
 

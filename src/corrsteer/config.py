@@ -7,12 +7,12 @@ the schema gives types only.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
+import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -21,19 +21,16 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import (
     HydraException,
     InstantiationException,
-    MissingConfigException,
-    OverrideParseException,
 )
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    MissingMandatoryValue,
     OmegaConfBaseException,
-    ValidationError,
 )
 
-from corrsteer.errors import ConfigError
+from corrsteer.errors import ConfigError, CorrSteerError
+from corrsteer.seams import fits, hints, in_words, require
+from corrsteer.wording import explain as explain
+from corrsteer.wording import nearest, unknown_key
 
 DECODINGS = ("auto", "free", "constrained", "loglikelihood")
 POOLINGS = ("max", "mean")
@@ -41,8 +38,9 @@ TOKEN_SOURCES = ("generated", "last_prompt", "prompt", "all")
 
 T = TypeVar("T")
 
-SETTING_ERRORS = (HydraException, OmegaConfBaseException, OSError, ValueError)
-"""What Hydra raises outside jobs. OSError: a run folder that cannot be made. ValueError: two
+SETTING_ERRORS = (HydraException, OmegaConfBaseException, ConfigError, OSError, ValueError)
+"""What Hydra raises outside jobs, and we of the words it is given. OSError: a run folder that
+cannot be made. ValueError: two
 modes asked for at once (``--cfg job -m``) or a group set to a number or null."""
 
 
@@ -108,11 +106,22 @@ def run_name(name: str, overrides: Sequence[str]) -> str:
     """
     given = dict(text.split("=", 1) for text in overrides if "=" in text)
     swept = given.get("name", given.get("task", ""))
-    return re.sub(r"[^\w.-]+", "-", swept if "," in swept else name).strip("-.")
+    plain = re.sub(r"[^\w.-]+", "-", swept if "," in swept else name).strip("-.")
+    # File systems take 255 bytes, and the time stands in front.
+    return plain.encode()[:100].decode(errors="ignore") or "run"
+
+
+def file_name(path: Any, otherwise: str) -> str:
+    """``${file_name:${.path},custom}``: what a file or folder is called, without the ends that say
+    its kind; ``otherwise`` where ``path`` names none of the user's."""
+    name = Path(os.path.abspath(str(path or "."))).name
+    name = re.sub(r"(\.(csv|jsonl?|parquet|gz))+$", "", name)
+    return name if path not in (None, "", "hub", "bundled") and name else otherwise
 
 
 ConfigStore.instance().store(name="schema", node=Root)
 OmegaConf.register_new_resolver("bundled", bundled, replace=True)
+OmegaConf.register_new_resolver("file_name", file_name, replace=True)
 # Cached: Hydra hands the cache to the jobs of a sweep, and all of them must find one folder.
 OmegaConf.register_new_resolver("run_name", run_name, replace=True, use_cache=True)
 
@@ -152,12 +161,12 @@ def check(cfg: DictConfig) -> None:
         if cfg.collect[key] not in legal_values:
             raise ConfigError(
                 f"collect.{key}={cfg.collect[key]} is unknown"
-                f"{_nearest(cfg.collect[key], legal_values)}; choose one of:"
+                f"{nearest(cfg.collect[key], legal_values)}; choose one of:"
                 f" {', '.join(legal_values)}"
             )
     if cfg.decoding not in DECODINGS:
         raise ConfigError(
-            f"decoding={cfg.decoding} is unknown{_nearest(cfg.decoding, DECODINGS)}; choose one "
+            f"decoding={cfg.decoding} is unknown{nearest(cfg.decoding, DECODINGS)}; choose one "
             f"of: {', '.join(DECODINGS)}"
         )
     least = {f"splits.{name}": 1 for name in ("selection", "validation", "test")}
@@ -190,85 +199,34 @@ def _check_prompts(task: Any) -> None:
 def instantiate(node: DictConfig, seam: type[T] = object) -> T:  # type: ignore[assignment]
     """Build the component that a node's ``_target_`` names. It gets plain lists and dicts.
 
-    Raises ConfigError for a key its constructor does not have, a ``_target_`` that does not exist,
-    or a component that lacks part of ``seam`` (a protocol, or a class it must be one of); what the
-    constructor itself raises comes out as it is.
+    Raises ConfigError for a node that names none, a key its constructor does not have, a
+    ``_target_`` that does not exist, a value of another type than the constructor says, or a
+    component that lacks part of ``seam`` (a protocol, or a class it must be one of). A
+    CorrSteerError of the constructor comes out as it is, any other error as a ConfigError.
     """
+    if not _is_mapping(node) or "_target_" not in node:
+        what = "" if _is_mapping(node) else f"={node}"
+        where = f"{node._get_full_key(None)}{what}" if OmegaConf.is_config(node) else str(node)
+        raise ConfigError(
+            f"{where} names no component: the YAML of an option needs a line such as"
+            " _target_: package.module.Class"
+        )
     _check_target(node)
+    setting = f"{node._get_full_key(None)}={node['_target_']}"
     try:
         component = hydra.utils.instantiate(node, _convert_="all")
     except InstantiationException as error:
-        if error.__cause__ is None:
-            raise
-        raise error.__cause__ from None
-    require(component, seam, f"{node._get_full_key(None)}={node.get('_target_')}")
+        cause = error.__cause__ or error
+        if isinstance(cause, CorrSteerError):
+            raise cause from None
+        words = " ".join(f"{type(cause).__name__}: {cause}".split())
+        raise ConfigError(
+            _wrong_type(node) or f"{setting} cannot be made of its settings ({words})"
+        ) from cause
+    if wrong := _wrong_type(node):
+        raise ConfigError(wrong)
+    require(component, seam, setting)
     return cast(T, component)
-
-
-def require(component: object, seam: type, setting: str) -> None:
-    """Raise ConfigError, which names the setting, where a component lacks part of a seam."""
-    if wrong := mismatch(component, seam):
-        raise ConfigError(f"{setting}: {wrong}")
-
-
-def mismatch(component: object, seam: type) -> str:
-    """What a component lacks of a seam, in words; empty if nothing. Runs no code of it."""
-    if not getattr(seam, "_is_protocol", False):
-        return "" if isinstance(component, seam) else f"it must be a {seam.__name__}"
-    for name, member in _members(seam).items():
-        if wrong := _unlike(component, name, member):
-            return f"a {seam.__name__} must have {wrong}"
-    parameters = getattr(type(component), "__dataclass_params__", None)
-    if parameters is None or not parameters.frozen:
-        return "it must be a frozen dataclass, whose fields are its settings"
-    return ""
-
-
-def _unlike(component: object, name: str, member: Any) -> str:
-    """What a component must have, where it has no such member of a protocol; else empty."""
-    absent = object()
-    own = getattr(component, "__dict__", {}).get(name, absent)
-    is_field = own is not absent
-    if not is_field:  # hasattr would find __call__ in every class, and run properties
-        own = next((vars(k)[name] for k in type(component).__mro__ if name in vars(k)), absent)
-    if not inspect.isfunction(member):
-        if own is absent:
-            return name
-        is_method = inspect.isfunction(own) and not is_field
-        return f"{name} as a value, but there it is a method" if is_method else ""
-    _, *wanted = inspect.signature(member).parameters.values()
-    text = f"{name}({', '.join(map(str, wanted))})"
-    if own is absent:
-        return text
-    signature = None if isinstance(own, property) else _signature(getattr(component, name))
-    if signature is None:
-        return f"{text}, but there it is no method"
-    by_name = {p.name: None for p in wanted if p.kind is p.KEYWORD_ONLY}
-    try:
-        signature.bind(*[None] * (len(wanted) - len(by_name)), **by_name)
-    except TypeError:
-        return f"{text}, but it has {name}{signature}"
-    return ""
-
-
-def _signature(value: Any) -> inspect.Signature | None:
-    try:
-        return inspect.signature(value)
-    except (TypeError, ValueError):  # not callable, or not in Python
-        return None
-
-
-def _members(seam: type) -> dict[str, Any]:
-    """The members of a protocol, those of the protocols that it extends among them."""
-    members: dict[str, Any] = {}
-    for base in reversed(seam.__mro__):
-        if getattr(base, "_is_protocol", False) and base.__name__ != "Protocol":
-            members |= {
-                name: value
-                for name, value in vars(base).items()
-                if (not name.startswith("_") or name == "__call__") and not name.startswith("_abc")
-            }
-    return members
 
 
 def resolved_yaml(cfg: DictConfig) -> str:
@@ -277,87 +235,74 @@ def resolved_yaml(cfg: DictConfig) -> str:
     return text
 
 
-def explain(error: BaseException) -> str:
-    """One line for an error of Hydra, OmegaConf or ours: what was wrong, what is legal."""
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, wrong = str(error.missing_cfg_file).rpartition("/")
-        group = "task.scorer" if group == "scorer" else group
-        options = [option for option in error.options if option]
-        return (
-            f"{group}={wrong} does not exist{_nearest(wrong, options)};"
-            f" choose one of: {', '.join(sorted(options))}"
-        )
-    if isinstance(error, OverrideParseException):
-        what = [line for line in error.message.splitlines() if not line.startswith("See http")][-1]
-        return f"cannot read {error.override!r}: {what}; a setting is KEY=VALUE, such as coef=1"
-    words = " ".join(str(error).split())
-    if choice := re.match(r"You must specify '\w+@([\w.]+)'.*Available options: (.*)", words):
-        names = ", ".join(choice[2].split())
-        return f"{choice[1]} has no value: type {choice[1]}=NAME; choose one of: {names}"
-    inner = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    if isinstance(inner, ConfigKeyError | ConfigAttributeError) and inner.parent_node is not None:
-        parent = inner.parent_node
-        keys = [str(key) for key in parent if key != "hydra"] if _is_mapping(parent) else []
-        return _unknown_key(parent._get_full_key(None), str(inner.key), keys)
-    if isinstance(inner, MissingMandatoryValue):
-        return f"{inner.full_key} has no value: type {inner.full_key}=VALUE"
-    if isinstance(inner, ValidationError) and inner.full_key:
-        return f"{inner.full_key}: {str(inner).splitlines()[0]}"
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"cannot write {error.filename}: {error.strerror}; choose another folder"
-    if inner is not error:
-        return f"{' '.join(str(error).split())}: {str(inner).splitlines()[0]}".lstrip(": ")
-    if isinstance(error, OmegaConfBaseException):
-        return str(error).splitlines()[0]
-    return " ".join(str(error).split())
-
-
 def _check_target(node: Any) -> None:
     """Compare the keys of a node, and of all nodes in it, with the constructors they name."""
-    if isinstance(node, ListConfig):
-        for item in node:
-            _check_target(item)
-    if not isinstance(node, DictConfig):
-        return
-    if "_target_" in node:
-        where = node._get_full_key(None)
-        module, _, name = node["_target_"].rpartition(".")
-        try:
-            target = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"{where}._target_={node['_target_']}: {error}") from error
-        parameters = inspect.signature(target).parameters
-        _check_keys(where, node, list(parameters))
+    for where, part in _targets(node):
+        parameters = _parameters(where, part["_target_"])
+        _check_keys(where, part, list(parameters))
         for name, parameter in parameters.items():
             needed = parameter.default is parameter.empty
-            if needed and name not in node and parameter.kind is not parameter.VAR_KEYWORD:
+            if needed and name not in part and parameter.kind not in _MANY:
                 raise ConfigError(f"{where}.{name} has no value: type +{where}.{name}=VALUE")
-    for key in node:
-        if not OmegaConf.is_missing(node, key):
-            _check_target(node[key])
+
+
+_MANY = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+def _targets(node: Any) -> Iterator[tuple[str, DictConfig]]:
+    """(full key, node) of a node and of all nodes in it that name a component."""
+    if isinstance(node, ListConfig) and not node._is_none():
+        for item in node:
+            yield from _targets(item)
+    if _is_mapping(node):
+        if "_target_" in node:
+            yield str(node._get_full_key(None)), node
+        for key in node:
+            if not OmegaConf.is_missing(node, key):
+                yield from _targets(node[key])
+
+
+def _parameters(where: str, target: Any) -> Mapping[str, inspect.Parameter]:
+    """Of the constructor, or the function, that a ``_target_`` names."""
+    setting = f"{where}._target_={target}"
+    module, dot, name = str(target).rpartition(".")
+    if not dot or not all(part.isidentifier() for part in str(target).split(".")):
+        raise ConfigError(f"{setting}: it must be the full name of a class, package.module.Class")
+    try:
+        return inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{setting}: {error}") from error
+    except (TypeError, ValueError) as error:  # no callable, or one that is not in Python
+        raise ConfigError(f"{setting}: it cannot be a component ({error})") from error
+
+
+def _wrong_type(node: DictConfig) -> str:
+    """Which setting of a node, or of one in it, is not of the type that its constructor says, in
+    words; empty if none."""
+    for where, part in _targets(node):
+        target = hydra.utils.get_object(part["_target_"])
+        plain = isinstance(target, type) and not is_dataclass(target)
+        wanted = hints(target.__init__ if plain else target)
+        for name, parameter in inspect.signature(target).parameters.items():
+            value = part.get(name)
+            if name not in part or name not in wanted or value == parameter.default:
+                continue
+            if OmegaConf.is_config(value):
+                if "_target_" in value:
+                    continue
+                value = OmegaConf.to_container(value, resolve=True)
+            if not fits(value, wanted[name]):
+                advice = ""
+                if wanted[name] is str and not isinstance(value, list | dict | None):
+                    advice = f"; type {where}.{name}='\"{value}\"'"
+                return f"{where}.{name}={value}: it must be {in_words(wanted[name])}{advice}"
+    return ""
 
 
 def _check_keys(where: str, node: DictConfig, legal: Sequence[str]) -> None:
     for key in node:
         if key not in legal and not str(key).startswith("_"):
-            raise ConfigError(_unknown_key(where, str(key), legal))
-
-
-def _unknown_key(where: str, key: str, legal: Iterable[str]) -> str:
-    names = sorted(name for name in legal if not name.startswith("_"))
-    known = f"the keys of {where} are" if where else "the keys are"
-    known = f"{known}: {', '.join(names)}" if names else f"{where} has no keys"
-    full = f"{where}.{key}" if where else key
-    # The settings of a search exist only once an option of the group is chosen.
-    advice = "; also type search=pareto" if where == "search" and "trials" not in names else ""
-    if where == "transfer":
-        advice = f"; also type transfer=[{key}]"
-    return f"unknown key {full}{_nearest(key, names)}; {known}{advice}"
-
-
-def _nearest(wrong: str, legal: Sequence[str]) -> str:
-    close = difflib.get_close_matches(wrong, legal, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+            raise ConfigError(unknown_key(where, str(key), legal))
 
 
 def _is_mapping(node: Any) -> bool:

@@ -12,6 +12,9 @@ class CorrSteerError(Exception):
     and keeps its traceback.
     """
 
+    before_compute = False
+    """Whether it was found before anything was computed: such a run leaves no folder."""
+
 
 class ConfigError(CorrSteerError):
     """A setting is unknown, misspelt or out of range."""

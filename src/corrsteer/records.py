@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -99,6 +100,15 @@ class Score:
         return self.parsed is None
 
 
+class Weighed(NamedTuple):
+    """One option of a question: the log probability of its tokens after the prompt, in nats, and
+    its length in characters and tokens."""
+
+    log: float
+    characters: int
+    tokens: int
+
+
 @dataclass(frozen=True)
 class Completion:
     """What a backend wrote for one prompt.
@@ -107,11 +117,14 @@ class Completion:
     ``steered``: how many generation positions of this sample had a vector added
     (= ``len(tokens)`` under a plan, since generation positions are the last prompt token and
     every generated token except the last; 0 without).
+    ``options``: every option of the question, where one of them was chosen. Rounding depends on
+    what else is in a batch, so equal answers may differ in it.
     """
 
     text: str
     tokens: tuple[int, ...]
     steered: int
+    options: tuple[Weighed, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -164,6 +177,8 @@ class LayerStats:
     of the samples, best first, equal ones by lower number."""
     resampled_r: np.ndarray
     """[R, K] their correlations; 0 in a resample whose outcomes do not vary."""
+    left_out: int = 0
+    """Positions of the token source, over all samples, that were not pooled: attention sinks."""
 
     def ceiling(self, level: float = 0.95) -> float:
         """The r that the best feature of this layer reaches by chance in 5 % of shuffles.
@@ -179,7 +194,8 @@ class SiteFit:
     """How much variance an SAE explains where it says it belongs, and beside it.
 
     ``explained`` is 1 - squared error / variance, over ``n`` positions; ``l0`` the mean number
-    of active features. ``before`` and ``after`` are the neighbouring sites, None where there is
+    of active features; ``left_out``: how many positions more there were, the first of a text and
+    attention sinks. ``before`` and ``after`` are the neighbouring sites, None where there is
     none. ``better_*``: the site and the factor on the residual that fit better, None if none do.
     """
 
@@ -194,6 +210,7 @@ class SiteFit:
     better_site: int | None
     better_scale: float | None
     better_explained: float | None
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

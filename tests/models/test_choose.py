@@ -62,6 +62,10 @@ def test_the_likeliest_option_is_the_one_that_plain_hooks_find(model, plan):
         scores = [by_hooks(model, prompt, option, plan) for option in options]
         best = scores.index(max(scores))
         assert answer.text == f"{'ABC'[best]}. {options[best]}"
+        per_character = [w.log / w.characters for w in answer.options]
+        assert per_character == pytest.approx(scores, abs=1e-4)
+        assert [w.characters for w in answer.options] == [len(o) for o in options]
+        assert answer.options[best].tokens == len(answer.tokens)
         assert answer.steered == (len(answer.tokens) if plan else 0)
         assert model._tokenizer.decode(answer.tokens).strip() == options[best]
 
@@ -183,6 +187,19 @@ def test_letters_have_no_space_where_the_prompt_ends_in_white_space(chatty):
         with torch.no_grad():
             logits = chatty._module(ids).logits[0, -1, letters]
         assert answer.text == "ABC"[int(logits.argmax())]
+
+
+def test_letters_weigh_what_the_model_gives_them(model):
+    allowed, plan = [" A", " B", " C"], plan_of()
+    found = model.generate(PROMPTS, [None, plan], max_new_tokens=1, allowed=allowed)
+    for how, answers in zip((None, plan), found, strict=True):
+        for prompt, answer in zip(PROMPTS, answers, strict=True):
+            logs = [by_hooks(model, prompt, letter, how) for letter in "ABC"]
+            assert [w.log for w in answer.options] == pytest.approx(logs, abs=1e-4)
+            assert [w[1:] for w in answer.options] == [(1, 1)] * 3
+            assert answer.text.strip() == "ABC"[logs.index(max(logs))]
+    (free,) = model.generate(PROMPTS, [None], max_new_tokens=1)
+    assert [a.options for a in free] == [()] * 3
 
 
 def test_options_after_a_chat_template_begin_without_a_space(chatty):

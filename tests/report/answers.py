@@ -67,7 +67,6 @@ def measured(
         examples(len(base), meta),
         chosen or [feature(0, 0.4, 0.1)],
         task_metrics=own,
-        seed=0,
     )
     record = record_of(with_side_effects(results, effects))
     about: dict[str, Any] = {

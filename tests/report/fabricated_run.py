@@ -56,6 +56,11 @@ def fabricate_run(
     dice = random.Random(f"{seed} {task} {coef}" if seed else 0)
     (folder / "plan").mkdir(parents=True)
     rows = _answers(dice, n_test, coef, fixed, broken, hostile, options)
+    if validation_steered is not None:
+        asked = [r for r in rows if (r["split"], r["arm"]) == ("validation", "steered")]
+        for k, row in enumerate(asked):
+            right = k < round(validation_steered * len(asked))
+            row |= {"score": float(right), "invalid": False, "parsed": "C" if right else "A"}
     if hostile and transfer:
         transfer += HOSTILE
     for other in transfer:
@@ -69,16 +74,11 @@ def fabricate_run(
     chosen = features[features["chosen"]]
     record = _record(answers, chosen, coef, options, task, seed, layers)
     effects = _side_effects(dice, answers, coef, layers) if side_effects else None
-    validation = record.validation
-    if validation_steered is not None:
-        steered = validation["steered"].model_copy(update={"accuracy": validation_steered})
-        validation = validation | {"steered": steered}
     record = changed(
         record,
         side_effects=effects,
         ser=_ser(record, effects),
         transfer={other: _transfer(answers, other) for other in transfer},
-        validation=validation,
     )
     record.write(folder)
     files = {
@@ -348,10 +348,11 @@ def _contexts(dice, chosen, hostile) -> list[dict]:
             if hostile and len(cards) == 0:
                 tokens += HOSTILE + ("\ud800",)
             activations = [max(0.0, dice.gauss(-0.5, 1.5)) for _ in tokens]
-            peak = max(range(len(tokens)), key=activations.__getitem__)
+            within = [n >= 10 for n in range(len(tokens))]  # the answer
+            peak = max(range(10, len(tokens)), key=activations.__getitem__)
             passages.append(
-                {"id": f"amb-selection-{k}", "tokens": tokens, "activations": activations,
-                 "peak": peak, "right": k % 3 != 0}
+                {"id": f"amb-selection-{k}", "pooled": activations[peak], "tokens": tokens,
+                 "activations": activations, "within": within, "peak": peak, "right": k % 3 != 0}
             )  # fmt: skip
         evil = HOSTILE if hostile else ("", "", "")
         known = len(cards) % 2 == 0
@@ -364,6 +365,8 @@ def _contexts(dice, chosen, hostile) -> list[dict]:
              "class_why": "most of its tokens are punctuation" + "".join(evil),
              "neuronpedia": f"https://www.neuronpedia.org/bundled/{row.layer}-res/{row.feature}"
              if known else None,
+             "elsewhere": {"tokens": [" oil", "\n", evil[0]], "most": 12.5, "sink": 631.0 * known}
+             if row.layer % 3 else None,
              "description": "mentions of places" + "".join(evil) if known else None}
         )  # fmt: skip
         if hostile and len(cards) == 3:
@@ -388,7 +391,7 @@ def _site(layer: int) -> dict:
         "before": 0.9 if layer else None, "l0_before": 12.0 if layer else None,
         "after": 0.85, "l0_after": 30.0,
         "better_site": 2 if wrong else None, "better_scale": 1.0 if wrong else None,
-        "better_explained": 0.99 if wrong else None,
+        "better_explained": 0.99 if wrong else None, "left_out": 0,
     }  # fmt: skip
 
 
@@ -432,6 +435,27 @@ def record_of(results: Results, **changes: Any) -> Record:
     return Record.model_validate({**about(n_test=n_test), **dict(results), **changes})
 
 
+def control(gain: float, gains: list[float], kind: str = "random", **changes: Any) -> dict:
+    """The part of a record on one kind of control; what needs answers is made up to agree."""
+    above, drawn = gain - max(gains), kind in ("random", "direction", "shuffled", "layers")
+    good = sum(draw >= gain for draw in gains)
+    return {
+        "gains": gains, "asked": len(gains), "at_least_as_good": good,
+        "p": (1 + good) / (1 + len(gains)) if drawn else None,
+        "band": [min(gains), max(gains)] if len(gains) > 4 else None,
+        "paired_p": 0.001 if above > 0.02 else 0.5, "paired_gain": above,
+        "paired_ci": [above - 0.02, above + 0.02],
+    } | changes  # fmt: skip
+
+
+def format_of(counts) -> dict[str, int]:
+    """``counts``: of flips, by state."""
+    return {
+        "fixed_from_invalid": counts[2][0], "fixed_from_wrong": counts[1][0],
+        "broken_to_invalid": counts[0][2], "broken_to_wrong": counts[0][1],
+    }  # fmt: skip
+
+
 def _record(answers, chosen, coef, options, task, seed, layers) -> Record:
     test, validation = (answers[answers["split"] == s] for s in ("test", "validation"))
     arms = {name: _arm(name, rows) for name, rows in test.groupby("arm", sort=False)}
@@ -463,8 +487,9 @@ def _record(answers, chosen, coef, options, task, seed, layers) -> Record:
         "ser_ci": [0.1, 0.4] if fixed + broken else None,
         "detectable_gain": 0.02,
         "controls": {
-            kind: {"gains": drawn, "beats_all": gain > max(drawn)} for kind, drawn in gains.items()
+            kind: control(gain, drawn, kind) for kind, drawn in gains.items()
         },
+        "format": format_of(flips.counts), "constrained_gain": None, "one_answer": None,
         "groups": {name: {"n": n // 5, "baseline": 0.5, "steered": 0.5 + 0.01 * k}
                    for k, name in enumerate(PEOPLES)} if options else {},
         "noise": {"features": len(chosen), "below_ceiling": below, "unstable": 1},

@@ -19,7 +19,7 @@ from corrsteer.report.verdict import verdict
 from corrsteer.steering.arms import KINDS, Kind
 from corrsteer.trackers.sending import summary
 from tests.report.answers import BASE, BETTER, RANDOM, measured
-from tests.report.fabricated_run import Page, edit, fabricate_run
+from tests.report.fabricated_run import Page, control, edit, fabricate_run
 
 STYLE = Path(corrsteer.report.__file__).with_name("templates") / "style.css"
 
@@ -55,7 +55,7 @@ def with_adapters(folder: Path, coef: float = 1.0) -> None:
     edit(
         folder,
         arms=m["arms"] | {"lora_a": first, "lora_b": second},
-        controls=m["controls"] | {"adapter": {"gains": gains, "beats_all": False}},
+        controls=m["controls"] | {"adapter": control(m["gain"], gains, "adapter")},
         task_metrics={},
     )
 

@@ -112,7 +112,7 @@ def test_open_questions_have_no_chance_constrained_or_groups(tmp_path: Path) -> 
 
 def test_empty_plan_and_absent_passages(run: Path) -> None:
     (run / "contexts.json").write_text("[]")
-    assert "No token activated this feature." in Page(report.write_run_report(run)).text
+    assert "No pooled token activated this feature." in Page(report.write_run_report(run)).text
     features = pd.read_csv(run / "features.csv").assign(chosen=False)
     features.to_csv(run / "features.csv", index=False)
     assert "No feature was chosen" in Page(report.write_run_report(run)).text
@@ -232,7 +232,8 @@ def test_side_effects_are_shown_beside_random_draws(run: Path) -> None:
     for label, arm in (("Steered", "steered"), ("Random feature", "random_1")):
         rate, (low, high) = off["arms"][arm]["rate"], off["arms"][arm]["ci"]
         changed = off["arms"][arm]["changed"]
-        row = f"{label} {changed} {1000 * rate:.0f} {1000 * low:.0f} to {1000 * high:.0f}"
+        row = f"{label} {changed} of {off['n']} {1000 * rate:.0f} {1000 * low:.0f} to"
+        row += f" {1000 * high:.0f}"
         assert row in text
         assert f"{100 * neutral['arms'][arm]['top1_changed']:.1f} %" in text
     assert f"{m['ser']['off_target']:.2f} of these change" in text
@@ -303,6 +304,49 @@ def test_cards_say_class_description_and_stability(run: Path) -> None:
     assert page.text.count("Class by rule: most of its tokens are punctuation") == 3
     assert page.text.count("stability 80.0 %") == 6
     assert "of 200 bootstrap resamples" in page.text
+
+
+def test_cards_tell_what_was_pooled_from_the_text_around(run: Path) -> None:
+    cards = json.loads((run / "contexts.json").read_text())
+    page = Page(report.write_run_report(run))
+    around = sum(not w for c in cards for p in c["contexts"] for w in p["within"])
+    peaks = sum(len(c["contexts"]) for c in cards)
+    kinds = [v for t, n, v in page.attributes if t in ("mark", "span") and n == "class"]
+    assert (kinds.count("around"), kinds.count("peak")) == (around, peaks)
+    # Shading is relative to what was pooled, and what is stronger is no darker.
+    levels = [float(v[4:]) for t, n, v in page.attributes if t == "mark" and n == "style"]
+    assert max(levels) == 1
+    assert page.text.count("Elsewhere, where it was not pooled, it fires on oil ↵") == 4
+    assert page.text.count("(up to 12.5), and on attention sinks (up to 631).") == 2
+
+
+def test_cards_of_an_earlier_version_are_read(run: Path) -> None:
+    cards = json.loads((run / "contexts.json").read_text())
+    for card in cards:
+        del card["elsewhere"]
+        for passage in card["contexts"]:
+            del passage["within"], passage["pooled"]
+    (run / "contexts.json").write_text(json.dumps(cards))
+    page = Page(report.write_run_report(run))
+    assert "around" not in [v for _, n, v in page.attributes if n == "class"]
+    assert "Elsewhere" not in page.text
+
+
+def test_a_count_is_of_what_was_asked_and_a_rate_says_so(run: Path) -> None:
+    off = edit(run)["side_effects"]["off_target"]
+    text = Page(report.write_run_report(run)).text
+    assert "Rate per 1,000" in text
+    assert f"Steered {off['arms']['steered']['changed']} of {off['n']} " in text
+    assert "of 1,000" not in text
+
+
+def test_positions_that_the_site_check_left_out_are_counted(run: Path) -> None:
+    sites = edit(run)["sites"]
+    text = Page(report.write_run_report(run)).text
+    assert "over 512 prompt positions. An SAE" in text
+    edit(run, sites=[{**s, "left_out": 30 + s["layer"]} for s in sites])
+    text = Page(report.write_run_report(run)).text
+    assert "512 prompt positions. 30 to 35 more are left out: the first of each prompt, and" in text
 
 
 def test_draws_of_a_control_span_a_band(run: Path) -> None:

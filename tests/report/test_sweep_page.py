@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -10,9 +11,9 @@ import pytest
 
 from corrsteer.errors import DataError
 from corrsteer.report import sweep_page as sweep_report
-from corrsteer.report.sweep_table import best_by_validation, sweep_table
+from corrsteer.report.sweep_table import sweep_table
 from corrsteer.stats.intervals import holm
-from tests.report.fabricated_run import Page, edit, fabricate_run, set_status
+from tests.report.fabricated_run import Page, control, edit, fabricate_run, set_status
 
 pytestmark = pytest.mark.long
 
@@ -111,29 +112,10 @@ def test_sweep_without_any_job_is_refused(tmp_path: Path) -> None:
 def test_sweep_without_a_finished_job(tmp_path: Path) -> None:
     set_status(tmp_path / "0", "failed", "boom", ("task=bbq", "coef=much", "seed=1"))
     set_status(tmp_path / "1", "failed", "bang", ())
-    assert best_by_validation(sweep_table(tmp_path)) is None
+    assert not sweep_table(tmp_path)["chosen"].any()
     assert sweep_table(tmp_path)["seed"].tolist() == [1, pd.NA]
     text = Page(sweep_report.write_sweep_report(tmp_path)).text
     assert "No job is done yet." in text and "boom" in text and "bang" in text
-
-
-@pytest.mark.parametrize(
-    ("scores", "coefs", "best"),
-    [
-        ([0.5, 0.6, 0.55], [1, 2, 4], 1),
-        ([0.6, 0.6, 0.6], [2, 1, -0.5], 2),
-        ([0.6, 0.6], [-1, 1], 0),
-        ([None, 0.4], [1, 2], 1),
-        ([None, None], [1, 2], None),
-    ],
-)
-def test_best_by_validation(scores: list, coefs: list, best: int | None) -> None:
-    table = pd.DataFrame(
-        {"job": range(len(scores)), "coef": coefs, "validation_steered": scores},
-    ).astype({"validation_steered": float})
-    # The test split would choose otherwise.
-    row = best_by_validation(table.assign(steered=[-s for s in range(len(scores))]))
-    assert (row if row is None else row["job"]) == best
 
 
 def test_each_question_has_its_own_choice_and_curves(tmp_path: Path) -> None:
@@ -198,7 +180,7 @@ def one_job(folder: Path, instruction: float) -> dict:
     fabricate_run(folder / "0", n_test=300, fixed=0.4, broken=0.0, transfer=())
     m = json.loads((folder / "0" / "metrics.json").read_text())
     controls = m["controls"]
-    controls["instruction"] = {"gains": [instruction], "beats_all": m["gain"] > instruction}
+    controls["instruction"] = control(m["gain"], [instruction], "instruction")
     return edit(folder / "0", controls=controls)
 
 
@@ -226,7 +208,7 @@ def test_a_gain_within_noise_is_no_success(tmp_path: Path) -> None:
     fabricate_run(tmp_path / "0", n_test=100, fixed=0.05, broken=0.0)
     m = json.loads((tmp_path / "0" / "metrics.json").read_text())
     assert m["flips"]["mcnemar_p"] > 0.05
-    edit(tmp_path / "0", controls={"random": {"gains": [-0.1], "beats_all": True}})
+    edit(tmp_path / "0", controls={"random": control(m["gain"], [-0.1])})
     text = Page(sweep_report.write_sweep_report(tmp_path)).text
     assert "does not detectably change accuracy" in text and "no: not significant" in text
 
@@ -290,7 +272,9 @@ def test_seeds_have_mean_deviation_and_gain_by_sample(seeds: Path) -> None:
     alike = table[table["coef"] == 2]
     mean, spread = 100 * alike["gain"].mean(), 100 * alike["gain"].std()
     assert "Over 3 seeds" in page.text
-    assert f"highest mean accuracy on validation, 2, gains {mean:+.1f}" in page.text
+    found = re.search(r"validation chooses over all seeds, 2 \(again in ([\d.]+) % of", page.text)
+    assert found and 50 < float(found[1]) <= 100
+    assert f"of its questions), gains {mean:+.1f}" in page.text
     assert f"{mean:+.1f} ± {spread:.1f}" in page.text
     drawn = page.data["fig-seeds-1"]["data"]
     (means,) = [t for t in drawn if t["mode"] == "lines+markers"]

@@ -10,6 +10,7 @@ from corrsteer.report.record import Control, SideEffects
 from corrsteer.report.verdict import comparison, verdict
 from corrsteer.stats.intervals import detectable_gain
 from tests.report.answers import BASE, BETTER, RANDOM, feature, measured
+from tests.report.fabricated_run import control
 
 
 def text_of(*answers, **more) -> str:
@@ -94,7 +95,7 @@ def test_random_features_are_ranked(random, words):
     ],
 )  # fmt: skip
 def test_controls_are_compared_in_one_sentence(gains, words):
-    controls = {kind: Control(gains=g, beats_all=max(g) < 0.088) for kind, g in gains.items()}
+    controls = {kind: Control.model_validate(control(0.088, g, kind)) for kind, g in gains.items()}
     assert comparison(0.088, controls) == words
 
 

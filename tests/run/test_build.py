@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from corrsteer.config import _members, bundled, mismatch
+from corrsteer.config import bundled
 from corrsteer.errors import ConfigError
 from corrsteer.methods.protocol import Method, Tunable
 from corrsteer.models.local import Local
@@ -24,15 +24,16 @@ from corrsteer.models.protocol import STEERING, Backend
 from corrsteer.models.spec import Model
 from corrsteer.records import Question, Score
 from corrsteer.run.build import build
+from corrsteer.run.typed import plain_words
 from corrsteer.saes.folder import Folder
 from corrsteer.saes.protocol import SAEProvider
+from corrsteer.seams import members, mismatch, named
 from corrsteer.selectors.protocol import Selector
 from corrsteer.stages import bench as bench_module
 from corrsteer.steering.operators import add
 from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.tasks.protocol import Scorer, Task
 from corrsteer.trackers.protocol import Tracker
-from src.main import plain_words
 from tests.test_config import composed
 
 pytestmark = pytest.mark.long
@@ -130,15 +131,15 @@ def spoilt(seam) -> Iterator[tuple[str, type, str]]:
 @pytest.mark.parametrize("seam", WHOLE)
 def test_what_has_all_of_a_seam_passes(seam):
     assert mismatch(made(WHOLE[seam])(), seam) == ""
-    assert set(WHOLE[seam]) == set(_members(seam))
+    assert set(WHOLE[seam]) == set(members(seam))
 
 
 @pytest.mark.parametrize("seam", WHOLE)
 def test_whatever_is_wrong_is_named(seam):
-    for what, kind, named in spoilt(seam):
+    for what, kind, part in spoilt(seam):
         line = mismatch(kind(), seam)
-        assert named in line and "\n" not in line, (what, line)
-        assert seam.__name__ in line or named == "frozen dataclass", (what, line)
+        assert part in line and "\n" not in line, (what, line)
+        assert seam.__name__ in line or part == "frozen dataclass", (what, line)
 
 
 def test_members_of_what_a_protocol_extends_are_asked_for():
@@ -163,7 +164,7 @@ def test_a_field_may_be_what_a_protocol_asks_for():
         additive: bool
         apply: object
 
-    assert mismatch(Slots(True, add), Operator) == "a Operator must have parts(entry: 'PlanEntry')"
+    assert mismatch(Slots(True, add), Operator) == "an Operator must have parts(entry: 'PlanEntry')"
 
 
 # -- through the door ----------------------------------------------------------------------------
@@ -221,7 +222,7 @@ def test_a_component_that_lacks_a_member_is_refused(build_with, seam):
     place, body = PLACES[seam], WHOLE[seam]
     method = methods_of(seam)[-1]
     line = build_with(place, made(without(body, method)))
-    assert line.startswith(f"{place}=") and f"a {seam.__name__} must have {method}(" in line
+    assert line.startswith(f"{place}=") and f"{named(seam)} must have {method}(" in line
 
 
 @pytest.mark.parametrize("seam", [Task, SAEProvider, Selector, Operator, Gate, Method, Tracker])
@@ -229,7 +230,7 @@ def test_a_component_that_lacks_a_value_is_refused(build_with, seam):
     place, body = PLACES[seam], WHOLE[seam]
     value = next(name for name in body if name not in methods_of(seam))
     line = build_with(place, made(without(body, value)))
-    assert line.startswith(f"{place}=") and line.endswith(f"a {seam.__name__} must have {value}")
+    assert line.startswith(f"{place}=") and line.endswith(f"{named(seam)} must have {value}")
 
 
 @pytest.mark.parametrize("seam", PLACES, ids=lambda seam: seam.__name__)
@@ -266,6 +267,51 @@ def test_what_is_loaded_once_per_process_is_hashable(build_with, seam):
     listed = {"places": field(default_factory=list), "__annotations__": {"places": list}}
     line = build_with(PLACES[seam], made(WHOLE[seam] | listed))
     assert line.startswith(f"{PLACES[seam]}=Odd: its settings must be hashable")
+
+
+@pytest.mark.parametrize(
+    ("seam", "name", "value", "words"),
+    [
+        (Method, "needs", "vectors", "its needs must be a frozenset of texts, not 'vectors'"),
+        (Method, "needs", frozenset({1}), "its needs must be a frozenset of texts"),
+        (Method, "variant", 2, "its variant must be a text, not 2"),
+        (Method, "name", None, "its name must be a text, not None"),
+        (Selector, "score", ("r",), "its score must be a text"),
+        (Selector, "null", "yes", "its null must be true or false, not 'yes'"),
+        (Operator, "additive", "yes", "its additive must be true or false"),
+        (Method, "variant", property(lambda self: 1 / 0), "its variant cannot be read (ZeroDiv"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(build_with, seam, name, value, words):
+    line = build_with(PLACES[seam], made({**WHOLE[seam], name: value}))
+    assert line.startswith(f"{PLACES[seam]}=odd_parts.Odd: ") and words in line
+
+
+def test_supports_of_another_type_is_refused(build_with):
+    for value in (None, ["vectors"], {"vectors": 1}, frozenset({1})):
+        line = build_with("backend", made({**WHOLE[Backend], "supports": lambda self, v=value: v}))
+        assert "supports() must give a frozenset of texts" in line
+
+
+# -- what an operator and a gate do to a made-up layer --------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seam", "body", "words"),
+    [
+        (Operator, {"apply": staticmethod(lambda x, p, d: x / 0)}, "not finite (nan or inf)"),
+        (Operator, {"apply": staticmethod(lambda x, p, d: x.double())}, "keep the type of x"),
+        (Operator, {"apply": staticmethod(lambda x, p, d: x[:1])}, "an operator made [1, 128]"),
+        (Operator, {"apply": staticmethod(lambda x, p, d: p["none"])}, "KeyError: 'none'"),
+        (Operator, {"apply": staticmethod(lambda x, p, d: None)}, "cannot act (AttributeError"),
+        (Gate, {"open": staticmethod(lambda x, p, d: x > 0)}, "a gate made torch.bool [3, 128]"),
+        (Gate, {"open": staticmethod(lambda x, p, d: x.mean(-1))}, "a gate made torch.float32 [3]"),
+        (Gate, {"open": staticmethod(lambda x, p, d: True)}, "cannot act (AttributeError"),
+    ],
+)
+def test_what_acts_wrongly_is_refused(build_with, seam, body, words):
+    line = build_with(PLACES[seam], made({**WHOLE[seam], **body}))
+    assert words in line and "operator " in line and " and gate " in line
 
 
 # -- what a method needs and a backend can do ----------------------------------------------------

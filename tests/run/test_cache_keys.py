@@ -138,6 +138,7 @@ BASES = {
     ],
     "lm_eval": ["task=lm_eval", "task.name=sums", "task.include_path=@/lm_eval"],
 }
+CHATTY = ("model.path=@/chatty", "model.chat_template=true")
 SCORED = frozenset({"score"})
 UNRELATED = frozenset(
     {f"{arm}unrelated prompts" for arm in ("", "steered ", "random_1 ")}
@@ -246,7 +247,14 @@ TABLE = [
     Case("Model.dtype", "model.dtype=auto", NOTHING),  # float32 on a CPU
     Case("Model.dtype", "model.dtype=bfloat16", ALL),
     Case("Model.dtype", "model.dtype=bfloat16", NOTHING, "ndif"),  # the server's counts
-    Case("Model.chat_template", "model.chat_template=true", ALL),
+    Case("Model.chat_template", "model.chat_template=true", ALL, given=("model.path=@/chatty",)),
+    Case(
+        "Model.chat_template_kwargs",
+        "model.chat_template_kwargs={loud: true}",
+        ALL,
+        given=CHATTY,
+    ),
+    Case("Model.system_prompt", "model.system_prompt='Be brief.'", ALL, given=CHATTY),
     Case("Model.max_prompt_tokens", "model.max_prompt_tokens=900", NOTHING),  # refuses, never cuts
     Case("Model.licence", "model.licence=mit", NOTHING),
     Case("Local.device", "backend.device=auto", NOTHING),
@@ -343,14 +351,14 @@ TABLE = [
         "Task.prompt",
         "task.prompt='{context}'",
         NOTHING,
-        given=("model.chat_template=true", "controls.constrained=false"),
+        given=(*CHATTY, "controls.constrained=false"),
     ),
     Case("Task.chat_prompt", "task.chat_prompt='{question}'", NOTHING),
     Case(
         "Task.chat_prompt",
         r"task.chat_prompt='{question}\n{options}'",
         ALL,
-        given=("model.chat_template=true",),
+        given=CHATTY,
     ),
     Case("Task.few_shot", "task.few_shot=2", ALL),
     Case("Task.cot", "task.cot=true", ALL),
@@ -612,9 +620,11 @@ def contexts(settings, folder):
         for feature in features:
             kind = dice(sae, feature).integers(3)
             tokens = 8 * [":"] if kind == 0 else 8 * [" knife"] if kind == 1 else words
-            shown = [{"tokens": [t], "activations": [1.0], "peak": 0} for t in tokens]
+            shown = [
+                {"tokens": [t], "activations": [1.0], "within": [True], "peak": 0} for t in tokens
+            ]
             card = {"layer": int(layer), "feature": feature, "contexts": shown}
-            cards.append({**card, "promotes": [], "suppresses": []})
+            cards.append({**card, "promotes": [], "suppresses": [], "elsewhere": None})
     found = {"cards": cards, "places": [], "common": []}
     (folder / "contexts.json").write_text(json.dumps(found))
 
@@ -723,6 +733,11 @@ def furnish(place: Path) -> None:
     snapshots = "cache/models--org--m/snapshots"
     copy(bundled["model"], "model", *(f"{snapshots}/{commit}" for commit in (COMMIT, NEXT)))
     copy(bundled["model"], "model_other", change="config.json")
+    copy(bundled["model"], "chatty")
+    (place / "chatty" / "chat_template.jinja").write_text(
+        "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}"
+        "{{ '!' if loud is defined }}\n{% endfor %}"
+    )
     refs = place / "cache/models--org--m/refs"
     refs.mkdir()
     (refs / "main").write_text(COMMIT)

@@ -46,11 +46,11 @@ def run(cfg, folder):
 def write_sweep_report(folder):
     columns = "job,state,chosen,task,model,method,variant,selector,operator,gate,positions"
     columns += ",layers,seed,token_source,pooling,coef"
-    columns += ",validation_steered,baseline,steered,gain,random_gain_max,control_best,fixed"
+    columns += ",validation_baseline,validation_steered,baseline,steered,gain,random_gain_max,control_best,fixed"
     columns += ",broken,ser,p_holm"
     rows = "0,done,False,bbq,m,M,A,S,O,G,P,all,0,generated,max,0.5"
-    rows += ",0.51,0.5,0.52,0.02,0.01,0.015,12,3,0.2,0.0123"
-    rows += chr(10) + "1,failed,False,bbq,m,M,A,S,O,G,P,all,0,generated,max,1.0" + "," * 10
+    rows += ",0.49,0.51,0.5,0.52,0.02,0.01,0.015,12,3,0.2,0.0123"
+    rows += chr(10) + "1,failed,False,bbq,m,M,A,S,O,G,P,all,0,generated,max,1.0" + "," * 11
     (folder / "summary.csv").write_text(columns + chr(10) + rows + chr(10))
 
 pipeline = sys.modules["corrsteer.run.pipeline"] = types.ModuleType("corrsteer.run.pipeline")

@@ -14,7 +14,7 @@ import pytest
 from corrsteer.config import instantiate
 from corrsteer.models.spec import Model
 from corrsteer.run import build
-from src.main import plain_words
+from corrsteer.run.typed import plain_words
 from tests.command import ROOT, in_its_own_process, in_this_process
 from tests.test_config import composed
 

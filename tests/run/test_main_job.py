@@ -119,7 +119,8 @@ def test_answers_hold_every_sample_of_every_arm(sweep):
         table = answers(job)
         assert list(table.columns) == [
             "id", "split", "arm", "prompt", "answer", "parsed", "gold", "score", "invalid",
-            "degenerate", "n_tokens", "n_steered",
+            "degenerate", "n_tokens", "n_steered", "option_log", "option_characters",
+            "option_tokens",
         ]  # fmt: skip
         counts = table.groupby(["split", "arm"]).size()
         assert (counts["test"] == sweep.sizes["test"]).all()
@@ -178,7 +179,7 @@ def test_steering_beats_its_controls_at_the_coef_chosen_on_validation(jobs):
     assert m["n"]["test"] == 2000
     assert m["gain"] >= 0.05
     assert m["flips"]["mcnemar_p"] < 0.001
-    assert m["controls"]["random"]["beats_all"]
+    assert m["controls"]["random"]["at_least_as_good"] == 0
 
 
 def test_coef_0_is_the_baseline_answer_for_answer(sweep):

@@ -11,10 +11,10 @@ import pytest
 
 from corrsteer.config import instantiate, resolved_yaml
 from corrsteer.run.pipeline import run
+from corrsteer.run.typed import plain_words
 from corrsteer.steering.plan import load_plan
 from corrsteer.store.runfolder import RunFolder
 from corrsteer.tasks.neutral import read_neutral
-from src.main import plain_words
 from tests.test_config import composed
 
 pytestmark = pytest.mark.long

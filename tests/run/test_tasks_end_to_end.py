@@ -15,15 +15,15 @@ import pytest
 from corrsteer.config import resolved_yaml
 from corrsteer.errors import DegenerateOutcomesError
 from corrsteer.run.pipeline import run
+from corrsteer.run.typed import plain_words
 from corrsteer.store.runfolder import RunFolder
-from src.main import plain_words
 from tests.test_config import composed
 
 pytestmark = pytest.mark.long
 
 TASKS = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
 SHORT = {
-    "bbq": ["limit=12"],
+    "bbq": ["limit=16", "task.max_new_tokens=8"],
     **{name: ["limit=5", "task.max_new_tokens=12"] for name in ("harmbench", "xstest")},
 }
 SMALL = [

@@ -57,8 +57,10 @@ def test_what_the_metadata_know_is_told(save_sae, tmp_path):
 def test_layers_are_numbers_and_templates_may_have_parts(tmp_path):
     for name in ("layer_2", "layer_10", "layer_1x", "layer_03", "other"):
         (tmp_path / name / "w16k").mkdir(parents=True)
-    assert Folder(str(tmp_path)).layers() == (2, 10)
-    assert Folder(str(tmp_path), template="layer_{layer}/w16k").layers() == (2, 10)
+    (tmp_path / "layer_7").write_text("no folder")
+    assert Folder(str(tmp_path)).layers() == (2, 3, 10)
+    assert Folder(str(tmp_path), template="layer_{layer}/w16k").layers() == (2, 3, 10)
+    assert Folder(str(tmp_path), template="layer_{layer}/w*").layers() == (2, 3, 10)
 
 
 @pytest.mark.parametrize("kind", ["jumprelu", "standard"])
@@ -166,7 +168,7 @@ def test_advice_for_another_way_of_loading_the_model_is_not_shown(save_sae, tmp_
 
 
 def test_missing_and_broken_files_are_refused(tmp_path, save_sae):
-    with pytest.raises(ModelError, match="holds no folder"):
+    with pytest.raises(ModelError, match="does not exist"):
         Folder(str(tmp_path / "nowhere")).layers()
     with pytest.raises(ModelError, match=r"cfg\.json is missing"):
         Folder(str(tmp_path)).load(0)

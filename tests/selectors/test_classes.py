@@ -33,7 +33,8 @@ def context(text: str, **more: float) -> dict:
     tokens = [t.replace("*", "") for t in tokens]
     acts = [more.get(t.strip(), 0.0) for t in tokens]
     acts[peak] = more.get("peak", 10.0)
-    return {"tokens": tokens, "activations": acts, "peak": peak}
+    within = [True] * len(tokens)
+    return {"tokens": tokens, "activations": acts, "within": within, "peak": peak}
 
 
 def each(*texts: str, n: int = 8, **more: float) -> list[dict]:
@@ -122,6 +123,17 @@ def test_the_rule(contexts, texts, kind, why, reason):
     assert found.kind == kind, found
     assert why in found.why
     assert "\n" not in found.why
+
+
+def test_only_what_was_pooled_decides_the_class():
+    """The first word of a prompt is stronger than the answer, and says nothing of the feature."""
+    first, *rest = "*What| is| it| like|?| no|thing"[1:].split("|")
+    seen = {"tokens": [first, *rest], "activations": [631.0, 0, 0, 0, 0, 13.0, 12.0]}
+    answer = {**seen, "within": [False] * 5 + [True] * 2, "peak": 5}
+    whole = {**seen, "within": [True] * 7, "peak": 0}
+    places = Shared((("What", " is"),), ())
+    assert classify([answer] * 8, places) == ("semantic", "100 % on content words: nothing 100 %")
+    assert classify([whole] * 8, places).kind == "structural"
 
 
 def test_there_are_cases_of_all_classes():

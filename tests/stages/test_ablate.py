@@ -99,7 +99,7 @@ def test_the_table_agrees_with_counting_by_hand():
         for arm in ("baseline", "steered", *ablation_plans(plan))
     }
     answers["only_4"] = answers["baseline"].copy()  # nothing flips
-    table = ablation_table(plan, answers, seed=3)
+    table = ablation_table(plan, answers)
     assert tuple(table.columns) == COLUMNS
     assert table["kind"].value_counts().to_dict() == {
         "alone": 4, "left_out": 4, "by_depth": 5, "by_r": 5,
@@ -118,7 +118,7 @@ def test_the_table_agrees_with_counting_by_hand():
         half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
         assert (row.low, row.high) == pytest.approx((middle - half, middle + half))
         change = np.array(now) - np.array(was)
-        half = z * change.std() / n**0.5  # the bootstrap's, but for its rounding to answers
+        half = z * change.std() / n**0.5  # the plain one, which is nearly the score interval here
         assert (row.gain_low, row.gain_high) == pytest.approx(
             (row.gain - half, row.gain + half), abs=0.02
         )
@@ -127,7 +127,7 @@ def test_the_table_agrees_with_counting_by_hand():
         else:
             assert np.isnan(row.ser)
     alone = table[table["arm"] == "only_4"]
-    assert (alone["gain_low"] == 0).all() and (alone["gain_high"] == 0).all()
+    assert (alone["gain_low"] < 0).all() and (alone["gain_high"] > 0).all()
     assert len(alone) == 2  # it is also the first step by r
 
 
@@ -139,7 +139,7 @@ def test_answers_to_other_questions_are_refused():
     }
     answers["only_4"] = answers["only_4"].iloc[::-1]
     with pytest.raises(AssertionError, match="only_4"):
-        ablation_table(plan, answers, seed=0)
+        ablation_table(plan, answers)
 
 
 # -- through the pipeline --------------------------------------------------------------------
@@ -224,7 +224,7 @@ def page(tmp_path):
         arm: frame(dice.random(90) < 0.6, dice.random(90) < 0.1)
         for arm in ("baseline", "steered", *ablation_plans(plan))
     }
-    table = ablation_table(plan, answers, seed=0)
+    table = ablation_table(plan, answers)
     table.to_csv(tmp_path / "run" / "ablations.csv", index=False)
     html = write_run_report(tmp_path / "run").read_text()
     specs = {

@@ -3,6 +3,7 @@ kept of descriptions. On a tiny random model."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import logging
@@ -15,6 +16,7 @@ from corrsteer.errors import DataError
 from corrsteer.methods import corrsteer
 from corrsteer.methods.corrsteer import CorrSteer
 from corrsteer.methods.protocol import Observed
+from corrsteer.models import protocol
 from corrsteer.models.local import Local, LocalModel
 from corrsteer.records import CLASSES
 from corrsteer.run.pipeline import explained
@@ -62,28 +64,48 @@ def test_every_feature_shows_its_strongest_samples(looked):
         (f.layer, f.feature) for f in looked.ranked
     ]
     model, texts, acts = looked.bench.model, [], {layer: [] for layer in (0, 1, 2)}
+    pooled = []  # of each text: the positions that wrote the answer
     for example, tokens in zip(looked.bench.selection, looked.base["tokens"], strict=True):
         plain = model.replay([example.prompt], [tokens], [0, 1, 2], "all")
         texts.append(plain.token.tolist())
+        written = model.replay([example.prompt], [tokens], [0], "generated").position.tolist()
+        pooled.append(np.isin(plain.position.numpy(), written))
+        assert 0 < pooled[-1].sum() < len(texts[-1])
         for layer in acts:
             sae = by_sae_lens(looked.bench, layer)
             acts[layer].append(sae.encode(plain.layers[layer]).numpy())
     assert max(map(len, texts)) > WINDOW  # so that some are cut
     ids, right = [e.id for e in looked.bench.selection], (looked.base["score"] >= 0.5).tolist()
-    common = shared(texts)
+    common, loud = shared(texts), 0
     for card in made:
         columns = [a[:, card["feature"]] for a in acts[card["layer"]]]
-        best = sorted((a.max() for a in columns if a.max() > 0), reverse=True)[:8]
+        inside = [np.where(p, a, 0) for a, p in zip(columns, pooled, strict=True)]
+        best = sorted((a.max() for a in inside if a.max() > 0), reverse=True)[:8]
         assert len({shown["id"] for shown in card["contexts"]}) == len(best)
         for shown, activation in zip(card["contexts"], best, strict=True):
             i = ids.index(shown["id"])
-            peak = int(columns[i].argmax())
+            peak = int(inside[i].argmax())
             part = slice(max(0, peak - WINDOW), peak + WINDOW + 1)
-            assert columns[i].max() == pytest.approx(activation, rel=1e-3)
+            assert inside[i].max() == pytest.approx(activation, rel=1e-3)
+            assert shown["pooled"] == pytest.approx(activation, rel=1e-3)
+            assert shown["within"] == pooled[i][part].tolist()
             assert shown["right"] == right[i]
             assert shown["tokens"] == model.token_texts(texts[i][part])
             np.testing.assert_allclose(shown["activations"], columns[i][part], rtol=1e-3, atol=1e-4)
             assert shown["peak"] == peak - part.start
+        outside = [np.where(p, 0, a) for a, p in zip(columns, pooled, strict=True)]
+        most = max(a.max() for a in outside)
+        if most >= 0.5 * best[0]:
+            tops = collections.Counter()
+            for text, a in zip(texts, outside, strict=True):
+                tops[text[a.argmax()]] += float(a.max())
+            (first, _), *_ = tops.most_common(1)
+            assert card["elsewhere"]["most"] == pytest.approx(most, rel=1e-3)
+            assert card["elsewhere"]["tokens"][0] == model.token_texts([first])[0]
+            assert card["elsewhere"]["sink"] == 0  # this model has none
+            loud += 1
+        else:
+            assert card["elsewhere"] is None
         words = dataclasses.replace(
             common,
             places={tuple(model.token_texts(pair)) for pair in common.places},
@@ -92,6 +114,7 @@ def test_every_feature_shows_its_strongest_samples(looked):
         assert (card["class"], card["class_why"]) == classify(card["contexts"], words)
         assert card["class_by"] == "rule" and card["sae"] == f"folder/layer_{card['layer']}"
         assert card["neuronpedia"] is card["description"] is None
+    assert loud
 
 
 def test_the_lens_is_of_each_features_own_direction(looked):
@@ -286,19 +309,25 @@ def test_a_card_says_where_its_page_is(looked):
     json.dumps(listed, allow_nan=False)
 
 
-def test_activations_in_small_units_keep_their_digits():
+def made_up(activations, within, features=(9,), unit=1.0, **how):
+    """Cards of samples with these activations at each position of a text, of which ``within`` are
+    pooled; two samples to a batch. All positions are of the same length but one of 99."""
+    import torch
+
     class Model:
         def batches(self, prompts):
-            return [[0, 1], [2]]
+            return [list(range(i, min(i + 2, len(prompts)))) for i in range(0, len(prompts), 2)]
 
         def replay(self, prompts, answers, layers, source):
-            import torch
-
             assert source == "all"
-            sample = torch.tensor([0, 0, 1][: 2 * len(prompts) - 1] if len(prompts) > 1 else [0, 0])
-            x = torch.tensor([[1.0], [2.0], [4.0]])[: len(sample)] * float(prompts[0])
-            return SimpleNamespace(
-                layers={0: x}, sample=sample, token=torch.arange(5, 5 + len(sample))
+            taken = [int(p) for p in prompts]
+            x = torch.tensor([a for i in taken for a in activations[i]])
+            sample = torch.tensor([k for k, i in enumerate(taken) for _ in activations[i]])
+            token = torch.tensor([5 + n for i in taken for n in range(len(activations[i]))])
+            inside = torch.tensor([w for i in taken for w in within[i]])
+            long = torch.where(x == 99, 1000.0, 1.0)
+            return Residuals(
+                {0: torch.stack([x, long], 1)}, sample, token, token - 5, inside, inside
             )
 
         def token_texts(self, ids):
@@ -308,20 +337,60 @@ def test_activations_in_small_units_keep_their_digits():
             return [([], [])] * len(directions)
 
     class SAE:
-        def encode(self, x, features):
-            return 1e-7 / 3 * x.expand(len(x), len(features))
+        def encode(self, x, columns):
+            return unit * x[:, :1].expand(len(x), len(columns))
 
-        def directions(self, features):
-            return np.zeros((len(features), 1))
+        def directions(self, columns):
+            return np.zeros((len(columns), 1))
 
-    features = [SimpleNamespace(layer=0, feature=f) for f in (9, 3)]
-    ones = (["a", "b", "c"], ["1", "1", "1"], [[], [], []], [True, False, True])
-    made, texts = strongest_contexts(Model(), {0: SAE()}, features, *ones, top=2)
+    class Residuals(protocol.Residuals):
+        def within(self, source):
+            return self.last
+
+    n = len(activations)
+    asked = [SimpleNamespace(layer=0, feature=f) for f in features]
+    ones = (list("abcdefgh"[:n]), [str(i) for i in range(n)], [[]] * n, [True] * n)
+    how = {"source": "generated", "pooling": "max", "top": 2} | how
+    return strongest_contexts(Model(), {0: SAE()}, asked, *ones, **how)
+
+
+IN, OUT = True, False
+
+
+def test_activations_in_small_units_keep_their_digits():
+    acts, within = [[1.0, 2.0], [4.0], [1.0, 2.0]], [[IN, IN], [IN], [IN, IN]]
+    made, texts = made_up(acts, within, (9, 3), unit=1e-7 / 3)
     assert [c["feature"] for c in made] == [9, 3]
     assert [c["id"] for c in made[0]["contexts"]] == ["b", "a"]  # of two that are equal, the first
     assert made[0]["contexts"][1]["activations"] == [3.3333e-08, 6.6667e-08]
     assert made[0]["promotes"] == made[1]["suppresses"] == []
-    assert texts.places == frozenset() and texts.common == {"t5", "t6", "t7"}
+    assert texts.places == frozenset() and texts.common == {"t5", "t6"}
+
+
+def test_contexts_rank_by_what_was_pooled_and_say_what_is_elsewhere():
+    """The first word of the prompt is a sink of every text, and the second stronger than the
+    answer in one of them; the answers are the last two words."""
+    acts = [[99.0, 8, 1, 2], [99.0, 1, 3, 0], [99.0, 0, 5, 4]]
+    within = [[OUT, OUT, IN, IN]] * 3
+    (card,), _ = made_up(acts, within)
+    shown = [(c["id"], c["pooled"], c["peak"]) for c in card["contexts"]]
+    assert shown == [("c", 5, 2), ("b", 3, 2)]
+    assert card["contexts"][0]["within"] == [False, False, True, True]
+    assert card["elsewhere"] == {"tokens": ["t6"], "most": 8, "sink": 99}
+    (card,), _ = made_up(acts, within, pooling="mean")
+    assert [(c["id"], c["pooled"]) for c in card["contexts"]] == [("c", 4.5), ("a", 1.5)]
+    assert [c["peak"] for c in card["contexts"]] == [2, 3]
+    quiet = [[0.0, 2, 5, 5]] * 3  # below half of what it has in answers
+    assert made_up(quiet, within)[0][0]["elsewhere"] is None
+
+
+@pytest.mark.parametrize("source", ["prompt", "all"])
+def test_a_sink_is_no_context_where_the_prompt_is_pooled(source):
+    acts = [[99.0, 8, 1, 2], [99.0, 1, 3, 0], [99.0, 0, 5, 4]]
+    (card,), _ = made_up(acts, [[IN] * 4] * 3, source=source)
+    assert [(c["id"], c["pooled"]) for c in card["contexts"]] == [("a", 8), ("c", 5)]
+    assert card["contexts"][0]["within"] == [False, True, True, True]
+    assert card["elsewhere"] == {"tokens": [], "most": 0, "sink": 99}
 
 
 def test_the_model_is_not_loaded_for_what_is_kept(looked, monkeypatch):

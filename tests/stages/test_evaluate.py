@@ -45,7 +45,7 @@ def test_kinds_are_those_of_the_arms_whatever_their_names():
     ]  # fmt: skip
     states = (BASE, BETTER, "r" * 60 + "w" * 40, *RANDOM[:2])
     test = {arm.name: frame(s) for arm, s in zip(arms, states, strict=False)}
-    results = evaluate(test, arms, examples(100), [], task_metrics=lambda e, a: {}, seed=0)
+    results = evaluate(test, arms, examples(100), [], task_metrics=lambda e, a: {})
     assert {kind: c.gains for kind, c in results.controls.items()} == {
         "instruction": [pytest.approx(0.1)],
         "direction": pytest.approx([0, -0.01]),
@@ -100,7 +100,7 @@ def test_transfer_is_summed_up_like_the_test_split():
     arms += [Arm("random_1", "random"), Arm("random_2", "random")]
     states = (BASE, BETTER, *RANDOM[:2])
     answers = {arm.name: frame(s) for arm, s in zip(arms, states, strict=True)}
-    tested = transfer_summary(answers, arms, examples(100), seed=0)
+    tested = transfer_summary(answers, arms, examples(100))
     own = measured(BASE, BETTER, RANDOM)
     assert (tested.gain, tested.gain_ci, tested.flips) == (own.gain, own.gain_ci, own.flips)
     assert tested.random_gains == pytest.approx([0, -0.01])

@@ -128,6 +128,18 @@ class Steps:
         return SimpleNamespace(layers=moved, sample=torch.tensor([0] * len(rows)))
 
 
+def test_attention_sinks_are_no_position_of_the_activity():
+    """The first of each text of three; a plan that makes others longer changes nothing of that."""
+    residuals = torch.tensor([[1.0, 0.0], [0.5, 0.5], [1.0, 1.0]] * 4)
+    residuals[::3] *= 100
+    sae = SimpleNamespace(encode=lambda x: (x - 0.7).clamp(min=0))
+    plan = plan_at(1, length=50)
+    rows = activity(Steps(residuals, 1), {0: sae, 1: sae}, list("0123"), [()] * 4, plan, {1})
+    assert [row.n_positions for row in rows] == [8, 8]
+    assert [row.l0_before for row in rows] == [1, 1]  # of 2 and 0; 4/3 with the sinks
+    assert [row.l0_after for row in rows] == [1, 2]
+
+
 def test_activity_counts_features_that_come_and_go():
     residuals = torch.tensor(np.random.default_rng(0).normal(size=(12, 2)), dtype=torch.float32)
     weights = torch.tensor([[1.0, -1.0, 0.5], [0.0, 1.0, -1.0]])

@@ -15,9 +15,9 @@ from corrsteer.models.spec import Model
 from corrsteer.saes.folder import Folder
 from corrsteer.scorers.choice import Choice
 from corrsteer.stages.bench import Asking
-from corrsteer.stages.sites import problem, site_fits, sites
+from corrsteer.stages.sites import problem, sentence, site_fits, sites, trimmed_mean
 from corrsteer.tasks.bbq import BBQ
-from tests.stages.made import bench_of
+from tests.stages.made import bench_of, with_a_sink
 
 pytestmark = pytest.mark.long
 
@@ -155,6 +155,114 @@ def test_an_sae_of_another_model_is_caught(model, examples, tmp_path):
     sae = sae_as(tmp_path, 3, 3, shuffle)
     fit = site_fits(model, {3: sae.load(3)}, [e.prompt for e in examples])[3]
     assert problem(fit, "sae") is not None
+
+
+# -- attention sinks ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sunk(tiny_model, tmp_path_factory):
+    """A random model without a BOS whose first position is 100 times as long as the others."""
+    folder = tmp_path_factory.mktemp("sunk") / "model"
+    shutil.copytree(tiny_model("gpt2"), folder)
+    with_a_sink(folder)
+    return Local("cpu").load(Model("sunk", str(folder)))
+
+
+class Memory:
+    """An SAE that writes what it is shown as the nearest residual that it remembers, up to an error
+    of ``off`` for ordinary ones; it remembers one block's."""
+
+    def __init__(self, x, off):
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+        long = x.norm(dim=1) > 10 * x.norm(dim=1).median()
+        self.known, self.written = x, x + off * noise * (~long)[:, None]
+
+    def reconstruct(self, residuals):
+        near = torch.cdist(residuals, self.known).argmin(1)
+        return self.written[near], torch.ones(len(residuals))
+
+
+QUESTIONS = [f"the {a} {b} ran over there" for a in ("cat", "dog", "ox") for b in "abcdefghij"]
+
+
+def remembered(model, block):
+    read = model.replay(QUESTIONS, [()] * len(QUESTIONS), [block], "prompt")
+    ordinary = read.layers[block][read.position > 0]
+    return Memory(read.layers[block], 0.3 * float(ordinary.std()))
+
+
+@pytest.mark.parametrize(("layer", "source"), [(1, 0), (2, 1), (0, 1), (1, 2)])
+def test_a_block_off_is_caught_beside_attention_sinks(sunk, layer, source):
+    fit = site_fits(sunk, {layer: remembered(sunk, source)}, QUESTIONS)[layer]
+    assert (fit.better_site, fit.better_scale) == (source, 1)
+    assert f"of block {source}'s output" in problem(fit, "sae")
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_right_one_is_accepted_and_what_was_left_out_is_counted(sunk, layer):
+    fit = site_fits(sunk, {layer: remembered(sunk, layer)}, QUESTIONS)[layer]
+    assert problem(fit, "sae") is None and 0.8 < fit.explained < 0.95
+    positions = sum(map(sunk.n_tokens, QUESTIONS))
+    assert (fit.n, fit.left_out) == (positions - len(QUESTIONS), len(QUESTIONS))
+    said = sentence(fit)
+    assert f"over {fit.n} positions; 30 first positions and attention sinks left out" in said
+
+
+def test_where_nothing_is_a_sink_no_position_is_left_out(right):
+    assert {fit.left_out for fit in right.values()} == {0}
+    assert all("left out" not in sentence(fit) for fit in right.values())
+
+
+def test_a_prompt_of_one_token_has_nothing_to_check(sunk):
+    with pytest.raises(ModelError, match=r"no position but their first; type sae\.check=off"):
+        site_fits(sunk, {1: remembered(sunk, 1)}, ["d", "e"])
+
+
+def test_a_few_positions_do_not_decide():
+    values = np.concatenate([np.full(95, 0.02), [-9.0, -9, -9, 30, 30]])
+    mean, error = trimmed_mean(values)
+    assert mean == pytest.approx(0.02) and error == pytest.approx(0)
+    rng = np.random.default_rng(0)
+    draws = np.array([trimmed_mean(rng.normal(size=400)) for _ in range(500)])
+    assert draws[:, 0].std() == pytest.approx(draws[:, 1].mean(), rel=0.1)
+
+
+SMOLLM2 = ("smollm2", "smollm2_135m", "smollm2_135m_instruct")  # what its folder may be called
+
+
+@pytest.fixture(scope="module")
+def smollm2(shared):
+    """SmolLM2-135M-Instruct, whose first word is a sink from block 10 on, with SAEs of it."""
+    folders = [f for name in SMOLLM2 if (f := shared / "models" / name / "config.json").is_file()]
+    saes = shared / "models" / "smollm2_saes"
+    if not folders or not saes.is_dir():
+        pytest.skip(f"no SmolLM2 at {shared / 'models' / SMOLLM2[0]}, or no SAEs of it")
+    return Local("cpu").load(Model("smollm2", str(folders[0].parent), dtype="float32")), saes
+
+
+@pytest.mark.night
+@pytest.mark.parametrize("block", [9, 14, 24])
+def test_saes_of_a_real_model_with_sinks_are_told_from_those_a_block_off(smollm2, block):
+    model, saes = smollm2
+    sae, asked = Folder(str(saes)).load(block), questions()
+    assert problem(site_fits(model, {block: sae}, asked)[block], "sae") is None
+    late = site_fits(model, {block + 1: sae}, asked)[block + 1]
+    assert (late.better_site, late.better_scale) == (block, 1)
+    assert late.left_out >= len(asked)
+
+
+def questions():
+    """Some 500 tokens of questions in plain English."""
+    who = ("a baker", "the old king", "my neighbour", "a sailor", "the judge", "a young nurse")
+    what = (
+        "hide the bread from the guests",
+        "leave the city before the winter",
+        "keep a lamp in every window",
+        "refuse to answer the letter",
+        "believe that the moon is larger than the sun",
+    )
+    return [f"Question: Why did {a} {b}?\nAnswer:" for a in who for b in what]
 
 
 def test_strict_refuses_warn_goes_on_and_off_measures_nothing(tmp_path, examples, caplog):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import weakref
 
 import numpy as np
@@ -26,6 +27,7 @@ from tests.stages.made import (
     asking_of,
     assert_same,
     bench,
+    bench_of,
     by_sae_lens,
     counted,
     emptied,
@@ -33,23 +35,42 @@ from tests.stages.made import (
     story,
     tokens,
     unsteered,
+    with_a_sink,
 )
 
 __all__ = ["bench"]  # a fixture
 
 
+@pytest.fixture
+def sunk(tiny_model, tiny_saes, tmp_path):
+    """The bench of a model whose first positions are attention sinks."""
+    shutil.copytree(tiny_model("gpt2"), tmp_path / "sunk")
+    with_a_sink(tmp_path / "sunk")
+    return bench_of(tmp_path / "sunk", tiny_saes, tmp_path / "cache")
+
+
 @pytest.mark.parametrize("pooling", ["max", "mean"])
 @pytest.mark.parametrize("source", ["generated", "all"])
-def test_r_and_coefficients_agree_with_scipy_on_the_same_activations(bench, source, pooling):
+@pytest.mark.parametrize("on", ["ordinary", "sunk"])
+def test_r_and_coefficients_agree_with_scipy_on_the_same_activations(
+    bench, sunk, on, source, pooling
+):
+    bench = bench if on == "ordinary" else sunk
     base, stats, *_ = story(bench, token_source=source, pooling=pooling)
     y = base["score"].to_numpy()
     assert 10 < y.sum() < 50
     model = bench.model
+    # The first of every text, but in answers.
+    left_out = 60 if (on, source) == ("sunk", "all") else 0
+    assert {s.left_out for s in stats} == {left_out}
     for s in stats:
         weights = by_sae_lens(bench, s.layer)
         z = []
         for example, row in zip(bench.selection, base["tokens"], strict=True):  # one by one
             x = model.replay([example.prompt], [row], [s.layer], source).layers[s.layer]
+            if source == "all":  # without attention sinks
+                norms = x.norm(dim=1)
+                x = x[norms <= 10 * norms.median()]
             pre = (x - weights.b_dec * weights.cfg.apply_b_dec_to_input) @ weights.W_enc
             pre = pre + weights.b_enc
             active = torch.where(pre > weights.threshold, pre.relu(), 0)
@@ -62,6 +83,32 @@ def test_r_and_coefficients_agree_with_scipy_on_the_same_activations(bench, sour
         assert not s.r[~varies].any()
         np.testing.assert_allclose(s.mean_right, z[y == 1].mean(0), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(s.freq_wrong, (z[y == 0] > 0).mean(0), atol=1e-9)
+
+
+def test_what_is_left_out_survives_an_interruption_and_shards(sunk, tmp_path, monkeypatch):
+    base = unsteered(sunk)
+    whole = dataclasses.replace(sunk.collect, token_source="prompt")
+    expected = statistics(sunk, base, collect=whole)
+    assert {s.left_out for s in expected} == {60}
+    other = emptied(sunk, tmp_path / "other")
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalModel, "replay", stop_after(2, LocalModel.replay))
+        with pytest.raises(Stop):
+            statistics(other, base, collect=whole)
+    assert_same(statistics(other, base, collect=whole), expected)
+    shared = statistics(
+        emptied(sunk, tmp_path / "third"), base, collect=dataclasses.replace(whole, shards=3)
+    )
+    assert [s.left_out for s in shared] == [60, 60, 60]
+    # Written before positions were counted: none were left out then.
+    folder = sunk.store.read(
+        "collect",
+        statistics_module.statistics_keys(sunk, base["score"].to_numpy(float), [0], whole)[0],
+        statistics_module.FORM,
+    )
+    with np.load(folder / "stats.npz") as kept:
+        np.savez(tmp_path / "stats.npz", **{n: kept[n] for n in kept if n != "left_out"})
+    assert statistics_module.read_stats(tmp_path).left_out == 0
 
 
 def test_the_plan_adds_the_coefficient_times_the_decoder_row(bench):
@@ -179,12 +226,13 @@ def test_contexts_show_the_tokens_that_activate_a_feature_most(bench):
         assert (card["layer"], card["feature"]) == (feature.layer, feature.feature)
         sae, peaks = bench.sae.load(feature.layer), []
         for example, row in zip(bench.selection, base["tokens"], strict=True):
-            x = bench.model.replay([example.prompt], [row], [feature.layer], "all")
+            x = bench.model.replay([example.prompt], [row], [feature.layer], "generated")
             peaks.append(float(sae.encode(x.layers[feature.layer])[:, feature.feature].max()))
         best = sorted(peaks, reverse=True)[: len(card["contexts"])]
         for context, peak in zip(card["contexts"], best, strict=True):
-            assert max(context["activations"]) == pytest.approx(peak, abs=1e-3)
-            assert context["activations"][context["peak"]] == max(context["activations"])
+            both = zip(context["activations"], context["within"], strict=True)
+            assert max(a for a, within in both if within) == pytest.approx(peak, abs=1e-3)
+            assert context["activations"][context["peak"]] == pytest.approx(peak, abs=1e-3)
             assert len(context["tokens"]) == len(context["activations"])
 
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from math import comb, sqrt
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats as sps
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import xlogy
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from corrsteer.stats import intervals
 from corrsteer.stats.intervals import (
+    better_p,
     detectable_gain,
+    difference_ci,
     holm,
     mcnemar_exact,
     mean_ci,
-    paired_bootstrap_ci,
+    paired_ci,
     proportion_ci,
+    ratio_ci,
     ser_ci,
 )
 
@@ -68,134 +74,151 @@ def test_mcnemar_without_flips():
     assert mcnemar_exact(0, 0) == 1.0
 
 
-def test_bootstrap_agrees_with_scipy():
-    rng = np.random.default_rng(0)
-    base, steered = rng.random(150), rng.random(150) + 0.1
-    got = paired_bootstrap_ci(base, steered, seed=1, draws=20_000)
-    want = sps.bootstrap(
-        (base, steered),
-        lambda a, b, axis: np.mean(b - a, axis=axis),
-        paired=True,
-        n_resamples=20_000,
-        method="percentile",
-        rng=np.random.default_rng(2),
-    ).confidence_interval
-    standard_error = np.std(steered - base) / sqrt(150)
-    assert got == pytest.approx(want, abs=0.05 * standard_error)
+def solved(up: int, down: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Tango's interval from its definition: the rates of both changes are fitted numerically for
+    every difference, and the score test is inverted by root finding."""
+    z = sps.norm.ppf((1 + level) / 2)
+
+    def excess(d: float, side: int) -> float:
+        def unlikely(q: float) -> float:
+            p = np.array([q + d, q, 1 - 2 * q - d])
+            return -float(np.sum(xlogy([up, down, n - up - down], p)))
+
+        q = minimize_scalar(
+            unlikely, bounds=(max(0.0, -d), (1 - d) / 2), method="bounded", options={"xatol": 1e-12}
+        ).x
+        return float(up - down - n * d + side * z * np.sqrt(n * (2 * q + d * (1 - d))))
+
+    gain, ends = (up - down) / n, []
+    for side, end in ((-1, -1 + 1e-9), (1, 1 - 1e-9)):
+        ends.append(brentq(excess, *sorted((gain, end)), args=(side,), xtol=1e-10))
+    return ends[0], ends[1]
 
 
-@pytest.mark.parametrize(("wins", "n"), [(1, 4), (3, 7), (13, 20)])
-def test_bootstrap_of_zeros_and_ones_is_binomial(wins, n):
-    steered = (np.arange(n) >= n - wins).astype(float)
-    got = paired_bootstrap_ci(np.zeros(n), steered, seed=0, draws=20_000)
-    assert got == pytest.approx(sps.binom.ppf([0.025, 0.975], n, wins / n) / n, abs=1e-12)
+@pytest.mark.parametrize(
+    ("up", "down", "n", "level"),
+    [(40, 20, 160, 0.95), (3, 1, 30, 0.95), (157, 5, 2000, 0.95), (0, 4, 50, 0.9), (9, 9, 20, 0.8)],
+)
+def test_the_paired_interval_inverts_the_score_test(up, down, n, level):
+    assert paired_ci(up, down, n, level) == pytest.approx(solved(up, down, n, level), abs=1e-5)
 
 
-@pytest.mark.parametrize("shares", [(0.1, 0.05, 0.85), (0.5, 0.3, 0.2)])
-def test_bootstrap_of_flips_agrees_with_drawing_the_samples(shares, monkeypatch):
-    """Three values are drawn as counts, others sample by sample: the same distribution."""
-    steered = np.repeat([1.0, -1.0, 0.0], np.round(400 * np.array(shares)).astype(int))
-    counted = paired_bootstrap_ci(np.zeros(400), steered, seed=0, draws=20_000)
-    monkeypatch.setattr(intervals, "_KINDS", 0)
-    drawn = paired_bootstrap_ci(np.zeros(400), steered, seed=0, draws=20_000)
-    assert counted == pytest.approx(drawn, abs=1.01 / 400)  # means are multiples of 1 / 400
+@pytest.mark.parametrize(
+    ("up", "down", "n", "level", "low", "high"),
+    [
+        # Bentur et al. 2009, in Fagerland, Lydersen and Laake, "Recommended tests and confidence
+        # intervals for paired binomial proportions" (2014, Statistics in Medicine 33), Tango's row.
+        (1, 7, 21, 0.95, -0.517, -0.026),
+        # R, PropCIs 0.3-0: scoreci.mp(25, 28, 618, 0.9), whose sign is the other one.
+        (28, 25, 618, 0.9, -0.0148, 0.0247),
+    ],
+)
+def test_the_paired_interval_has_published_values(up, down, n, level, low, high):
+    digits = 3 if n == 21 else 4
+    assert [round(end, digits) for end in paired_ci(up, down, n, level)] == [low, high]
 
 
-def test_bootstrap_of_flips_takes_no_time():
-    right = np.arange(20_000) % 3 == 0
-    start = time.perf_counter()
-    paired_bootstrap_ci(right[::-1], right, seed=0)
-    assert time.perf_counter() - start < 0.1
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 200), st.sampled_from([0.5, 0.95]))
+def test_the_paired_interval_is_sound(up, down, same, level):
+    """It holds the gain, has a width, turns with the directions and grows with the level."""
+    n = max(1, up + down + same)
+    low, high = paired_ci(up, down, n, level)
+    assert -1 <= low <= (up - down) / n <= high <= 1 and low < high
+    assert paired_ci(down, up, n, level) == pytest.approx((-high, -low), abs=1e-12)
+    wide = paired_ci(up, down, n, 0.99)
+    assert wide[0] <= low and high <= wide[1]
 
 
-def test_the_interval_of_a_mean_is_that_of_paired_differences():
-    values = np.random.default_rng(0).gamma(0.5, size=60)
-    assert mean_ci(values, seed=3) == paired_bootstrap_ci(np.zeros(60), values, seed=3)
-    low, high = mean_ci(values, seed=3)
-    assert low < values.mean() < high
-    assert mean_ci([0.25], seed=0) == (0.25, 0.25)
+def test_without_flips_the_interval_has_a_width():
+    z = sps.norm.ppf(0.975)
+    limit = z**2 / (100 + z**2)
+    assert paired_ci(0, 0, 100) == pytest.approx((-limit, limit))
+
+
+def test_differences_of_right_and_wrong_have_the_paired_interval():
+    x = np.repeat([1.0, -1.0, 0.0], [9, 4, 87])
+    assert difference_ci(x) == pytest.approx(paired_ci(9, 4, 100))
+    # In halves it is the same interval at half the size: nothing else was seen.
+    assert difference_ci(x / 2) == pytest.approx(np.array(paired_ci(9, 4, 100)) / 2)
+    assert difference_ci([0.0] * 100) == pytest.approx(paired_ci(0, 0, 100))
     with pytest.raises(AssertionError):
-        mean_ci([], seed=0)
+        difference_ci([])
 
 
-def test_bootstrap_uses_the_pairing():
-    """A gain of exactly 0.25 on every sample has no spread, however much the scores vary."""
-    base = np.random.default_rng(0).integers(0, 3, size=40) / 4
-    assert paired_bootstrap_ci(base, base + 0.25, seed=0) == (0.25, 0.25)
-
-
-def test_bootstrap_has_a_sign_a_level_and_a_seed():
+def test_differences_of_many_kinds_have_nearly_the_plain_interval():
     rng = np.random.default_rng(0)
-    base = (rng.random(200) < 0.3).astype(float)
-    steered = (rng.random(200) < 0.7).astype(float)
-    low, high = paired_bootstrap_ci(base, steered, seed=0)
-    assert 0 < low < np.mean(steered - base) < high
-    narrow = paired_bootstrap_ci(base, steered, seed=0, level=0.5)
-    assert low < narrow[0] < narrow[1] < high
-    assert paired_bootstrap_ci(base, steered, seed=0) == (low, high)
-    scores = rng.random(200)
-    assert mean_ci(scores, seed=0) == mean_ci(scores, seed=0) != mean_ci(scores, seed=1)
+    x = rng.choice([-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1], size=2_000)
+    half = 1.96 * x.std() / sqrt(2_000)
+    assert difference_ci(x) == pytest.approx((x.mean() - half, x.mean() + half), abs=half / 100)
 
 
-def test_bootstrap_blocks_do_not_show(monkeypatch):
-    rng = np.random.default_rng(0)
-    base, steered = rng.random(33), rng.random(33)
-    whole = paired_bootstrap_ci(base, steered, seed=3, draws=100)
-    monkeypatch.setattr(intervals, "_BLOCK", 33 * 7)
-    assert paired_bootstrap_ci(base, steered, seed=3, draws=100) == whole
+@pytest.mark.parametrize(("up", "down"), [(0, 0), (5, 0), (0, 5), (12, 7), (40, 41)])
+def test_steering_is_better_by_the_exact_one_sided_test(up, down):
+    tail = sum(comb(up + down, k) for k in range(up, up + down + 1)) / 2 ** (up + down)
+    assert better_p(up, down) == pytest.approx(tail)
 
 
-def test_bootstrap_needs_pairs():
-    with pytest.raises(AssertionError):
-        paired_bootstrap_ci(np.zeros(3), np.zeros(1), seed=0)
-
-
-@pytest.mark.parametrize(("fixed", "broken", "n"), [(25, 18, 200), (12, 10, 40)])
-def test_the_interval_of_ser_agrees_with_scipys_bootstrap_of_samples(fixed, broken, n):
-    before = np.r_[np.zeros(fixed), np.ones(broken), np.ones(n - fixed - broken)]
-    after = np.r_[np.ones(fixed), np.zeros(broken), np.ones(n - fixed - broken)]
-
-    def ser(a, b, axis):
-        lost = ((a == 1) & (b == 0)).sum(axis=axis)
-        won = ((a == 0) & (b == 1)).sum(axis=axis)
-        return lost / (lost + won)
-
+@pytest.mark.parametrize(("a", "of_a", "b", "of_b"), [(120, 1000, 25, 100), (900, 1000, 160, 2000)])
+def test_the_interval_of_a_ratio_agrees_with_the_bootstrap_of_prompts_and_questions(
+    a, of_a, b, of_b
+):
+    changed, fixed = np.arange(of_a) < a, np.arange(of_b) < b
     want = sps.bootstrap(
-        (before, after),
-        ser,
-        paired=True,
-        vectorized=True,
+        (changed, fixed),
+        lambda x, y, axis: x.mean(axis=axis) / y.mean(axis=axis),
         n_resamples=4_000,
         batch=500,
         method="percentile",
         rng=np.random.default_rng(1),
     ).confidence_interval
-    got = ser_ci(fixed, broken, n, seed=0, draws=4_000)
-    share = broken / (fixed + broken)
-    error = sqrt(share * (1 - share) / (fixed + broken))
-    assert got == pytest.approx(tuple(want), abs=0.25 * error)
+    got = ratio_ci(a, of_a, b, of_b, seed=0, draws=20_000)
+    assert got == pytest.approx(tuple(want), rel=0.04)
+    assert got == ratio_ci(a, of_a, b, of_b, seed=0, draws=20_000) != ratio_ci(a, of_a, b, of_b, 1)
+
+
+def test_the_interval_of_a_ratio_has_a_width_where_nothing_changed():
+    low, high = ratio_ci(0, 50, 3, 50, seed=0)
+    assert 0 <= low < high < 5
+
+
+@pytest.mark.parametrize("size", [20, 60])
+def test_the_interval_of_a_mean_agrees_with_scipys_bootstrap(size):
+    values = np.random.default_rng(0).gamma(0.5, size=size)
+    want = sps.bootstrap(
+        (values,), np.mean, n_resamples=9_000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    got = mean_ci(values, seed=1, draws=9_000)
+    assert got == pytest.approx(tuple(want), abs=0.1 * values.std() / sqrt(size))
+    assert mean_ci(values, seed=0) == mean_ci(values, seed=0) != mean_ci(values, seed=1)
+    assert mean_ci([0.25], seed=0) == (0.25, 0.25)
+    with pytest.raises(AssertionError):
+        mean_ci([], seed=0)
+
+
+def test_few_kinds_of_values_are_drawn_as_counts(monkeypatch):
+    x = np.repeat([1.0, -1.0, 0.0], [40, 20, 340])
+    counted = mean_ci(x, seed=0, draws=20_000)
+    monkeypatch.setattr(intervals, "_KINDS", 0)
+    assert counted == pytest.approx(mean_ci(x, seed=0, draws=20_000), abs=1.01 / 400)
+
+
+def test_bootstrap_blocks_do_not_show(monkeypatch):
+    values = np.random.default_rng(0).random(33)
+    whole = mean_ci(values, seed=3, draws=100)
+    monkeypatch.setattr(intervals, "_BLOCK", 33 * 7)
+    assert mean_ci(values, seed=3, draws=100) == whole
 
 
 def test_ser_without_flips_has_no_interval():
-    assert ser_ci(0, 0, 10, seed=0) is None
+    assert ser_ci(0, 0) is None
 
 
-@pytest.mark.parametrize("flipped", [1, 3, 30])
+@pytest.mark.parametrize(("fixed", "broken"), [(160, 4), (9, 40), (10, 0), (3, 2), (1, 0), (0, 3)])
 @pytest.mark.parametrize("level", [0.9, 0.95])
-def test_one_sided_flips_have_the_exact_binomial_interval(flipped, level):
-    """Clopper and Pearson (1934): the share that would give no broken answer in 2.5 % of draws."""
-    limit = 1 - ((1 - level) / 2) ** (1 / flipped)
-    want = proportion_confint(0, flipped, alpha=1 - level, method="beta")
-    got = ser_ci(flipped, 0, 100, seed=0, level=level)
-    assert got == pytest.approx((0, limit), abs=1e-9) and got == pytest.approx(want, abs=1e-9)
-    mirrored = ser_ci(0, flipped, 100, seed=0, level=level)
-    assert mirrored == pytest.approx((1 - limit, 1), abs=1e-9)
-
-
-@pytest.mark.parametrize(("fixed", "broken"), [(160, 4), (9, 40), (3, 2)])
-def test_few_flips_one_way_have_the_exact_binomial_interval(fixed, broken):
-    want = proportion_confint(broken, fixed + broken, method="beta")
-    assert ser_ci(fixed, broken, 400, seed=0) == pytest.approx(want, abs=1e-9)
+def test_the_interval_of_ser_is_wilsons_or_exact_for_a_few_flips(fixed, broken, level):
+    method = "wilson" if fixed + broken >= 10 else "beta"
+    want = proportion_confint(broken, fixed + broken, alpha=1 - level, method=method)
+    assert ser_ci(fixed, broken, level) == pytest.approx(want, abs=1e-9)
 
 
 def test_holm_by_hand():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -139,6 +139,44 @@ def test_the_model_is_as_before_after_an_exception(llama, error):
         assert llama.hooks > 0
         raise error
     assert llama.hooks == 0 and llama.answers() == unsteered
+
+
+def test_what_is_no_model_is_refused_in_one_line():
+    class Pipeline:
+        model = None
+
+    for wrong in (Pipeline(), torch.nn.Linear(2, 2), "gpt2", None):
+        with (
+            pytest.raises(TypeError, match=r"steer takes a causal language model .*pipeline.model"),
+            plan_of().steer(wrong),
+        ):
+            pass
+
+
+def wide(x, parts, dial):
+    return x > 0
+
+
+def soft(x, parts, dial):
+    return x.mean(-1)
+
+
+@pytest.mark.parametrize("function", [wide, soft])
+def test_a_gate_that_makes_no_mask_of_positions_is_refused(llama, function):
+    @dataclass(frozen=True)
+    class Odd(Side):
+        open = staticmethod(function)
+
+    refused = pytest.raises(ValueError, match=r"a gate made torch.* it must make torch.bool \[")
+    with refused, plan_of(gate=Odd()).steer(llama.model):
+        llama.answers()
+
+
+def test_a_plan_is_shown_in_a_line():
+    assert repr(plan_of([1])) == (
+        "Plan(entries=(PlanEntry(layer=1, feature=0, r=0.0, coefficient=1.0),), coef=1.0,"
+        " operator=Add(), positions='generation', gate=Always())"
+    )
 
 
 def test_the_model_is_as_before_after_an_operator_that_fails(llama):

@@ -66,6 +66,41 @@ class Both:
         return {}
 
 
+class Outer:
+    """Has operators of its own."""
+
+    @dataclass(frozen=True)
+    class Refuses(Clamp):
+        def __post_init__(self):
+            raise RuntimeError("no, not\ntoday")
+
+    @dataclass(frozen=True)
+    class Leaves(Clamp):
+        def __post_init__(self):
+            raise SystemExit(3)
+
+    @dataclass(frozen=True)
+    class Half:
+        additive: ClassVar[bool] = False
+        apply = staticmethod(subtract)
+
+    @dataclass(frozen=True)
+    class Inner(Clamp):
+        pass
+
+
+def cut_short(name):
+    def damage(folder):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return damage
+
+
+def as_text(text):
+    return lambda folder: (folder / "plan.json").write_bytes(text)
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -74,6 +109,7 @@ class Both:
         {"operator": Clamp(9.0), "gate": Side(7), "positions": "prompt"},
         {"operator": Minus(), "coef": 3.0},
         {"gate": Both([Side(1), Side(2)])},
+        {"operator": Outer.Inner(2.0)},
     ],
 )
 def test_all_of_a_plan_survives_the_disk(tmp_path, how):
@@ -155,7 +191,7 @@ def test_nothing_of_format_1_is_lost_when_it_is_saved_again(tmp_path):
     plan.save(tmp_path / "new")
     again = json.loads((tmp_path / "new" / "plan.json").read_text())
     assert {name: again[name] for name in content} == {**content, "format": 2}
-    assert set(again) - set(content) == {"operator", "positions", "gate"}
+    assert set(again) - set(content) == {"operator", "positions", "gate", "vectors"}
     assert_equal(load_plan(tmp_path / "new"), plan)
 
 
@@ -179,20 +215,42 @@ def without(name):
     return damage
 
 
-def other_vectors(**vectors):
-    return lambda folder: save_file(vectors, folder / "vectors.safetensors")
+def in_entry(**changes):
+    """In the first one of two."""
 
-
-def cut_short(name):
     def damage(folder):
-        content = (folder / name).read_bytes()
-        (folder / name).write_bytes(content[: len(content) // 2])
+        content = json.loads((folder / "plan.json").read_text())
+        content["entries"][0] |= changes
+        (folder / "plan.json").write_text(json.dumps(content))
 
     return damage
 
 
-def as_text(text):
-    return lambda folder: (folder / "plan.json").write_bytes(text)
+def twice_the_last_entry(folder):
+    content = json.loads((folder / "plan.json").read_text())
+    content["entries"].append(content["entries"][-1])
+    (folder / "plan.json").write_text(json.dumps(content))
+
+
+def other_vectors(**vectors):
+    """With a plan.json of before, which did not know its vectors, nor their norms."""
+
+    def damage(folder):
+        content = json.loads((folder / "plan.json").read_text())
+        del content["vectors"]
+        for entry in content["entries"]:
+            del entry["norm"]
+        (folder / "plan.json").write_text(json.dumps(content))
+        save_file(vectors, folder / "vectors.safetensors")
+
+    return damage
+
+
+def one_number_of_the_vectors(folder):
+    """Not enough to move a norm that is told in a few digits."""
+    content = bytearray((folder / "vectors.safetensors").read_bytes())
+    content[-4] ^= 1
+    (folder / "vectors.safetensors").write_bytes(content)
 
 
 RIGHT = np.ones(4, np.float32)
@@ -211,9 +269,28 @@ RIGHT = np.ones(4, np.float32)
         (as_text(b"null"), "TypeError"),
         (edited(format=3), "format 3, but this program reads formats 1 to 2"),
         (edited(format=None), "format None"),
-        (edited(coef="strong"), "TypeError"),
-        (edited(coef=None), "TypeError"),
+        (edited(coef="strong"), "coef is 'strong'"),
+        (edited(coef=None), "coef is None"),
+        (edited(coef=True), "coef is True"),
         (edited(coef=float("nan")), "coef is nan"),
+        (edited(coef=float("inf")), "coef is inf"),
+        (edited(coef=10**400), "coef is 1000"),
+        (edited(vectors="0" * 32), "is not the one that plan.json was saved with"),
+        (edited(vectors=["x"]), "is not the one that plan.json was saved with"),
+        (edited(positions=7), "TypeError"),
+        (edited(positions="everywhere"), "positions='everywhere' is unknown"),
+        (edited(positions="first_0"), "positions='first_0' is unknown"),
+        (in_entry(layer="1"), "layer='1' is no whole number"),
+        (in_entry(layer=1.0), "layer=1.0 is no whole number"),
+        (in_entry(layer=True), "layer=True is no whole number"),
+        (in_entry(layer=-1), "layer=-1 is no whole number"),
+        (in_entry(layer=[1]), r"layer=\[1\] is no whole number"),
+        (in_entry(feature="11"), "feature='11' is no whole number"),
+        (in_entry(r=float("nan")), "r is nan"),
+        (in_entry(coefficient="2"), "coefficient is '2'"),
+        (in_entry(norm=123.0), "layer_1 has the norm .*, and plan.json says 123"),
+        (in_entry(norm=None), "norm is None"),
+        (twice_the_last_entry, "several"),
         (edited(entries={"layer": 1}), "TypeError"),
         (edited(entries=[{"layer": 1}]), "feature"),
         (edited(operator="Add"), "apply"),
@@ -225,12 +302,24 @@ RIGHT = np.ones(4, np.float32)
         (edited(operator={"_target_": "os.getcwd"}), "it is no dataclass"),
         (edited(operator={"_target_": "corrsteer.steering.gates.Always"}), "has no apply"),
         (edited(gate={"_target_": "corrsteer.steering.operators.Add"}), "has no open"),
+        (edited(operator={"_target_": "tests.operators.Clamp", "level": {"_target_": 7}}), "7"),
+        (edited(operator={"_target_": f"{__name__}.Outer.Refuses"}), "no, not today"),
+        (edited(operator={"_target_": f"{__name__}.Outer.Leaves"}), "SystemExit"),
+        (edited(operator={"_target_": f"{__name__}.Outer.Missing"}), "Outer.Missing"),
+        (edited(operator={"_target_": f"{__name__}.Outer"}), "it is no dataclass"),
+        (edited(operator={"_target_": f"{__name__}.Outer.Half"}), "has no parts"),
+        (as_text(b"[" * 100_000), "RecursionError"),
         (without("gate"), "gate"),
         (without("coef"), "coef"),
         (without("positions"), "positions"),
         (other_vectors(layer_1=RIGHT), "layer_3"),
         (other_vectors(layer_1=RIGHT, layer_3=RIGHT[None]), r"layer_3 is float32\[1, 4\]"),
         (other_vectors(layer_1=RIGHT, layer_3=RIGHT.astype(np.float64)), "layer_3 is float64"),
+        (other_vectors(layer_1=RIGHT, layer_3=np.ones(5, np.float32)), "several widths: .4, 5."),
+        (other_vectors(layer_1=RIGHT, layer_3=RIGHT[:0]), r"layer_3 is float32\[0\]"),
+        (other_vectors(layer_1=RIGHT, layer_3=RIGHT * np.nan), "layer_3 is not finite"),
+        (other_vectors(layer_1=RIGHT, layer_3=RIGHT * np.inf), "layer_3 is not finite"),
+        (one_number_of_the_vectors, "is not the one that plan.json was saved with"),
     ],
 )
 def test_a_damaged_folder_is_one_line(tmp_path, damage, words):

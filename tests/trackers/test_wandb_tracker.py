@@ -26,7 +26,7 @@ from corrsteer.trackers import sending as tracking
 from corrsteer.trackers.none import NoTracker
 from corrsteer.trackers.protocol import Handle, Tracker
 from corrsteer.trackers.sending import main, track
-from corrsteer.trackers.wandb import MAX_ROWS, Wandb, _environment
+from corrsteer.trackers.wandb import FOREIGN, MAX_ROWS, Wandb, _environment
 from tests.report.fabricated_run import fabricate_run, set_status
 
 pytestmark = pytest.mark.long
@@ -145,11 +145,14 @@ WANDB = {"_target_": "corrsteer.trackers.wandb.Wandb"}
 
 @pytest.fixture(scope="module")
 def own_places(tmp_path_factory):
-    """As on a machine whose user has set nothing, with a home folder that shows what gets there."""
+    """As on a machine whose user has set nothing but the id of a run to resume, with a home folder
+    that shows what gets there."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name in (*PLACES, "WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
             patch.delenv(name, raising=False)
+        for name, value in {"RUN_ID": "x", "RESUME": "must", "SWEEP_ID": "s"}.items():
+            patch.setenv(f"WANDB_{name}", value)
         for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
             patch.setenv(name, str(home))
         patch.setenv("WANDB_CONFIG_DIR", str(home / "config"))
@@ -221,7 +224,7 @@ def test_the_summary_has_the_numbers_of_the_run(sweep, sent):
             "invalid_rate/baseline": m["arms"]["baseline"]["invalid_rate"],
             "invalid_rate/steered": m["arms"]["steered"]["invalid_rate"],
             "random_gain_max": max(m["controls"]["random"]["gains"]),
-            "beats_random": int(m["controls"]["random"]["beats_all"]),
+            "beats_random": int(m["controls"]["random"]["at_least_as_good"] == 0),
             "constrained_gain": (
                 m["arms"]["constrained"]["accuracy"] - m["arms"]["baseline"]["accuracy"]
             ),
@@ -232,7 +235,9 @@ def test_the_summary_has_the_numbers_of_the_run(sweep, sent):
             "validation/gain": (
                 m["validation"]["steered"]["accuracy"] - m["validation"]["baseline"]["accuracy"]
             ),
-            "beats_all_controls": int(all(c["beats_all"] for c in m["controls"].values())),
+            "beats_all_controls": int(
+                not any(c["at_least_as_good"] for c in m["controls"].values())
+            ),
             **{f"control_gain/{kind}": max(c["gains"]) for kind, c in m["controls"].items()},
             **{f"ser_as/{name}": ratio for name, ratio in m["ser"].items()},
             **{f"changed/{name}": count for name, count in m["changes"].items()},
@@ -590,6 +595,45 @@ def test_nothing_is_started_where_nothing_is_tracked(job, monkeypatch, caplog):
     assert [r for r in caplog.records if r.levelname == "WARNING"] == []
 
 
+def test_every_job_is_a_run_of_its_own(sent):
+    ids = [run.run.run_id for run in sent]
+    assert len(set(ids)) == len(ids) and "x" not in ids
+    assert {run.run.sweep_id for run in sent} == {""}
+
+
+def test_what_a_run_does_not_do_of_the_users_environment_is_said(monkeypatch):
+    for name in FOREIGN:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert Wandb().left_out == ""
+    monkeypatch.setenv("WANDB_RUN_ID", "x")
+    assert Wandb().left_out == "WANDB_RUN_ID is left out: every job is a run of its own"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert Wandb().left_out == (
+        "WANDB_RUN_ID, WANDB_SWEEP_ID are left out: every job is a run of its own;"
+        " WANDB_MODE=online is left out: type tracker.mode=online"
+    )
+    assert "tracker.mode" not in Wandb(mode="online").left_out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "enabled"),
+    [
+        ("WANDB_MODE", "disabled", False),
+        ("WANDB_DISABLED", "true", False),
+        ("WANDB_DISABLED", "false", True),
+        ("WANDB_MODE", "offline", True),
+    ],
+)
+def test_the_users_environment_may_switch_it_off(monkeypatch, name, value, enabled):
+    for each in ("WANDB_MODE", "WANDB_DISABLED"):
+        monkeypatch.delenv(each, raising=False)
+    assert Wandb().enabled
+    monkeypatch.setenv(name, value)
+    assert Wandb().enabled is enabled
+
+
 def test_what_the_user_has_set_stays(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_DIR", "mine")
     monkeypatch.delenv("WANDB_CACHE_DIR", raising=False)
@@ -597,6 +641,13 @@ def test_what_the_user_has_set_stays(tmp_path, monkeypatch):
         assert os.environ["WANDB_DIR"] == "mine"
         assert os.environ["WANDB_CACHE_DIR"] == str(tmp_path / "wandb" / "cache")
     assert os.environ["WANDB_DIR"] == "mine" and "WANDB_CACHE_DIR" not in os.environ
+
+
+def test_the_id_of_a_run_is_set_aside_and_put_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "x")
+    with _environment(tmp_path):
+        assert "WANDB_RUN_ID" not in os.environ
+    assert os.environ["WANDB_RUN_ID"] == "x"
 
 
 def test_long_texts_and_many_flips_are_cut(tmp_path):

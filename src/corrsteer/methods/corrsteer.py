@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from corrsteer.config import require
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.methods.protocol import Fitted, observe
 from corrsteer.records import RankedFeature
+from corrsteer.seams import require
 from corrsteer.selectors.classes import counts, named, of_classes
 from corrsteer.stages.bench import Bench
 from corrsteer.stages.contexts import contexts
@@ -81,7 +81,7 @@ class CorrSteer:
             )
         cards: list[Mapping[str, Any]] = []
         if bench.selector.classes is not None:
-            cards = list(contexts(bench, observed.selection, ranked))
+            cards = list(contexts(bench, observed.selection, ranked, observed.collect))
             ranked = _of_classes(named(ranked, cards), bench.selector.classes)
             chosen = self.choose(ranked)
         plan = replace(

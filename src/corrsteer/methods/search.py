@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from corrsteer.config import POOLINGS
-from corrsteer.errors import ConfigError
+from corrsteer.errors import ConfigError, DataError
 from corrsteer.methods.protocol import Fitted, Tunable
 from corrsteer.methods.study import (
     TUNED,
@@ -35,6 +35,7 @@ from corrsteer.records import RIGHT
 from corrsteer.report import record
 from corrsteer.stages.answers import answers
 from corrsteer.stages.bench import Bench
+from corrsteer.stats.choice import search_shares
 from corrsteer.stats.flips import flip_table
 from corrsteer.steering.arms import BASELINE, Arm, baseline
 from corrsteer.steering.plan import Plan
@@ -119,13 +120,17 @@ class Pareto:
         plain = self._plain(bench)
         plans = _plans(plain)
         trials, base = self._study(bench, plans, None)
-        n, right = len(base), int((base["score"] >= RIGHT).sum())
+        was_right = (base["score"] >= RIGHT).to_numpy(float)
+        n, right = len(base), int(was_right.sum())
 
         def norm(trial: Trial) -> float:
             return _norm(trial.candidate.applied(plans[trial.candidate.pooling]))
 
         best = front(trials, norm)
         chosen = choose(best, n)
+        again = self._answered({t.number: t.candidate for t in best}, bench, plans)
+        on_front = np.stack([(again[t.number]["score"] >= RIGHT).to_numpy(float) for t in best])
+        sure = search_shares(on_front, was_right)[best.index(chosen)]
         rows: list[dict[str, Any]] = []
         for t in trials:
             fixed = round(t.accuracy * n) - right + t.broken
@@ -156,6 +161,7 @@ class Pareto:
             n=n,
             right=right,
             standard_error=standard_error(best[0].accuracy, n),
+            sure=sure,
             unsteered=tried[0],
             plain=tried[1 : 1 + len(self.pooling)],
             front=[tried[t.number] for t in best],
@@ -188,15 +194,8 @@ class Pareto:
         space = Space((float(low), float(high)), self.layers, tuple(layers), tuple(self.pooling))
 
         def measure(candidates: Mapping[int, Candidate]) -> dict[int, tuple[float, int]]:
-            arms = []
-            for n, candidate in candidates.items():
-                plan = candidate.applied(plans[candidate.pooling])
-                # What adds nothing is the unsteered model, whose answers are there already.
-                arms.append(Arm(f"trial_{n}", "steered", None if plan.does_nothing else plan))
-            answered = answers(bench, bench.asking, "validation", arms)
             results = {}
-            for n in candidates:
-                now = answered[f"trial_{n}"]
+            for n, now in self._answered(candidates, bench, plans).items():
                 right = float((now["score"] >= RIGHT).mean())
                 results[n] = (right, flip_table(base, now).broken)
             return results
@@ -219,9 +218,31 @@ class Pareto:
         )
         return trials, base
 
+    @staticmethod
+    def _answered(
+        candidates: Mapping[int, Candidate], bench: Bench, plans: Mapping[str, Plan]
+    ) -> dict[int, pd.DataFrame]:
+        """Scored answers to the validation split under each candidate, by its number."""
+        arms = []
+        for n, candidate in candidates.items():
+            plan = candidate.applied(plans[candidate.pooling])
+            # What adds nothing is the unsteered model, whose answers are there already.
+            arms.append(Arm(f"trial_{n}", "steered", None if plan.does_nothing else plan))
+        answered = answers(bench, bench.asking, "validation", arms)
+        return {n: answered[f"trial_{n}"] for n in candidates}
+
 
 def _plans(plain: Mapping[str, Fitted]) -> dict[str, Plan]:
-    return {pooling: fitted.plan for pooling, fitted in plain.items() if fitted.plan is not None}
+    """By pooling. Raises DataError for a method that gives no plan: there is nothing to turn."""
+    plans = {}
+    for pooling, fitted in plain.items():
+        if fitted.plan is None:
+            raise DataError(
+                f"search={Pareto.__name__.lower()} turns a plan, and with {pooling} pooling the"
+                " strategy's plain() gives none: type search=none"
+            )
+        plans[pooling] = fitted.plan
+    return plans
 
 
 def _norm(plan: Plan) -> float:

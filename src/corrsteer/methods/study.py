@@ -30,6 +30,7 @@ from corrsteer.scorers.base import ModelScorer
 from corrsteer.stages.bench import Bench, answers_key, golds_digest
 from corrsteer.steering.arms import steered
 from corrsteer.steering.plan import Plan
+from corrsteer.store.files import clear_way, is_file, make_folder
 from corrsteer.store.keys import digest, key
 
 if TYPE_CHECKING:
@@ -153,7 +154,10 @@ def run_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file, begun, answered = folder / "study.db", time.monotonic(), 0
     with _one_line(file):
-        folder.mkdir(parents=True, exist_ok=True)
+        clear_way(folder)
+        make_folder(folder, folder.parents[1])
+        if not is_file(file):  # a link, say: what it leads to is not ours
+            file.unlink(missing_ok=True)
         lock = FileLock(folder / "lock", timeout=PATIENCE, fallback_to_soft=False)
         with lock:
             study = _open(file)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from corrsteer.errors import ConfigError
-from corrsteer.models.protocol import SOURCES, UNSTEERED, Residuals
+from corrsteer.errors import ConfigError, ModelError
+from corrsteer.models.protocol import SOURCES, UNSTEERED, Residuals, in_source
 from corrsteer.models.tracing import Tracing, not_fired
-from corrsteer.records import LETTERS, Completion, Divergence
+from corrsteer.records import LETTERS, Completion, Divergence, Weighed
 from corrsteer.steering.protocol import Intervention
 
 if TYPE_CHECKING:
@@ -56,8 +56,10 @@ class LoadedModel(Tracing):
             raise ConfigError(f"max_new_tokens={max_new_tokens}: it must be at least 1.")
         rows = self._encode(prompts)
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens}
+        letters: list[list[int]] = [[]] * len(rows)
         if allowed is not None:
-            options = {"max_new_tokens": 1, "suppress_tokens": self._only(allowed, prompts)}
+            suppressed, letters = self._only(allowed, prompts)
+            options = {"max_new_tokens": 1, "suppress_tokens": suppressed}
         self._check_room(rows, options["max_new_tokens"])
         prepared = [self._prepare(intervention) for intervention in interventions]
 
@@ -67,8 +69,11 @@ class LoadedModel(Tracing):
             for batch in self._batches([len(row) for row in rows]):
                 inputs = self._pad_left([rows[i] for i in batch])
                 results = self._answers(inputs, prepared, options)
-                for how, column, (new, fired) in zip(prepared, answers, results, strict=True):
-                    for i, row in zip(batch, new.tolist(), strict=True):
+                for how, column, (new, fired, logits) in zip(
+                    prepared, answers, results, strict=True
+                ):
+                    weighed = _weighed(allowed or (), [letters[i] for i in batch], logits)
+                    for i, row, options_of in zip(batch, new.tolist(), weighed, strict=True):
                         whole = self._until_eos(row)
                         if whole not in texts:
                             texts[whole] = self._until_stop(whole, stop)
@@ -76,7 +81,7 @@ class LoadedModel(Tracing):
                         steered = sum(n == len(how.layers) for n in fired[: len(tokens)])
                         if how.layers and steered != len(tokens):
                             raise not_fired(steered, len(tokens), i)
-                        column[i] = Completion(text, tokens, steered)
+                        column[i] = Completion(text, tokens, steered, options_of)
         return [[column[i] for i in range(len(rows))] for column in answers]
 
     # -- choosing ------------------------------------------------------------------------
@@ -87,8 +92,8 @@ class LoadedModel(Tracing):
         interventions: Sequence[Intervention | None],
         options: Sequence[Sequence[str]],
     ) -> list[list[Completion]]:
-        """The likeliest option of each prompt, ``[intervention][prompt]``: "B. its text" and its
-        tokens.
+        """The likeliest option of each prompt, ``[intervention][prompt]``: "B. its text", its
+        tokens, and how likely every option is.
 
         An option's likelihood is the sum of the log probabilities of its tokens after the prompt,
         divided by its number of characters, so that long options are not at a disadvantage. The
@@ -104,28 +109,35 @@ class LoadedModel(Tracing):
         answers = [self._continuation(prompts[i], rows[i], options[i][n]) for i, n in pairs]
         self._check_room(rows, max(map(len, answers)))
         likelihood = torch.zeros(len(prepared), len(pairs))
-        lengths = [len(rows[i]) + len(a) for (i, _), a in zip(pairs, answers, strict=True)]
+        whole = [len(rows[i]) + len(a) for (i, _), a in zip(pairs, answers, strict=True)]
         with torch.no_grad():
-            for batch in self._batches(lengths):
+            for batch in self._batches(whole):
                 new = [answers[k] for k in batch]
                 inputs = self._pad_left([rows[pairs[k][0]] + answers[k] for k in batch])
                 results = self._likelihoods(inputs, self._pad_targets(new), prepared)
                 for p, (logs, fired) in enumerate(results):
                     if fired != len(prepared[p].layers):
                         raise not_fired(0, len(new[0]), pairs[batch[0]][0])
+                    if logs.isnan().any():
+                        raise not_finite(self._model.name, "likelihoods", bool(prepared[p].layers))
                     likelihood[p, batch] = logs.float().cpu()
-        likelihood /= torch.tensor([max(1, len(options[i][n].strip())) for i, n in pairs])
+        lengths = [max(1, len(options[i][n].strip())) for i, n in pairs]
+        each = likelihood / torch.tensor(lengths)
         chosen: list[list[Completion]] = []
         for p, how in enumerate(prepared):
             best: dict[int, int] = {}
+            weighed: dict[int, list[Weighed]] = {}
             for k, (i, _) in enumerate(pairs):
-                if i not in best or likelihood[p, k] > likelihood[p, best[i]]:
+                if i not in best or each[p, k] > each[p, best[i]]:
                     best[i] = k
+                one = Weighed(float(likelihood[p, k]), lengths[k], len(answers[k]))
+                weighed.setdefault(i, []).append(one)
             column = []
             for i in range(len(rows)):
                 n, tokens = pairs[best[i]][1], tuple(answers[best[i]])
                 text = f"{LETTERS[n]}. {options[i][n]}"
-                column.append(Completion(text, tokens, len(tokens) if how.layers else 0))
+                steered = len(tokens) if how.layers else 0
+                column.append(Completion(text, tokens, steered, tuple(weighed[i])))
             chosen.append(column)
         return chosen
 
@@ -219,31 +231,34 @@ class LoadedModel(Tracing):
             )
         if fired != len(how.layers):
             raise not_fired(0, len(answers[0]), 0)
+        if not all(x.isfinite().all() for x in residuals.values()):
+            raise not_finite(self._model.name, "activations", bool(how.layers))
         device = self.device
+        last, end = (x.expand_as(counted)[counted].to(device) for x in self._ends(inputs, rows))
         return Residuals(
             layers={layer: x.to(device, torch.float32) for layer, x in residuals.items()},
             sample=counted.nonzero()[:, 0].to(device),
             token=inputs["input_ids"][counted].to(device),
             position=inputs["position_ids"][counted].to(device),
+            last=last,
+            end=end,
         )
 
     def _positions(
         self, inputs: dict[str, torch.Tensor], rows: list[list[int]], source: str
     ) -> torch.Tensor:
         """[B, T] bool: the positions of a token source, special tokens among them."""
+        real = inputs["attention_mask"].bool()
+        return in_source(source, inputs["position_ids"], *self._ends(inputs, rows)) & real
+
+    def _ends(
+        self, inputs: dict[str, torch.Tensor], rows: list[list[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """[B, 1] long each: the index of the last prompt token, and of the last token."""
         import torch
 
-        position = inputs["position_ids"]
-        real = inputs["attention_mask"].bool()
         last = torch.tensor([[len(row) - 1] for row in rows], device=self._entry)
-        end = real.sum(1, keepdim=True) - 1
-        chosen = {
-            "generated": (position >= last) & (position < end),
-            "last_prompt": position == last,
-            "prompt": position <= last,
-            "all": real,
-        }[source]
-        return chosen & real
+        return last, inputs["attention_mask"].sum(1, keepdim=True) - 1
 
     def _specials(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """[B, T] bool: BOS and other special tokens."""
@@ -305,3 +320,27 @@ class LoadedModel(Tracing):
             up, down = self._lens(inputs, residuals.to(self._entry), top, options)
         texts = ([self.token_texts(ids) for ids in tokens.tolist()] for tokens in (up, down))
         return list(zip(*texts, strict=True))
+
+
+def _weighed(
+    texts: Sequence[str], ids: Sequence[Sequence[int]], logits: torch.Tensor | None
+) -> list[tuple[Weighed, ...]]:
+    """What the ``texts`` weigh that are one token, in each row of ``logits`` [B, vocabulary];
+    ``ids`` [B][text] are those tokens. Nothing without texts or logits."""
+    import torch
+
+    if logits is None or not texts:
+        return [()] * len(ids)
+    picked = logits.float().log_softmax(-1).gather(1, torch.tensor(ids, device=logits.device))
+    return [
+        tuple(Weighed(log, len(t.strip()), 1) for t, log in zip(texts, logs, strict=True))
+        for logs in picked.tolist()
+    ]
+
+
+def not_finite(name: str, what: str, steered: bool) -> ModelError:
+    remedy = "lower coef, or " if steered else ""
+    return ModelError(
+        f"model {name} gives {what} that are not finite (nan or inf){' under the plan' * steered}:"
+        f" {remedy}run the model in float32 (model.dtype=float32)."
+    )

@@ -14,12 +14,13 @@ of None takes transformers' own ``generate`` with no tracing. torch and nnsight 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from corrsteer.errors import ConfigError, ModelError
-from corrsteer.models.loaded import LoadedModel
+from corrsteer.errors import ConfigError
+from corrsteer.models import reading, weights
+from corrsteer.models.loaded import LoadedModel, not_finite
 from corrsteer.models.protocol import STEERING, Prepared, check_settings, chosen_device
 from corrsteer.models.spec import Model
 
@@ -60,7 +61,7 @@ class Local:
         return {
             "model": model.fingerprint(),
             "dtype": self.dtype(model),
-            "chat_template": model.chat_template,
+            **reading.key(model),
         }
 
     def supports(self) -> frozenset[str]:
@@ -78,31 +79,17 @@ class Local:
         return "bfloat16" if bfloat16 else "float32"
 
     def load(self, model: Model) -> LocalModel:
-        """Weights and tokenizer in memory. Raises ModelError when they cannot be loaded."""
-        folder = model.folder()
-        import torch
+        """Weights and tokenizer in memory. Raises ModelError when they cannot be loaded, or are not
+        all there."""
         from nnsight import TransformersModel
-        from safetensors import SafetensorError
 
-        if self.device_map:
-            place: dict[str, Any] = {"device_map": self.device_map}
-        else:
-            place = {"device": chosen_device(self.device)}
-        try:
-            with _no_progress_bar():
-                wrapped = TransformersModel(
-                    str(folder),
-                    task="text-generation",
-                    dispatch=True,
-                    dtype=getattr(torch, self.dtype(model)),
-                    **place,
-                )
-        except (OSError, ValueError, SafetensorError) as error:
-            reason = " ".join(str(error).split())
-            raise ModelError(
-                f"model.path={model.path!r} cannot be loaded ({reason}); give a folder with"
-                " config.json, *.safetensors and tokenizer.json, or a Hub id."
-            ) from error
+        place: dict[str, Any] = {}
+        if not self.device_map:
+            place["device"] = chosen_device(self.device)
+        module = weights.load(model, self.dtype(model), self.device_map)
+        wrapped = TransformersModel(
+            module, task="text-generation", tokenizer=reading.tokenizer(model), **place
+        )
         return LocalModel(wrapped, model, self.batch_size)
 
 
@@ -113,12 +100,15 @@ class LocalModel(LoadedModel):
         from transformers import GenerationConfig
 
         module = wrapped._module
-        super().__init__(wrapped, model, batch_size, module.generation_config.eos_token_id)
+        super().__init__(wrapped, model, batch_size)
         # A checkpoint's sampling settings (temperature, repetition penalty) would be merged into
         # every call: greedy decoding here means the largest logit and nothing else.
         module.generation_config = GenerationConfig(
             eos_token_id=self._eos or None, pad_token_id=self._pad, do_sample=False
         )
+        self._module.register_forward_hook(self._watch)
+        self._finite: torch.Tensor | None = None
+        self._logits: torch.Tensor | None = None  # of the last pass
         # With a device map every block may sit elsewhere.
         self._homes = [next(b._module.parameters()).device for b in self._blocks]
 
@@ -134,10 +124,22 @@ class LocalModel(LoadedModel):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[tuple[torch.Tensor, Sequence[int]]]:
+    ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
         cache = self._prompt_cache(inputs, options["max_new_tokens"])
+        self._finite = None  # a prompt of one token has only padding in that pass
         for how in interventions:
-            yield self._continue(inputs, None if how.changes_prompt else cache, how, options)
+            self._logits = None
+            answers = self._continue(inputs, None if how.changes_prompt else cache, how, options)
+            if self._finite is not None and not self._finite:
+                raise not_finite(self._model.name, "logits", bool(how.layers))
+            yield *answers, self._logits if "suppress_tokens" in options else None
+
+    def _watch(self, module: Any, args: Any, output: Any) -> None:
+        """A hook on the model: the largest of logits that are not finite is no answer. The result
+        is asked for once per batch: reading a GPU's memory at every step would wait for it."""
+        self._logits = output.logits[:, -1]
+        finite = (self._logits < float("inf")).all()
+        self._finite = finite if self._finite is None else self._finite & finite
 
     def _prompt_cache(self, inputs: dict[str, torch.Tensor], room: int) -> DynamicCache | None:
         """Keys and values of all prompt tokens but the last; None when there is only one."""
@@ -172,17 +174,3 @@ class LocalModel(LoadedModel):
             for n, parts in how.layers.items()
         }
         return self._steered(inputs, replace(how, layers=at_home), options)
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Without transformers' "Loading weights" bar, which would break up the run's own lines."""
-    from transformers.utils import logging
-
-    was_on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_on:
-            logging.enable_progress_bar()

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from corrsteer.models.loaded import LoadedModel
 
 SOURCES = ("generated", "last_prompt", "prompt", "all")
+WHOLE = frozenset({"prompt", "all"})
+"""Token sources that begin where the text does, where attention sinks are."""
+
+SINK = 10.0
+"""A position whose residual is more than this many times as long as the median of its text is an
+attention sink: models that write no BOS use their first word as one, with 50 to 150 times the norm
+from some block on (Xiao et al. 2024, "Efficient streaming language models with attention sinks";
+Sun et al. 2024, "Massive activations in large language models"). Ordinary positions differ by a
+factor of two or three."""
 
 
 class Backend(Protocol):
@@ -78,6 +87,40 @@ class Residuals:
     """[N] long, id of the token at the position."""
     position: torch.Tensor
     """[N] long, index in the sample's own tokens (BOS is 0 where there is one, no padding)."""
+    last: torch.Tensor
+    """[N] long, the index of its sample's last prompt token."""
+    end: torch.Tensor
+    """[N] long, the index of its sample's last token."""
+
+    def within(self, source: str) -> torch.Tensor:
+        """[N] bool: which positions belong to a token source."""
+        return in_source(source, self.position, self.last, self.end)
+
+
+def in_source(
+    source: str, position: torch.Tensor, last: torch.Tensor, end: torch.Tensor
+) -> torch.Tensor:
+    """Bool: whether ``position``, of a text whose last prompt token is at ``last`` and whose last
+    token is at ``end``, belongs to a token source. The tensors are broadcast."""
+    if source == "generated":
+        return (position >= last) & (position < end)
+    if source == "last_prompt":
+        return position == last
+    return position <= last if source == "prompt" else position <= end
+
+
+def sinks(x: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+    """[N] bool: which residuals ``x`` [N, M] are those of attention sinks (``SINK``).
+
+    ``sample`` [N] long, ascending: whose they are. A text is judged by its own positions alone, so
+    the answer does not depend on what is in a batch with it. The median of two is the smaller.
+    """
+    import torch
+
+    norms = x.float().norm(dim=1)
+    counts = sample.unique_consecutive(return_counts=True)[1].tolist()
+    long = [part > SINK * part.median() for part in norms.split(counts)]
+    return torch.cat(long) if long else torch.zeros_like(norms, dtype=torch.bool)
 
 
 def check_settings(device: str, batch_size: int) -> None:

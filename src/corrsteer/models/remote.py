@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError, ModelError
+from corrsteer.models import reading
 from corrsteer.models.loaded import LoadedModel
 from corrsteer.models.protocol import STEERING, Prepared, check_settings, chosen_device
 from corrsteer.models.spec import Model
@@ -71,7 +72,7 @@ class NDIF:
         return {
             "model": model.fingerprint(weights=False),
             "dtype": "served",
-            "chat_template": model.chat_template,
+            **reading.key(model),
         }
 
     def supports(self) -> frozenset[str]:
@@ -122,14 +123,7 @@ class RemoteModel(LoadedModel):
     def __init__(
         self, wrapped: Any, model: Model, batch_size: int, device: torch.device, server: Server
     ) -> None:
-        from transformers import GenerationConfig
-
-        # A model built from its config alone has no generation settings of its checkpoint.
-        try:
-            settings = GenerationConfig.from_pretrained(model.folder(weights=False))
-        except OSError:
-            settings = wrapped._module.generation_config
-        super().__init__(wrapped, model, batch_size, settings.eos_token_id)
+        super().__init__(wrapped, model, batch_size)
         self._device = device
         self._server = server
         self._logged: set[str] = set()
@@ -158,7 +152,7 @@ class RemoteModel(LoadedModel):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[tuple[torch.Tensor, Sequence[int]]]:
+    ) -> Iterator[tuple[torch.Tensor, Sequence[int], None]]:
         options = {**_GREEDY, "pad_token_id": self._pad, **options}
         if self._eos:
             options["eos_token_id"] = self._eos
@@ -168,7 +162,7 @@ class RemoteModel(LoadedModel):
                     answers = self._steered(inputs, how, {**options, **request})
                 else:
                     answers = self._unsteered(inputs, {**options, **request})
-            yield answers
+            yield *answers, None
 
     def _unsteered(
         self, inputs: dict[str, torch.Tensor], options: dict[str, Any]
@@ -191,6 +185,11 @@ class RemoteModel(LoadedModel):
         request = Request(self._wrapped, server.host, server.key, server.timeout_s)
         try:
             yield {"backend": request}
+        except NameError as error:  # what was to be saved is not in the result
+            raise ModelError(
+                f"the result of the server {server.host} lacks what was asked for"
+                f" ({' '.join(str(error).split())}): it is not an NDIF server, or runs another version"
+            ) from None
         except FAILURES as error:
             text = explain(error, server.host, self._model.path, server.timeout_s)
             # Some servers repeat a key that they refuse.

@@ -6,23 +6,32 @@ is sent. Imports nnsight: only for use behind a loaded model.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
 import socket
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import torch
 import websocket
 import zstandard
+from nnsight.intervention.backends import remote as nnsight_remote
 from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
 from nnsight.schema.request import RequestModel
 from nnsight.schema.response import ResponseModel, Status
 
+
+class Nonsense(Exception):
+    """What a server sent is not what an NDIF server sends."""
+
+
 FAILURES = (
-    RemoteError, OSError, websocket.WebSocketException, httpx.HTTPError, pickle.UnpicklingError,
+    RemoteError, OSError, websocket.WebSocketException, httpx.HTTPError, httpx.InvalidURL,
+    pickle.UnpicklingError, Nonsense,
 )  # fmt: skip
 """What a request can fail with, besides a mistake of ours."""
 
@@ -44,6 +53,7 @@ class Request(RemoteBackend):  # type: ignore[misc]  # nnsight is not followed
             wrapped.to_model_key(), host=host, api_key=key, env=wrapped._remoteable_get_env()
         )
         self.display.enabled = False
+        nnsight_remote._READ_TIMEOUT = silence_s  # nnsight has no setting for it
         self.received = 0
         self._silence_s = silence_s
 
@@ -56,13 +66,21 @@ class Request(RemoteBackend):  # type: ignore[misc]  # nnsight is not followed
             sockopt=_KEEPALIVE,
         )
         try:
-            request.session_id = json.loads(connection.recv())["session_id"]
+            with _understood("its greeting"):
+                request.session_id = str(json.loads(connection.recv())["session_id"])
             connection.settimeout(self._silence_s)
-            self.send(request, blob)
+            with _understood("its receipt"):
+                self.send(request, blob)
             while True:
-                response = self.parse(connection.recv())
-                result = self.handle(response)
+                message = connection.recv()
+                if not message:  # how the other end says that it closes
+                    raise websocket.WebSocketConnectionClosedException("closed")
+                with _understood("a message"):
+                    response = self.parse(message)
+                    result = self.handle(response)
                 if response.status == Status.COMPLETED:
+                    if not isinstance(result, dict):
+                        raise Nonsense("the server sent no result")
                     return result
         finally:
             connection.close()
@@ -75,9 +93,22 @@ class Request(RemoteBackend):  # type: ignore[misc]  # nnsight is not followed
 
     def finalize(self, content: bytes) -> Any:
         self.received += len(content)
-        if self.compress:
-            content = zstandard.ZstdDecompressor().decompress(content)
-        return _tensors(content)
+        with _understood("its result"):
+            if self.compress:
+                content = zstandard.ZstdDecompressor().decompress(content)
+            return _tensors(content)
+
+
+@contextlib.contextmanager
+def _understood(what: str) -> Iterator[None]:
+    """Whatever JSON, pydantic, zstd, zip and pickle say of bytes that mean nothing, as Nonsense."""
+    try:
+        yield
+    except FAILURES:
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split())[:100] or type(error).__name__
+        raise Nonsense(f"the server sent {what} that cannot be read ({words})") from error
 
 
 # All that a status message or a dict of tensors and numbers is made of.
@@ -140,17 +171,17 @@ def explain(error: Exception, host: str, model: str, silence_s: float) -> str:
             if known in str(error):
                 return f"{meaning.format(**words)} (it says: {_end_of(error)})"
         return f"the server {host} failed: {_end_of(error)}"
-    if isinstance(error, pickle.UnpicklingError):
+    if isinstance(error, pickle.UnpicklingError | Nonsense):
         return f"{_end_of(error)}: {host} is not an NDIF server, or runs another version"
-    if isinstance(
-        error, websocket.WebSocketTimeoutException | TimeoutError | httpx.TimeoutException
-    ):
+    late = websocket.WebSocketTimeoutException | TimeoutError | httpx.TimeoutException
+    if isinstance(error, late) or isinstance(cause, late):
         return (
             f"the server {host} said nothing for {silence_s:g} s (or {_CONNECT_SECONDS:g} s while"
             f" connecting): {_AGAIN}, or raise backend.timeout_s"
         )
     lost = websocket.WebSocketConnectionClosedException | ConnectionResetError | BrokenPipeError
-    if isinstance(error, lost) or isinstance(cause, httpx.ReadError | httpx.RemoteProtocolError):
+    cut = httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError
+    if isinstance(error, lost | cut) or isinstance(cause, cut):
         return f"the connection to the server {host} was lost: {_AGAIN}"
     return (
         f"the server {host} cannot be reached ({_end_of(error)}): check backend.host or NDIF_HOST"

@@ -6,7 +6,8 @@ byte of its weights (about a second per gigabyte); a Hub model is named by its c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ class Model:
 
     ``path`` is a local folder or a Hub id; ``revision`` (branch, tag or commit) is for the Hub.
     ``dtype`` auto is bfloat16 on a GPU that has it, float32 elsewhere. ``chat_template`` puts
-    each prompt into the tokenizer's own template as a user's message. Prompts longer than
+    each prompt into the tokenizer's own template as a user's message, behind ``system_prompt``
+    where there is one; ``chat_template_kwargs`` are handed to the template. Prompts longer than
     ``max_prompt_tokens`` are an error, never cut. ``licence`` names one that must be
     accepted on the model's page before the Hub lets it be downloaded.
     """
@@ -32,6 +34,8 @@ class Model:
     revision: str | None = None
     dtype: str = "auto"
     chat_template: bool = False
+    chat_template_kwargs: Mapping[str, Any] | None = field(default=None, hash=False)
+    system_prompt: str | None = None
     max_prompt_tokens: int = 1024
     licence: str | None = None
 
@@ -46,6 +50,29 @@ class Model:
             raise ConfigError(
                 f"model.max_prompt_tokens={self.max_prompt_tokens}: it must be at least 1."
             )
+        self._check_chat()
+
+    def _check_chat(self) -> None:
+        kwargs = self.chat_template_kwargs
+        if kwargs is not None and not isinstance(kwargs, Mapping):
+            raise ConfigError(
+                f"model.chat_template_kwargs={kwargs!r} must be a mapping: type"
+                " 'model.chat_template_kwargs={enable_thinking: false}', or null."
+            )
+        bad = [name for name in kwargs or {} if not (isinstance(name, str) and name.isidentifier())]
+        if bad:
+            raise ConfigError(
+                f"model.chat_template_kwargs has {bad[0]!r}, which no template can read: names are"
+                " like enable_thinking."
+            )
+        if self.system_prompt is not None and not self.system_prompt.strip():
+            raise ConfigError("model.system_prompt is empty: give a text, or null for none.")
+        for name in ("chat_template_kwargs", "system_prompt"):
+            if getattr(self, name) and not self.chat_template:
+                raise ConfigError(
+                    f"model.{name} is for a chat template: type model.chat_template=true too, or"
+                    f" leave out model.{name}."
+                )
 
     @property
     def is_local(self) -> bool:
@@ -79,19 +106,28 @@ class Model:
 
         Importing transformers takes about 2 s. Raises ModelError when there is no config.
         """
-        config = self._config()
+        config = self.config()
         return config.num_hidden_layers, config.hidden_size
 
     def architecture(self) -> str:
         """transformers' name for the kind of text model, such as llama or gemma2."""
-        return str(self._config().model_type)
+        return str(self.config().model_type)
 
-    def _config(self) -> Any:
+    def config(self) -> Any:
+        """transformers' config of the text model. Raises ModelError when there is none, or when
+        the model is Python code of its own."""
         from transformers import AutoConfig
 
         try:
-            config = AutoConfig.from_pretrained(self.folder(weights=False))
+            config = AutoConfig.from_pretrained(
+                self.folder(weights=False), local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
+            if "trust_remote_code" in str(error):
+                raise ModelError(
+                    f"model {self.path!r} asks for its own Python code (auto_map in config.json),"
+                    " which is never run: choose a model that transformers knows."
+                ) from error
             raise ModelError(
                 f"the config of model {self.path!r} cannot be read: {' '.join(str(error).split())}"
             ) from error

@@ -1,7 +1,6 @@
 """How a model reads and writes text: prompts to tokens, tokens to answers.
 
-Everything here is the tokenizer's work and costs no pass of the model. ``transformers`` is not
-imported: the tokenizer is given.
+Everything here is the tokenizer's work and costs no pass of the model.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from corrsteer.errors import ConfigError, DataError, ModelError
+from corrsteer.errors import ConfigError, DataError
+from corrsteer.models.reading import appended, ends, seen, start
 from corrsteer.models.spec import Model
 
 # How much of a prompt's end is tokenised together with an allowed answer. The token boundary
@@ -20,25 +20,22 @@ _TAIL = 32
 class Text:
     """A tokenizer with a model's limits: its chat template, its room, its ends of text."""
 
-    def __init__(
-        self, tokenizer: Any, model: Model, batch_size: int, config: Any, eos: Any
-    ) -> None:
-        """``config``: the text model's own; ``eos``: the id or ids that end an answer, or None."""
+    def __init__(self, tokenizer: Any, model: Model, batch_size: int, config: Any) -> None:
+        """``config``: the text model's own."""
         self._model = model
         self._batch_size = batch_size
         self._tokenizer = tokenizer
-        if model.chat_template and tokenizer.chat_template is None:
-            raise ModelError(
-                f"model.path={model.path!r} has no chat template; set model.chat_template=false."
-            )
         self._vocabulary: int = config.vocab_size
-        self._max_positions: int = config.max_position_embeddings
-        self._eos: list[int] = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        # None where positions have no limit, as with ALiBi.
+        self._max_positions: int | None = getattr(config, "max_position_embeddings", None)
+        self._eos = list(ends(model))
+        self._appended, self._start = appended(model), start(model)
         # Padding is always masked, so any id will do where a tokenizer has none.
         self._pad: int = tokenizer.pad_token_id or 0
         self._special = set(tokenizer.all_special_ids) | {
             i for i, token in tokenizer.added_tokens_decoder.items() if token.special
         }
+        self._endings = tuple(tokenizer.convert_ids_to_tokens([*self._special & {*self._eos}]))
 
     # -- prompts ---------------------------------------------------------------------------
 
@@ -62,30 +59,38 @@ class Text:
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         return [order[i : i + size] for i in range(0, len(order), size)]
 
-    def _render(self, prompts: Sequence[str]) -> list[str]:
-        if not self._model.chat_template:
-            return list(prompts)
-        rendered: list[str] = self._tokenizer.apply_chat_template(
-            [[{"role": "user", "content": prompt}] for prompt in prompts],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        return rendered
-
     def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Token ids per prompt. A chat template writes its own BOS."""
-        chat = self._model.chat_template
-        return self._ids(self._render(prompts), "prompts", add_special_tokens=not chat)
+        """Token ids per prompt. A chat template writes its own BOS. An empty prompt is one token:
+        BOS or, for a tokenizer without one, the end of text."""
+        whole = seen(self._model, prompts)
+        rows = self._ids(whole, special=not self._model.chat_template)
+        if self._start is not None:
+            rows = [row or [self._start] for row in rows]
+        ended = sum(text.endswith(self._endings) for text in whole)
+        if ended:
+            raise DataError(
+                f"{ended} of {len(rows)} prompts end in an end of text"
+                f" ({' or '.join(self._endings)}), after which a model has nothing to say: take it"
+                " out of the prompt or the chat template."
+            )
+        return self._some(rows, "prompts")
 
     def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids per text, BOS in front where the tokenizer has one, no chat template."""
-        return self._ids(texts, "texts", add_special_tokens=True)
+        return self._some(self._ids(texts, special=True), "texts")
 
-    def _ids(self, texts: Sequence[str], what: str, **settings: Any) -> list[list[int]]:
+    def _ids(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:
+        """``special``: with what the tokenizer puts before a text. What it puts behind is left
+        out."""
         if not texts:
             return []
         # Not verbose about long texts: _check_room has better words for them.
-        rows: list[list[int]] = self._tokenizer(list(texts), verbose=False, **settings)["input_ids"]
+        rows: list[list[int]] = self._tokenizer(
+            list(texts), verbose=False, add_special_tokens=special
+        )["input_ids"]
+        return [row[: len(row) - self._appended] for row in rows] if special else rows
+
+    def _some(self, rows: list[list[int]], what: str) -> list[list[int]]:
         empty = sum(not row for row in rows)
         if empty:
             raise DataError(
@@ -105,8 +110,10 @@ class Text:
         characters: Sequence[int] = (),
         what: str = "prompts",
     ) -> None:
-        room = self._max_positions - new_tokens
-        limit = min(self._model.max_prompt_tokens, room)
+        limit = self._model.max_prompt_tokens
+        room = None if self._max_positions is None else self._max_positions - new_tokens
+        if room is not None:
+            limit = min(limit, room)
         long = [n for n, row in enumerate(rows) if len(row) > limit]
         if not long:
             return
@@ -119,8 +126,9 @@ class Text:
             message += f": leave them out with task.max_chars={short}"
         else:
             message += f": shorten the {what}"
-        if limit < room:
-            raise DataError(f"{message}, or raise model.max_prompt_tokens (at most {room} here).")
+        if room is None or limit < room:
+            most = "" if room is None else f" (at most {room} here)"
+            raise DataError(f"{message}, or raise model.max_prompt_tokens{most}.")
         kept = f" ({new_tokens} of them are kept for the answer)" if new_tokens else ""
         raise DataError(
             f"{message}, or choose a model with more than {self._max_positions} positions{kept}."
@@ -136,11 +144,15 @@ class Text:
         # Decoders drop a leading space at the start of a text; here it tells " A" from "A".
         return f" {text}" if piece[0] in "\u2581\u0120" and text[0] != " " else text
 
-    def _only(self, allowed: Sequence[str], prompts: Sequence[str]) -> list[int]:
-        """The ids to suppress so that one of the ``allowed`` texts must come next."""
-        tails = sorted({text[-_TAIL:] for text in self._render(prompts)})
+    def _only(
+        self, allowed: Sequence[str], prompts: Sequence[str]
+    ) -> tuple[list[int], list[list[int]]]:
+        """The ids to suppress so that one of the ``allowed`` texts must come next, and the ids of
+        those texts after each prompt."""
+        ends = [text[-_TAIL:] for text in seen(self._model, prompts)]
+        tails = sorted(set(ends))
         before = self._tokenizer(tails, add_special_tokens=False)["input_ids"]
-        keep = set()
+        keep: dict[str, list[int]] = {tail: [] for tail in tails}
         for text in allowed:
             longer = [tail + _after(tail, text) for tail in tails]
             after = self._tokenizer(longer, add_special_tokens=False)["input_ids"]
@@ -151,17 +163,15 @@ class Text:
                         f" after {tail[-12:]!r}: choose answers that its tokenizer writes as one"
                         " token there."
                     )
-                keep.add(new[-1])
-        return [i for i in range(self._vocabulary) if i not in keep]
+                keep[tail].append(new[-1])
+        kept = {token for tokens in keep.values() for token in tokens}
+        return [i for i in range(self._vocabulary) if i not in kept], [keep[end] for end in ends]
 
     def _continuation(self, prompt: str, row: list[int], text: str) -> list[int]:
         """The tokens of an answer after a prompt."""
-        (rendered,) = self._render([prompt])
-        after = _after(rendered, f" {text.strip()}")
-        chat = self._model.chat_template
-        whole: list[int] = self._tokenizer(rendered + after, add_special_tokens=not chat)[
-            "input_ids"
-        ]
+        (before,) = seen(self._model, [prompt])
+        after = _after(before, f" {text.strip()}")
+        (whole,) = self._ids([before + after], special=not self._model.chat_template)
         if whole[: len(row)] == row and len(whole) > len(row):
             return whole[len(row) :]
         # Some tokenizers join the prompt's end with the answer's start, or end a text themselves.
@@ -199,5 +209,5 @@ class Text:
 
 
 def _after(text: str, answer: str) -> str:
-    """An answer as it follows a text: without its leading space where white space is there."""
-    return answer.lstrip() if text[-1:].isspace() else answer
+    """An answer as it follows a text: without its leading space after white space or nothing."""
+    return answer.lstrip() if not text or text[-1].isspace() else answer

@@ -32,10 +32,10 @@ _CHUNK = 64
 class Tracing(Text, ABC):
     """A model behind nnsight, and its passes over batches of tensors."""
 
-    def __init__(self, wrapped: Any, model: Model, batch_size: int, eos: Any) -> None:
-        """``wrapped``: the nnsight model; ``eos``: the id or ids that end an answer, or None."""
+    def __init__(self, wrapped: Any, model: Model, batch_size: int) -> None:
+        """``wrapped``: the nnsight model."""
         config = wrapped._module.config.get_text_config()
-        super().__init__(wrapped.tokenizer, model, batch_size, config, eos)
+        super().__init__(wrapped.tokenizer, model, batch_size, config)
         self._wrapped = wrapped
         self._module = wrapped._module
         self.n_layers: int = config.num_hidden_layers
@@ -56,9 +56,10 @@ class Tracing(Text, ABC):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[tuple[torch.Tensor, Sequence[int]]]:
-        """One batch under every intervention: new tokens [B, steps], and the number of steered
-        layers of each step (none where no layer is steered)."""
+    ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
+        """One batch under every intervention: new tokens [B, steps], the number of steered layers
+        of each step (none where no layer is steered) and, of answers that are one of a few tokens,
+        the logits [B, vocabulary] they were chosen by, or None where those are out of reach."""
 
     @abstractmethod
     def _sent(self, samples: int, what: str) -> AbstractContextManager[dict[str, Any]]:

@@ -69,12 +69,14 @@ def arms(rows: Sequence[ArmRow[ArmSummary]], chance: float | None) -> Figure:
 
 
 def off_target(rows: Sequence[ArmRow[Changed]], n: int) -> Figure:
-    """Answers to ``n`` unrelated prompts that changed, per 1,000, with 95 % intervals."""
+    """Answers to ``n`` unrelated prompts that changed, as a rate per 1,000, with 95 % intervals."""
     shown = [
         Row(r.label, r.kind, 1000 * r.result.rate, [1000 * bound for bound in r.result.ci])
         for r in rows
     ]
-    figure = by_row(shown, "changed per 1,000 prompts", digits=0, lines={"baseline": 0})
+    figure = by_row(
+        shown, f"of {n:,} prompts, changed: rate per 1,000", digits=0, lines={"baseline": 0}
+    )
     table = [
         {
             "arm": r.label,

@@ -85,15 +85,75 @@ class Ratios(Part):
 
 
 class Control(Part):
-    """Gain of each draw of one kind of control."""
+    """Draws of one kind of control, beside steering.
+
+    ``gains``: of each draw, in drawing order. ``asked``: how many were asked for; fewer gains mean
+    that drawing ended early. ``at_least_as_good``: draws that do as well as steering. ``p``: of the
+    Monte Carlo test that the plan is one more such draw
+    (:func:`corrsteer.stats.draws.monte_carlo_p`); None where the control is no draw from a null,
+    such as an instruction. ``band``: 5 to 95 % of the draws; None for fewer than
+    :data:`corrsteer.stats.draws.BAND_NEEDS`. ``paired_*``: steering against the best draw, answer
+    by answer: the gain over it, its interval, and the exact one-sided McNemar p-value that steering
+    is no better.
+    """
 
     gains: list[float]
-    beats_all: bool
-    """Whether steering gains more than every draw."""
+    asked: int
+    at_least_as_good: int
+    p: float | None
+    band: Interval | None
+    paired_p: float
+    paired_gain: float
+    paired_ci: Interval
 
     @property
     def best(self) -> float:
         return max(self.gains)
+
+    @property
+    def beats_all(self) -> bool:
+        """Whether steering gains more than every draw."""
+        return not self.at_least_as_good
+
+
+class Format(Part):
+    """Flips by what the other answer was: no readable one, or a wrong one. ``fixed_*`` sum to the
+    fixed answers, ``broken_*`` to the broken ones."""
+
+    fixed_from_invalid: int
+    fixed_from_wrong: int
+    broken_to_invalid: int
+    broken_to_wrong: int
+
+
+class Constrained(Part):
+    """Steering where both arms may answer with option letters only. ``difference``: this gain minus
+    the free one, paired by question, with its interval."""
+
+    gain: float
+    ci: Interval
+    difference: float
+    difference_ci: Interval
+
+
+class OtherHalf(Part):
+    """Questions of the same benchmark where the one answer of :class:`OneAnswer` is wrong.
+    ``name``: what the benchmark calls them, such as disambig. Accuracies under the plan."""
+
+    name: str
+    n: int
+    baseline: float
+    steered: float
+    gain: float
+    ci: Interval
+
+
+class OneAnswer(Part):
+    """One ``answer``, by its meaning and not its letter, is right in every test row: accuracy is
+    the rate of that answer. ``half``: None where the task has none, or it was not answered."""
+
+    answer: str
+    half: OtherHalf | None
 
 
 class Noise(Part):
@@ -208,10 +268,15 @@ class Data(Part):
 
 
 class Asked(Part):
-    """How the questions were asked and answered."""
+    """How the questions were asked and answered. ``ends``: tokens that end an answer;
+    ``empty_prompt``: the token that stands for a prompt without text, where there is one."""
 
     template: str
     chat_template: bool
+    chat_template_kwargs: dict[str, JsonValue] | None = None
+    system_prompt: str | None = None
+    ends: list[str] | None = None
+    empty_prompt: str | None = None
     few_shot: int | None
     shots: str | None
     cot: bool
@@ -272,6 +337,9 @@ class Search(Part):
     n: int
     right: int
     standard_error: float
+    sure: float | None = None
+    """Share of bootstrap resamples of the validation questions in which the same rule takes the
+    same trial of the front; None in records of earlier versions."""
     unsteered: Trial
     plain: list[Trial]
     front: list[Trial]
@@ -293,9 +361,16 @@ class Results(Part):
     ser_ci: Interval | None
     detectable_gain: float | None
     controls: dict[str, Control]
+    format: Format
+    constrained_gain: Constrained | None
+    """None for a run without the arm that is both steered and constrained."""
+    one_answer: OneAnswer | None
+    """None where test rows have different right answers."""
     task_metrics: dict[str, dict[str, float]]
     groups: dict[str, Group]
     noise: Noise
+    off_target_ci: Interval | None = None
+    """Of ``ser.off_target``, by bootstrap over prompts and questions; None where that is None."""
 
     def best_gain(self, kind: str) -> float | None:
         """Of one kind of control; None for a run without it."""
@@ -341,6 +416,9 @@ class Record(Results):
     transfer: dict[str, Transfer]
     """By the other task's name."""
     stability: Stability
+    left_out: dict[int, int] = {}
+    """By layer, positions of the token source that were not pooled, since they are attention sinks;
+    layers without one are absent."""
     versions: dict[str, str]
     """Of the packages that the results depend on."""
     search: Search | None = None
@@ -362,11 +440,13 @@ def read_record(folder: Path) -> Record:
     cannot read."""
     try:
         content = (folder / FILE).read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"no finished run in {folder}: it has no {FILE}; give the folder of a run whose "
             "status.json says done"
         ) from None
+    except OSError as error:
+        raise DataError(f"cannot read {folder / FILE}: {error.strerror}") from None
     try:
         return Record.model_validate_json(content)
     except ValidationError as error:

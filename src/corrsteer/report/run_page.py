@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from corrsteer.records import RIGHT
 from corrsteer.report import figures
@@ -25,26 +26,37 @@ from corrsteer.report.numbers import layer_text, short
 from corrsteer.report.pages import cut, write_page
 from corrsteer.report.plots import Figure
 from corrsteer.report.record import ArmSummary, Reading, Record, Trial, read_record
-from corrsteer.report.tables import ArmRow, TransferRow, arm_rows, read_features, read_json, records
+from corrsteer.report.tables import (
+    ArmRow,
+    TransferRow,
+    arm_rows,
+    read_answers,
+    read_features,
+    read_json,
+    read_table,
+    reading,
+    records,
+)
+from corrsteer.stats.choice import RULE
 from corrsteer.stats.flips import STATES, flip_table
 from corrsteer.steering.arms import BASELINE, STEERED
+from corrsteer.store.runfolder import RunFolder
 
 
 def write_run_report(folder: Path) -> Path:
     """Write ``report.html`` to the folder of a finished run and return its path.
 
-    Raises :class:`DataError` when the folder has no record that can be read.
+    Raises :class:`DataError` when the folder has no record that can be read, or lacks another file
+    of a finished run.
     """
     record = read_record(folder)
     features = read_features(folder)
     plan = folder / "plan" / "plan.json"  # not every method makes one
-    answers = pd.read_parquet(
-        folder / "answers.parquet",
-        columns=["id", "split", "arm", "prompt", "answer", "gold", "score", "invalid"],
-        filters=[
-            ("arm", "in", [BASELINE, STEERED]),
-            ("split", "in", ["selection", "test", "unrelated"]),
-        ],
+    answers = read_answers(
+        folder,
+        ["id", "split", "arm", "prompt", "answer", "gold", "score", "invalid"],
+        splits=["selection", "test", "unrelated"],
+        arms=[BASELINE, STEERED],
     )
     selection = answers[answers["split"] == "selection"]
     test = answers[answers["split"] == "test"]
@@ -53,14 +65,15 @@ def write_run_report(folder: Path) -> Path:
     arms = arm_rows(record.arms, _kinds(record))
     page = {
         "record": record,
-        "status": read_json(folder / "status.json"),
+        "status": RunFolder(folder).status(),
         "plan": read_json(plan) if plan.exists() else None,
-        "config": (folder / "config.yaml").read_text(encoding="utf-8"),
+        "config": _text(folder / "config.yaml"),
+        "name": given_name(folder / "config.yaml"),
         "arms": arms,
         "task_metrics": _task_metrics(record.task_metrics, arms),
         "best": features[features["rank"] == 1].to_dict("records"),
         "ablations": _ablations(folder / "ablations.csv"),
-        "cards": _cards(features, read_json(folder / "contexts.json")),
+        "cards": _cards(features, _contexts(folder / "contexts.json")),
         "states": STATES,
         "transitions": _transitions(flip_table(baseline, steered).counts),
         "search": _search(folder, record),
@@ -76,6 +89,36 @@ def write_run_report(folder: Path) -> Path:
         },
     }
     return write_page(folder / "report.html", "run.html.j2", page)
+
+
+def _text(path: Path) -> str:
+    with reading(path):
+        return path.read_text(encoding="utf-8")
+
+
+def _contexts(path: Path) -> list[dict[str, Any]]:
+    """The cards of a run, as far as the page relies on their form."""
+    cards: list[dict[str, Any]] = read_json(path, list)
+    with reading(path):
+        for card in cards:
+            _ = card["layer"], card["feature"], card.get("class")
+            for passage in card.get("contexts", []):
+                _ = passage["peak"], max(passage["activations"], default=0.0) + 0.0
+                if [type(token) for token in passage["tokens"]] != [str] * len(
+                    passage["activations"]
+                ):
+                    raise ValueError("a passage does not have one activation per token")
+    return cards
+
+
+def given_name(config: Path) -> str:
+    """What the run was called with ``name=``; empty where it has its task's name."""
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        name, task = str(settings["name"]), settings["task"]["name"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # it is shown as it is
+        return ""
+    return "" if name == task else cut(name, 80)
 
 
 def _kinds(record: Record) -> dict[str, str]:
@@ -209,7 +252,8 @@ def _ablations(file: Path) -> list[Ablation] | None:
     """Empty for a plan with nothing to compare, None for a run without ablations."""
     if not file.exists():
         return None
-    table = pd.read_csv(file, dtype={"layer": "Int64", "layers": "string"})
+    columns = ("kind", "arm", "gain")
+    table = read_table(file, columns, layer="Int64", layers="string")
     parts = []
     for kind, title in _ABLATIONS.items():
         rows = records(table[table["kind"] == kind])
@@ -260,8 +304,9 @@ def _search(folder: Path, record: Record) -> dict[str, object] | None:
         words += ["on the front"] if t.on_front else []
         words += ["chosen"] if t.chosen else []
         rows.append((t, ", ".join(word for word in words if word), _factors(t)))
-    table = pd.read_csv(folder / "trials.csv")
-    return {"rows": rows, "figure": figures.pareto(table, list(begun))}
+    columns = ("number", "accuracy", "broken", "broken_share", "on_front", "chosen")
+    table = read_table(folder / "trials.csv", columns)
+    return {"rows": rows, "figure": figures.pareto(table, list(begun)), "rule": RULE}
 
 
 def _factors(trial: Trial) -> str:
@@ -275,8 +320,8 @@ def _factors(trial: Trial) -> str:
 
 
 def _cards(features: pd.DataFrame, contexts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The plan's features with their passages; the level of a token is a fraction of the card's
-    maximum."""
+    """The plan's features with their passages; the level of a token is a fraction of the
+    card's strongest that was pooled."""
     by_feature = {(c["layer"], c["feature"]): c for c in contexts}
     chosen = features[features["chosen"]].sort_values(["layer", "rank"])
     cards: list[dict[str, Any]] = chosen.to_dict("records")
@@ -291,19 +336,33 @@ def _cards(features: pd.DataFrame, contexts: Sequence[Mapping[str, Any]]) -> lis
         link = about.get("neuronpedia") or ""
         card["neuronpedia"] = link if link.startswith("https://") else None
         passages = about.get("contexts", [])
-        top = max((a for p in passages for a in p["activations"]), default=0)
+        top = max((p["activations"][p["peak"]] for p in passages), default=0)
         card["contexts"] = [{**p, "tokens": _tokens(p, top)} for p in passages]
+        card["elsewhere"] = _elsewhere(about.get("elsewhere"))
     return cards
 
 
 def _tokens(passage: Mapping[str, Any], top: float) -> list[dict[str, object]]:
-    both = zip(passage["tokens"], passage["activations"], strict=True)
+    """``top``: the card's strongest activation that was pooled; others can be stronger."""
+    tokens = passage["tokens"]
+    pooled = passage.get("within", [True] * len(tokens))  # earlier versions did not tell
+    each = zip(tokens, passage["activations"], pooled, strict=True)
     return [
         {
             "text": text.replace("\n", "↵"),
             "activation": activation,
-            "level": round(activation / top, 2) if activation > 0 else 0,
+            "level": round(min(1.0, activation / top), 2) if activation > 0 else 0,
+            "within": within,
             "peak": position == passage["peak"],
         }
-        for position, (text, activation) in enumerate(both)
+        for position, (text, activation, within) in enumerate(each)
     ]
+
+
+def _elsewhere(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a feature does where it was not pooled: ``tokens``, ``most`` and ``sink``, 0 for
+    nothing there; None for nothing at all."""
+    if found is None:
+        return None
+    tokens = [text.replace("\n", "↵") for text in found["tokens"]]
+    return {"tokens": tokens, "most": float(found["most"]), "sink": float(found["sink"])}

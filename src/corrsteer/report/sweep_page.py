@@ -19,10 +19,23 @@ from corrsteer.report.numbers import p_value
 from corrsteer.report.pages import cut, plain, write_page
 from corrsteer.report.plots import Figure
 from corrsteer.report.record import Record, Transfer, read_record
+from corrsteer.report.sweep_choice import (
+    HOW,
+    choice_sentence,
+    choose_over_seeds,
+    validation_answers,
+)
 from corrsteer.report.sweep_figures import Cell, Dial, Point, Spread
-from corrsteer.report.sweep_table import QUESTION, SETTINGS, best_by_validation, sweep_table
+from corrsteer.report.sweep_table import QUESTION, SETTINGS, sweep_table
 from corrsteer.report.sweep_verdict import Verdict, markdown
-from corrsteer.report.tables import TransferRow, control_kinds, drawn_kinds, in_words, records
+from corrsteer.report.tables import (
+    TransferRow,
+    control_kinds,
+    drawn_kinds,
+    in_words,
+    read_answers,
+    records,
+)
 from corrsteer.stats.intervals import SIGNIFICANT, holm
 from corrsteer.stats.seeds import SMALLEST_P, GainBySample, gain_by_sample, over_seeds
 from corrsteer.steering.arms import BASELINE, KINDS, STEERED
@@ -73,6 +86,7 @@ def write_sweep_report(folder: Path) -> Path:
         "transfer": _transfer(verdicts),
         "seeds": _seeds(folder, done, results),
         "counts": table["state"].value_counts().to_dict(),
+        "how": HOW,
     }
     return write_page(folder / "report.html", "sweep.html.j2", page)
 
@@ -116,12 +130,11 @@ def _question(jobs: pd.DataFrame, results: Records, curves: Sequence[str], name:
     series = _series(jobs, results, curves)
     swept = jobs["coef"].nunique() > 1
     every = [job for same in series for job in same]
-    best = best_by_validation(jobs)
-    assert best is not None  # a done job has a validation accuracy
-    job = int(best["job"])
+    (best,) = jobs[jobs["chosen"]].to_dict("records")
+    job, choice = int(best["job"]), choice_sentence(jobs)
     return Question(
         name=name,
-        verdict=Verdict(name, job, results[job], float(best["p_holm"]), len(results)),
+        verdict=Verdict(name, job, results[job], float(best["p_holm"]), len(results), choice),
         curves=[
             (symbol, same[0].series)
             for symbol, same in zip(cycle(sweep_figures.SYMBOLS.values()), series, strict=False)
@@ -200,11 +213,13 @@ IN_OVERRIDES = ("method", "selector", "operator", "gate")
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Jobs that differ only in seed and dial. ``p``: of the gain by sample, as text."""
+    """Jobs that differ only in seed and dial. ``sure``: in how many resamples of the validation
+    questions the same dial is chosen. ``p``: of the gain by sample, as text."""
 
     name: str
     dials: list[Dial]
     chosen: Dial
+    sure: float
     n_seeds: int
     by_sample: GainBySample
     p: str
@@ -233,8 +248,10 @@ def _seeds(folder: Path, done: pd.DataFrame, results: Records) -> list[SeedGroup
 def _seed_group(folder: Path, name: str, jobs: pd.DataFrame, results: Records) -> SeedGroup:
     dials = [_dial(same, results) for _, same in jobs.groupby("coef")]
     n_seeds = max(len(dial.seeds) for dial in dials)
-    best = _best_dial([dial for dial in dials if len(dial.seeds) == n_seeds])
-    dials = [replace(dial, chosen=dial is best) for dial in dials]
+    whole = [dial for dial in dials if len(dial.seeds) == n_seeds]
+    asked = [[validation_answers(folder / str(n)) for n in dial.jobs] for dial in whole]
+    best, sure = choose_over_seeds(asked, [dial.coef for dial in whole])
+    dials = [replace(dial, chosen=dial is whole[best]) for dial in dials]
     (chosen,) = (dial for dial in dials if dial.chosen)
     by_sample = _by_sample(folder, chosen)
     at_most = by_sample.p <= SMALLEST_P
@@ -242,6 +259,7 @@ def _seed_group(folder: Path, name: str, jobs: pd.DataFrame, results: Records) -
         name=name,
         dials=dials,
         chosen=chosen,
+        sure=sure,
         n_seeds=n_seeds,
         by_sample=by_sample,
         p=p_value(by_sample.p).replace("=", "<" if at_most else "="),
@@ -269,25 +287,15 @@ def _dial(jobs: pd.DataFrame, results: Records) -> Dial:
     )
 
 
-def _best_dial(dials: Sequence[Dial]) -> Dial:
-    """The highest mean validation accuracy, ties to the smaller ``|coef|``."""
-
-    def rank(dial: Dial) -> tuple[float, float]:
-        mean = dial.spread["validation_steered"].mean
-        assert mean is not None  # a done job has a validation accuracy
-        return -mean, abs(dial.coef)
-
-    return min(dials, key=rank)
-
-
 def _by_sample(folder: Path, dial: Dial) -> GainBySample:
     pairs = []
     for n in dial.jobs:
-        answers = pd.read_parquet(
-            folder / str(n) / "answers.parquet",
-            columns=["id", "arm", "score", "invalid"],
-            filters=[("split", "==", "test"), ("arm", "in", [BASELINE, STEERED])],
+        answers = read_answers(
+            folder / str(n),
+            ["id", "arm", "score", "invalid"],
+            splits=["test"],
+            arms=[BASELINE, STEERED],
         )
         base, steered = (answers[answers["arm"] == arm] for arm in (BASELINE, STEERED))
         pairs.append((base, steered))
-    return gain_by_sample(pairs, seed=0)
+    return gain_by_sample(pairs)

@@ -1,12 +1,11 @@
 """The table of a sweep: one row per job, with its controls, its price and whether it was chosen.
 
-Reads only the jobs' folders: a few milliseconds per job.
+Reads only the jobs' folders: some ten milliseconds per job.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,16 @@ import pandas as pd
 from corrsteer.errors import DataError
 from corrsteer.report.numbers import layer_text
 from corrsteer.report.record import Record, read_record
+from corrsteer.report.sweep_choice import validation_answers, with_choice
 from corrsteer.report.tables import control_kinds
 from corrsteer.stats.intervals import holm
 from corrsteer.steering.arms import BASELINE, STEERED
-from corrsteer.store.runfolder import RunFolder
+from corrsteer.store.runfolder import RunFolder, jobs
 
 SETTINGS = (
     "task", "model", "method", "variant", "selector", "operator", "gate", "positions", "layers",
     "seed", "token_source", "pooling", "coef",
 )  # fmt: skip
-JOB = re.compile(r"0|[1-9][0-9]{0,5}")
 QUESTION = ("task", "model", "seed", "question")
 """Jobs that share these answer the same question; their validation accuracies are comparable."""
 
@@ -35,46 +34,31 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     ``state`` is that of the job's ``status.json``, "missing" for a job without a folder or status,
     "unreadable" for one with incomplete files. Accuracies and gains are fractions of 1 and absent
     for jobs that are not done. ``chosen`` marks, among jobs that answer the same question (task,
-    model, seed, rows, prompts, scorer), the one of :func:`best_by_validation`. ``p_holm`` is
+    model, seed, rows, prompts, scorer), the one that validation chooses, and the columns after it
+    say how sure that is (:func:`corrsteer.report.sweep_choice.with_choice`). ``p_holm`` is
     McNemar's p, corrected for the number of done jobs. ``random_gain_max`` and ``control_KIND``
     are the best gains of each kind of control, ``control_best`` that of any. ``overrides`` are
     those the jobs do not share. Raises :class:`DataError` without any job.
     """
-    numbers = [int(f.name) for f in folder.glob("*") if JOB.fullmatch(f.name) and f.is_dir()]
+    numbers = jobs(folder)
     if not numbers:
         raise DataError(f"no jobs in {folder}: give the folder of a sweep, which holds 0/, 1/, ...")
-    rows = [_job(folder, n) for n in range(max(numbers) + 1)]
+    answered: dict[int, pd.DataFrame] = {}
+    rows = [_job(folder, n, answered) for n in range(max(numbers) + 1)]
     begun = [set(row["overrides"]) for row in rows if row["overrides"]]
     shared = set.intersection(*begun) if begun else set()
     for row in rows:
         row["overrides"] = " ".join(o for o in row["overrides"] or [] if o not in shared)
-    table = pd.DataFrame(rows, columns=_columns()).assign(chosen=False, p_holm=float("nan"))
-    table = table.astype(dict.fromkeys(_COUNTS, "Int64"))
-    for _, group in table[table["state"] == "done"].groupby(list(QUESTION)):
-        best = best_by_validation(group)
-        assert best is not None  # a done job has a validation accuracy
-        table.loc[best.name, "chosen"] = True
+    table = pd.DataFrame(rows, columns=_columns()).astype(dict.fromkeys(_COUNTS, "Int64"))
+    table = with_choice(table, answered, QUESTION, SETTINGS).assign(p_holm=float("nan"))
     done = table["state"] == "done"
     table.loc[done, "p_holm"] = holm(table.loc[done, "mcnemar_p"].astype(float).tolist())
     return table
 
 
-def best_by_validation(table: pd.DataFrame) -> pd.Series | None:
-    """The job with the highest steered accuracy on validation, ties to the smaller ``|coef|``.
-
-    ``table``: rows of :func:`sweep_table`. None when no job is done. The test split plays no part.
-    """
-    done = table[table["validation_steered"].notna()]
-    if done.empty:
-        return None
-    ranked = done.assign(size=done["coef"].abs()).sort_values(
-        ["validation_steered", "size", "job"], ascending=[False, True, True]
-    )
-    return table.loc[ranked.index[0]]
-
-
-def _job(folder: Path, number: int) -> dict[str, Any]:
-    """One row of the sweep table, without the columns that need the other jobs."""
+def _job(folder: Path, number: int, answered: dict[int, pd.DataFrame]) -> dict[str, Any]:
+    """One row of the sweep table, without the columns that need the other jobs. Of a job that is
+    done, its answers to the validation split go into ``answered``."""
     row: dict[str, Any] = dict.fromkeys(_columns())
     row["job"] = number
     home = folder / str(number)
@@ -90,6 +74,7 @@ def _job(folder: Path, number: int) -> dict[str, Any]:
         row |= {name: pd.to_numeric(given.get(name), errors="coerce") for name in ("seed", "coef")}
         if status["state"] == "done":
             record = read_record(home)
+            answered[number] = validation_answers(home)
             row |= _settings(record) | _results(record)
     except DataError as error:
         return row | {"state": "unreadable", "error": str(error)}

@@ -19,13 +19,15 @@ from corrsteer.steering.arms import BASELINE, STEERED
 @dataclass(frozen=True)
 class Verdict:
     """``name``: of the question. ``job``: the one that validation chose, with its ``record``.
-    ``p_holm``: McNemar's p, corrected for the ``n_jobs`` of the sweep that are done."""
+    ``p_holm``: McNemar's p, corrected for the ``n_jobs`` of the sweep that are done.
+    ``choice``: how validation chose (:func:`corrsteer.report.sweep_choice.choice_sentence`)."""
 
     name: str
     job: int
     record: Record
     p_holm: float
     n_jobs: int
+    choice: str
 
     @property
     def detected(self) -> bool:
@@ -66,7 +68,7 @@ class Verdict:
 
     @property
     def details(self) -> list[str]:
-        return [self._choice(), self._price()]
+        return [self.choice, self._price()]
 
     def _effect(self) -> str:
         record, ends = self.record, interval(self.record.gain_ci)
@@ -91,16 +93,6 @@ class Verdict:
             f"Best gain of each control: {best}.",
             comparison(self.record.gain, controls, points=points),
         ]
-
-    def _choice(self) -> str:
-        base, steered = (self.record.validation[arm].accuracy for arm in (BASELINE, STEERED))
-        sentence = (
-            f"Validation chooses coef {short(self.record.coef)} (job {self.job}), with a steered "
-            f"accuracy of {pct(steered)}; the baseline has {pct(base)}."
-        )
-        if steered <= base:
-            sentence += " That is not above the baseline, so nothing here speaks for steering."
-        return sentence
 
     def _price(self) -> str:
         flips, effects = self.record.flips, self.record.side_effects

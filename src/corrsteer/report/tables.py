@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pandas as pd
+from pandas.api.types import is_integer_dtype, is_numeric_dtype
 
 from corrsteer.errors import DataError
 from corrsteer.report.record import Interval, Transfer
@@ -47,13 +49,74 @@ def subject(kind: str) -> str:
 # -- rows --------------------------------------------------------------------------------------
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a file of a run, as one line that names it."""
+    try:
+        yield
+    except Exception as error:  # pandas and pyarrow have a dozen of them
+        missing = isinstance(error, FileNotFoundError)
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        what = "is not there" if missing else f"is damaged ({words})"
+        raise DataError(f"{path} {what}: type the run's command again") from error
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """An object, or with ``kind`` a list; DataError for anything else."""
+    with reading(path):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, kind):
+            raise ValueError(f"a {kind.__name__} was expected")
+        return value
 
 
 def read_features(folder: Path) -> pd.DataFrame:
     """The ranked features of a run; for a method that ranks none, the columns alone."""
-    return pd.read_csv(folder / "features.csv", dtype={"noise": bool, "chosen": bool})
+    path = folder / "features.csv"
+    whole, words = ("layer", "rank", "feature"), ("class",)
+    truths, numbers = ("noise", "chosen"), ("r", "ceiling", "coefficient", "freq", "stability")
+    with reading(path):
+        table = pd.read_csv(path, dtype=dict.fromkeys(truths, bool))
+        _check_columns(table, (*whole, *numbers, *truths, *words))
+        for names, fits in ((whole, is_integer_dtype), (numbers, is_numeric_dtype)):
+            for name in names if len(table) else ():
+                if not fits(table[name]):
+                    raise ValueError(f"the column {name} holds {table[name].dtype}")
+        return table
+
+
+def read_table(path: Path, columns: Sequence[str], **dtypes: str) -> pd.DataFrame:
+    """A table that a run wrote, which has at least these columns."""
+    with reading(path):
+        table = pd.read_csv(path, dtype=dtypes or None)
+        _check_columns(table, columns)
+        return table
+
+
+def read_answers(
+    folder: Path, columns: Sequence[str], splits: Sequence[str], arms: Sequence[str]
+) -> pd.DataFrame:
+    """Those columns of the rows of a run's answers.parquet that are of these splits and arms."""
+    path = folder / "answers.parquet"
+    with reading(path):
+        answers = pd.read_parquet(
+            path,
+            columns=list(columns),
+            filters=[("split", "in", list(splits)), ("arm", "in", list(arms))],
+        )
+        _check_columns(answers, columns)
+        for name in {"score", "invalid"} & set(columns):
+            if not is_numeric_dtype(answers[name]):
+                raise ValueError(f"the column {name} holds {answers[name].dtype}")
+        for name in set(columns) - {"score", "invalid"}:
+            if not all(isinstance(text, str) for text in answers[name]):
+                raise ValueError(f"the column {name} holds more than texts")
+        return answers
+
+
+def _check_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
+    if lacking := [name for name in names if name not in table]:
+        raise ValueError(f"it has no column {lacking[0]}")
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

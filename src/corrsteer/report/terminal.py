@@ -14,9 +14,10 @@ from rich.table import Table
 from corrsteer.report.sweep_table import SETTINGS
 
 _RESULTS: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "validation_steered": ("vali-\ndation", lambda x: f"{100 * x:.1f}"),
-    "baseline": ("base-\nline", lambda x: f"{100 * x:.1f}"),
-    "steered": ("steered", lambda x: f"{100 * x:.1f}"),
+    "validation_baseline": ("valid.\nunst.", lambda x: f"{100 * x:.1f}"),
+    "validation_steered": ("valid.\nsteered", lambda x: f"{100 * x:.1f}"),
+    "baseline": ("test\nunst.", lambda x: f"{100 * x:.1f}"),
+    "steered": ("test\nsteered", lambda x: f"{100 * x:.1f}"),
     "gain": ("gain", lambda x: f"{100 * x:+.1f}"),
     "random_gain_max": ("best\nrandom", lambda x: f"{100 * x:+.1f}"),
     "control_best": ("best\ncontrol", lambda x: f"{100 * x:+.1f}"),
@@ -32,12 +33,12 @@ def print_summary(folder: Path) -> None:
     jobs = pd.read_csv(folder / "summary.csv")
     varied = [name for name in SETTINGS if jobs[name].nunique() > 1] or ["coef"]
     table = Table(
-        caption="accuracies in %, gains in points over the baseline; *: chosen on validation;"
-        " p: McNemar's, corrected for the number of jobs",
+        caption="accuracies in %, unst.: of the unsteered model; gains in points over it on test;"
+        " *: chosen on validation; p: McNemar's, corrected for the number of jobs",
         caption_justify="left",
         box=box.SIMPLE,
         show_edge=False,
-        padding=0,  # thirteen columns fit into 80 characters
+        padding=0,  # fourteen columns fit into 80 characters
     )
     for title in ("job", *varied, *(title for title, _ in _RESULTS.values())):
         table.add_column(title, justify="right")
@@ -53,4 +54,20 @@ def print_summary(folder: Path) -> None:
     if not console.is_terminal:
         console.width = 120  # rich assumes 80 in a file, and would cut the table
     console.print(table)
+    if line := how_sure(jobs):
+        console.print(line, soft_wrap=True, highlight=False)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def how_sure(jobs: pd.DataFrame) -> str:
+    """In how many resamples of the validation questions the jobs that were chosen would be chosen
+    again; empty where none had a rival."""
+    several = jobs[jobs["chosen"] & (jobs["chosen_share"] < 1)]
+    shares = [
+        f"job {job['job']} in {100 * job['chosen_share']:.0f} %" for _, job in several.iterrows()
+    ]
+    return (
+        f"validation would choose again, on resampled questions: {', '.join(shares)}"
+        if shares
+        else ""
+    )

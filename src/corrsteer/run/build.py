@@ -11,15 +11,15 @@ import inspect
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
 
-from corrsteer.config import instantiate, require
-from corrsteer.errors import ConfigError, DataError
+from corrsteer.config import instantiate
+from corrsteer.errors import ConfigError, CorrSteerError, DataError
 from corrsteer.layers import parse_layers
 from corrsteer.methods.protocol import Method, Tunable
 from corrsteer.models.protocol import Backend
@@ -29,6 +29,7 @@ from corrsteer.run.elsewhere import Elsewhere
 from corrsteer.saes.protocol import SAEProvider
 from corrsteer.saes.provider import same_model
 from corrsteer.scorers.base import ModelScorer
+from corrsteer.seams import fits, require
 from corrsteer.selectors.classes import read_classes
 from corrsteer.selectors.protocol import Selector
 from corrsteer.stages.answers import check_prompts
@@ -36,6 +37,8 @@ from corrsteer.stages.bench import Asking, Bench, Collect
 from corrsteer.stages.side_effects import SideEffects
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.controls import Controls
+from corrsteer.steering.hooks import changed
+from corrsteer.steering.operators import Add
 from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.store.entries import Store
@@ -63,11 +66,18 @@ class Parts:
     method: Method
     controls: Mapping[str, int]
     """Controls that steer, by kind: how many."""
+    stop: int | None
+    """So many draws of a kind that do as well as steering end the drawing of that kind."""
     unsteered: Sequence[Arm]
     """Controls that do not: constrained decoding, and an instruction in the prompt."""
     elsewhere: Elsewhere
     others: Mapping[str, Asking]
     """The tasks of ``transfer``, by name."""
+    one_answer: str | None
+    """What is right in every test row, whatever its letter; None where rows differ."""
+    half: Asking | None
+    """The test questions where that answer is wrong, called ``half_name``; None: none are asked."""
+    half_name: str
     ablations: bool
     fetch: bool
     """Whether Neuronpedia may be asked for descriptions."""
@@ -86,12 +96,26 @@ class _Dealt:
 def build(cfg: DictConfig) -> Parts:
     """Raises ConfigError, DataError or ModelError, in one line, for whatever can be known to be
     wrong before anything is computed: a component that lacks part of its protocol among it."""
+    try:
+        return _build(cfg)
+    except CorrSteerError as error:
+        error.before_compute = True
+        raise
+    except OSError as error:
+        if error.filename is None:
+            raise
+        refusal = ConfigError(f"cannot read {error.filename}: {error.strerror}; type another path")
+        refusal.before_compute = True
+        raise refusal from error
+
+
+def _build(cfg: DictConfig) -> Parts:
     spec = instantiate(cfg.model, Model)
     own = _dealt(cfg, cfg.task, spec)
     backend, sae = instantiate(cfg.backend, Backend), instantiate(cfg.sae, SAEProvider)
     for name, part in (("backend", backend), ("sae", sae)):
         _check_hashable(name, part)
-    check_acting(instantiate(cfg.operator, Operator), instantiate(cfg.gate, Gate))
+    operator, gate = instantiate(cfg.operator, Operator), instantiate(cfg.gate, Gate)
     instantiate(cfg.tracker, Tracker)
     bench = Bench(
         store=Store(Path(cfg.cache)),
@@ -105,13 +129,23 @@ def build(cfg: DictConfig) -> Parts:
         seed=cfg.seed,
         hands=read_classes(cfg.classes),
     )
+    check_acting(operator, gate, bench.layers[0], spec.shape()[1])
     method = _method(cfg)
-    if lacking := sorted(method.needs - backend.supports()):
+    supported = backend.supports()
+    if not fits(supported, frozenset[str]):
+        raise ConfigError(
+            f"backend {type(backend).__name__}: supports() must give a frozenset of texts, not"
+            f" {supported!r}"
+        )
+    if lacking := sorted(method.needs - supported):
         raise ConfigError(
             f"strategy {method.name} needs {', '.join(lacking)}, but backend"
-            f" {type(backend).__name__} supports {', '.join(sorted(backend.supports()))}"
+            f" {type(backend).__name__} supports {', '.join(sorted(supported))}"
         )
     others = {name: _other(cfg, name, node, spec) for name, node in cfg.transfer.items()}
+    for name, node in cfg.transfer.items():
+        if _resolved(node) == _resolved(cfg.task):
+            log.info("transfer=%s is the run's own task: its row repeats the run's numbers", name)
     for asking in (own.asking, *others.values()):
         if isinstance(asking.task.scorer, ModelScorer):
             asking.task.scorer.prepare()
@@ -122,19 +156,27 @@ def build(cfg: DictConfig) -> Parts:
         unsteered.append(Arm("constrained", "constrained", decoding="constrained"))
     if controls.instruction:
         unsteered.append(Arm("instruction", "instruction", prefix=controls.instruction))
+    answer = own.task.one_answer(own.asking.splits["test"])
+    half, half_name = None, ""
+    if answer is not None and controls.other_half:
+        half, half_name = _half(cfg, own.task, spec)
     parts = Parts(
         bench=bench,
         task=own.task,
         questions=own.questions,
         dealt=own.dealt,
         method=method,
-        controls=controls.draws,
+        controls=controls.draws(_tokens(own.asking)),
+        stop=controls.stop,
         unsteered=unsteered,
         elsewhere=_elsewhere(cfg),
         others=others,
+        one_answer=answer,
+        half=half,
+        half_name=half_name,
         ablations=cfg.ablations,
         fetch=cfg.descriptions,
-        scorer_settings=OmegaConf.to_container(cfg.task.scorer, resolve=True),
+        scorer_settings=_resolved(cfg.task.scorer),
     )
     if bench.hands:
         saes = {sae.sae_id(n) for n in bench.layers}
@@ -145,9 +187,15 @@ def build(cfg: DictConfig) -> Parts:
     check_prompts(bench, own.asking, controls.instruction or "")
     for asking in others.values():
         check_prompts(bench, asking)
+    if half is not None:
+        check_prompts(bench, half)
     if parts.elsewhere.unrelated is not None:
         check_prompts(bench, parts.elsewhere.unrelated)
     return parts
+
+
+def _resolved(node: DictConfig) -> Any:
+    return OmegaConf.to_container(node, resolve=True)
 
 
 def _check_hashable(name: str, part: Any) -> None:
@@ -161,8 +209,10 @@ def _check_hashable(name: str, part: Any) -> None:
         ) from error
 
 
-def check_acting(operator: Operator, gate: Gate) -> None:
-    """Refuse what would fail only after the first answers: one made-up layer, without a model."""
+def check_acting(operator: Operator, gate: Gate, layer: int, width: int) -> None:
+    """Refuse what would fail only after the first answers, or spoil them: one layer with a made-up
+    vector and residuals of the model's ``width``, without a model. Imports torch for an operator
+    or a gate that is not the default."""
     names = f"operator {type(operator).__name__} and gate {type(gate).__name__}"
     if type(operator.additive) is not bool:
         raise ConfigError(f"{names}: additive must be True or False, not {operator.additive!r}")
@@ -172,13 +222,33 @@ def check_acting(operator: Operator, gate: Gate) -> None:
                 inspect.signature(function).bind(None, None, None)
         except (TypeError, ValueError):
             raise ConfigError(f"{names}: {function} must take (x, parts, dial)") from None
-    entry = PlanEntry(0, 0, 0.0, 1.0, np.ones(8, np.float32))
+    plan = Plan((PlanEntry(layer, 0, 0.0, 1.0, np.ones(width, np.float32)),))
+    plan = replace(plan, operator=operator, gate=gate)
     try:
-        Plan((entry,), operator=operator, gate=gate).key()
+        plan.key()
+        wrong = "" if type(operator) is Add and gate.open is None else _acts_wrongly(plan, width)
     except ConfigError:
         raise
     except Exception as error:  # whatever their own code raises
-        raise ConfigError(f"{names} cannot act ({type(error).__name__}: {error})") from error
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"{names} cannot act ({words})") from error
+    if wrong:
+        raise ConfigError(f"{names}: {wrong}")
+
+
+def _acts_wrongly(plan: Plan, width: int) -> str:
+    """What is wrong with what a plan of one layer makes of residuals; empty if nothing."""
+    import torch
+
+    x = torch.linspace(-1, 1, 3 * width).reshape(3, width)
+    (arrays,) = plan.parts().values()
+    parts = {name: torch.tensor(part) for name, part in arrays.items()}
+    new = changed(x, parts, plan.dial, plan.operator.apply, plan.gate.open)
+    if new.dtype != x.dtype:
+        return f"apply makes {new.dtype} of {x.dtype}; it must keep the type of x"
+    if not new.isfinite().all():
+        return "apply gives numbers that are not finite (nan or inf)"
+    return ""
 
 
 def _method(cfg: DictConfig) -> Method:
@@ -193,8 +263,13 @@ def _dealt(cfg: DictConfig, node: DictConfig, spec: Model) -> _Dealt:
     """A task's questions, how they are dealt to splits, their prompts, and how they are
     answered."""
     task = instantiate(node, Task)
-    setting = f"{node._get_full_key(None)}.scorer"
-    require(task.scorer, Scorer, f"{setting}={type(task.scorer).__name__}")
+    setting = str(node._get_full_key(None))
+    require(task.scorer, Scorer, f"{setting}.scorer={type(task.scorer).__name__}")
+    return _deal(cfg, task, spec, setting)
+
+
+def _deal(cfg: DictConfig, task: Task, spec: Model, setting: str) -> _Dealt:
+    """``setting``: where the task stands in the config."""
     questions = task.questions()
     decoding = task.decoding(cfg.decoding, questions)
     splits = cfg.splits
@@ -203,7 +278,7 @@ def _dealt(cfg: DictConfig, node: DictConfig, spec: Model) -> _Dealt:
         log.warning(
             "task %s: the right option has not every letter equally often (%s), so a model that"
             " prefers a letter seems to know: type %s.shuffle_options=true",
-            *(task.name, shares, node._get_full_key(None)),
+            *(task.name, shares, setting),
         )
     dealt = split_questions(
         arranged,
@@ -218,7 +293,7 @@ def _dealt(cfg: DictConfig, node: DictConfig, spec: Model) -> _Dealt:
         log.warning(
             "task %s: the prompt shows no options, so an answer must hit the text of one by itself:"
             " write {options} in %s.prompt, or type decoding=loglikelihood",
-            *(task.name, node._get_full_key(None)),
+            *(task.name, setting),
         )
     return _Dealt(task, questions, dealt, Asking(task, examples, decoding, stop))
 
@@ -230,6 +305,28 @@ def _other(cfg: DictConfig, name: str, node: DictConfig, spec: Model) -> Asking:
     except (ConfigError, DataError) as error:
         raise type(error)(f"transfer={name}: {error}") from None
     return Asking(asking.task, {"test": asking.splits["test"]}, asking.decoding, asking.stop)
+
+
+def _half(cfg: DictConfig, task: Task, spec: Model) -> tuple[Asking | None, str]:
+    """The test questions of the task's other half, and what it is called; none where the data have
+    no such rows."""
+    if (other := task.other_half()) is None:
+        return None, ""
+    name, half = other
+    try:
+        asking = _deal(cfg, half, spec, "task").asking
+    except DataError as error:
+        log.info("%s: the %s half is not answered: %s", task.name, name, error)
+        return None, ""
+    return Asking(half, {"test": asking.splits["test"]}, asking.decoding, asking.stop), name
+
+
+def _tokens(asking: Asking) -> float:
+    """How long an answer may become. Likelihoods of options need a pass over the whole prompt each,
+    as much as a long answer."""
+    if asking.decoding == "constrained":
+        return 1
+    return math.inf if asking.decoding == "loglikelihood" else asking.task.max_new_tokens
 
 
 def _elsewhere(cfg: DictConfig) -> Elsewhere:

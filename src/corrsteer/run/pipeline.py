@@ -14,11 +14,14 @@ from corrsteer.methods.protocol import Fitted
 from corrsteer.methods.search import Pareto
 from corrsteer.report.record import Record
 from corrsteer.run.build import Parts, build
+from corrsteer.run.drawing import tested
 from corrsteer.run.elsewhere import other_answers, side_effects, unrelated_answers
+from corrsteer.run.fitted import checked
 from corrsteer.run.results import (
     answers_table,
     classes_table,
     features_table,
+    one_answer,
     record,
     save_plan,
     write_cards,
@@ -32,7 +35,7 @@ from corrsteer.stages.controls import controls
 from corrsteer.stages.evaluate import evaluate, transfer_summary, with_side_effects
 from corrsteer.stages.side_effects import compared
 from corrsteer.stages.statistics import collect_share
-from corrsteer.steering.arms import BASELINE, Arm, baseline
+from corrsteer.steering.arms import BASELINE, STEERED, Arm, baseline
 from corrsteer.trackers.sending import track
 
 if TYPE_CHECKING:
@@ -51,7 +54,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
 
     # fit: on the selection split without steering, and on validation where the method asks it
     with _kept_to_look_at(folder):
-        fitted = parts.method.fit(bench)
+        fitted = checked(parts.method.fit(bench), parts.method, bench)
     plan = fitted.plan
 
     # validate: where the dial of a sweep is chosen
@@ -60,23 +63,27 @@ def run(cfg: DictConfig, folder: Path) -> float:
     validation = answers(bench, asking, "validation", [*arms, *ablated])
 
     # evaluate: once, on the test split, with controls
-    tested = [*arms, *_controls(parts, fitted), *parts.unsteered]
-    test = answers(bench, asking, "test", tested)
+    asked = [*arms, *_controls(parts, fitted), *parts.unsteered]
+    done = tested(bench, asking, asked, parts.stop)
+    half = answers(bench, parts.half, "test", arms, parts.half_name) if parts.half else {}
     results = evaluate(
-        test,
-        tested,
+        done.answers,
+        done.arms,
         asking.splits["test"],
         fitted.chosen,
         task_metrics=parts.task.metrics,
-        seed=bench.seed,
+        asked=done.asked,
+        stop=parts.stop,
+        letters=done.letters,
+        one_answer=one_answer(parts, half),
     )
 
     # side effects: what else the plan changed, and what it does to other tasks
-    effects, unrelated = side_effects(bench, parts.elsewhere, tested, test)
-    moved = [baseline(), *compared(tested, parts.elsewhere.settings.draws)]
+    effects, unrelated = side_effects(bench, parts.elsewhere, done.arms, done.answers)
+    moved = [baseline(), *compared(done.arms, parts.elsewhere.settings.draws)]
     others = other_answers(bench, parts.others, moved)
     transfer = {
-        name: transfer_summary(frames, moved, parts.others[name].splits["test"], seed=bench.seed)
+        name: transfer_summary(frames, moved, parts.others[name].splits["test"])
         for name, frames in others.items()
     }
 
@@ -86,14 +93,24 @@ def run(cfg: DictConfig, folder: Path) -> float:
 
     # report
     run_record: Record = record(
-        parts, fitted, arms, validation, with_side_effects(results, effects), effects, transfer
+        parts,
+        fitted,
+        arms,
+        validation,
+        with_side_effects(results, effects, bench.seed),
+        effects,
+        transfer,
     )
     run_record.write(folder)
     write_cards(cards, folder)
     classes_table(cards).to_csv(folder / "classes.csv", index=False)
     features_table(ranked, chosen).to_csv(folder / "features.csv", index=False)
     splits = {"selection": {BASELINE: fitted.observed.selection}, "validation": validation}
-    splits |= {"test": test, "unrelated": unrelated}
+    splits |= {"test": done.answers, "unrelated": unrelated}
+    if done.letters is not None:
+        splits["test, letters only"] = dict(zip((BASELINE, STEERED), done.letters, strict=True))
+    if half:
+        splits[f"test, {parts.half_name}"] = half
     splits |= {f"transfer {name}": frames for name, frames in others.items()}
     rows = [
         (split, arm, frame) for split, by_arm in splits.items() for arm, frame in by_arm.items()
@@ -102,7 +119,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
     if plan is not None:
         save_plan(parts, plan, chosen, folder / "plan")
         if parts.ablations:
-            table = ablation_table(plan, validation, seed=bench.seed)
+            table = ablation_table(plan, validation)
             table.to_csv(folder / "ablations.csv", index=False)
     for name, table in fitted.tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
@@ -138,7 +155,10 @@ def _controls(parts: Parts, fitted: Fitted) -> list[Arm]:
 def explained(parts: Parts, fitted: Fitted) -> Sequence[Mapping[str, Any]]:
     """A card of each feature that was looked at, if only of the chosen ones, with what
     Neuronpedia says of those."""
-    cards = fitted.cards or contexts(parts.bench, fitted.observed.selection, fitted.chosen)
+    observed = fitted.observed
+    cards = fitted.cards or contexts(
+        parts.bench, observed.selection, fitted.chosen, observed.collect
+    )
     texts = descriptions(parts.bench, fitted.chosen, parts.fetch)
     return [{**c, "description": texts.get((c["layer"], c["feature"]))} for c in cards]
 
@@ -152,9 +172,11 @@ def share(cfg: DictConfig, folder: Path) -> float:
     bench, asking = parts.bench, parts.bench.asking
     with _kept_to_look_at(folder):
         for fitted in parts.method.share(bench):
-            explained(parts, fitted)
+            explained(parts, checked(fitted, parts.method, bench))
     answers(bench, asking, "validation", [baseline()])
     answers(bench, asking, "test", [baseline(), *parts.unsteered])
+    if parts.half:
+        answers(bench, parts.half, "test", [baseline()], parts.half_name)
     unrelated_answers(bench, parts.elsewhere, [baseline()])
     other_answers(bench, parts.others, [baseline()])
     return math.nan

@@ -12,8 +12,10 @@ from typing import Any
 import pandas as pd
 
 from corrsteer.methods.protocol import Fitted
+from corrsteer.models import reading
 from corrsteer.records import RankedFeature
 from corrsteer.report.record import (
+    OneAnswer,
     Record,
     Results,
     ScorerUsed,
@@ -25,7 +27,8 @@ from corrsteer.report.record import (
 from corrsteer.report.verdict import verdict
 from corrsteer.run.build import Parts, sae_origin
 from corrsteer.scorers.base import ModelScorer
-from corrsteer.stages.evaluate import arm_summary
+from corrsteer.stages.bench import Bench
+from corrsteer.stages.evaluate import arm_summary, other_half
 from corrsteer.stats.moments import pearson
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.plan import Plan
@@ -35,7 +38,7 @@ PACKAGES = ("torch", "transformers", "nnsight", "sae-lens", "numpy", "corrsteer"
 ANSWER_COLUMNS = (
     "id", "split", "arm", "prompt", "answer", "parsed", "gold", "score", "invalid",
     "degenerate", "n_tokens",
-    "n_steered",
+    "n_steered", "option_log", "option_characters", "option_tokens",
 )  # fmt: skip
 
 
@@ -74,7 +77,7 @@ def record(
             chat=bench.spec.chat_template,
             decoding=bench.asking.decoding,
             stop=bench.asking.stop,
-        ),
+        ).model_copy(update=_read(bench)),
         scorer=_scorer(parts),
         n={name: len(examples) for name, examples in bench.asking.splits.items()},
         sae_trained_on=sae_origin(bench),
@@ -87,10 +90,33 @@ def record(
         side_effects=effects,
         transfer=dict(transfer),
         stability=Stability(resamples=bench.collect.resamples),
+        left_out={s.layer: s.left_out for s in fitted.observed.stats if s.left_out},
         search=fitted.search,
         versions=versions(),
     )
     return without_verdict.model_copy(update={"verdict": verdict(without_verdict)})
+
+
+def _read(bench: Bench) -> dict[str, Any]:
+    """How the model reads the prompts, and where it ends its answers."""
+    spec = bench.spec
+    prompts = [e.prompt for examples in bench.asking.splits.values() for e in examples]
+    start = None if all(prompts) or spec.chat_template else reading.start(spec)
+    return {
+        "chat_template_kwargs": spec.chat_template_kwargs,
+        "system_prompt": spec.system_prompt,
+        "ends": reading.token_texts(spec, reading.ends(spec)),
+        "empty_prompt": None if start is None else reading.token_texts(spec, [start])[0],
+    }
+
+
+def one_answer(parts: Parts, half: Mapping[str, pd.DataFrame]) -> OneAnswer | None:
+    """``half``: answers to the questions where that answer is wrong, by arm; none where there are
+    none."""
+    if parts.one_answer is None:
+        return None
+    other = other_half(parts.half_name, half) if half else None
+    return OneAnswer(answer=parts.one_answer, half=other)
 
 
 def _scorer(parts: Parts) -> ScorerUsed:
@@ -150,7 +176,12 @@ def classes_table(cards: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def answers_table(frames: Sequence[tuple[str, str, pd.DataFrame]]) -> pd.DataFrame:
     """``frames``: split, arm and scored answers."""
     tables = [answered.assign(split=split, arm=arm) for split, arm, answered in frames]
-    return pd.concat(tables, ignore_index=True)[list(ANSWER_COLUMNS)]
+    # What options weigh is null where none were weighed.
+    table = pd.concat(tables, ignore_index=True).reindex(columns=list(ANSWER_COLUMNS))
+    weighed = [name for name in ANSWER_COLUMNS if name.startswith("option_")]
+    return table.assign(
+        **{n: table[n].astype(object).where(table[n].notna(), None) for n in weighed}
+    )
 
 
 def write_cards(cards: Sequence[Mapping[str, Any]], folder: Path) -> None:

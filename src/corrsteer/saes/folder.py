@@ -1,6 +1,7 @@
-"""SAEs from a folder: one sae_lens folder (cfg.json, sae_weights.safetensors) per layer.
+"""SAEs from a folder: one folder per layer, of sae_lens (cfg.json, sae_weights.safetensors) or of
+another tool whose files say what they are (:mod:`corrsteer.saes.layouts`).
 
-sae_lens reads the files. What it lets through is checked here first, from cfg.json alone: an
+sae_lens builds the SAE. What it lets through is checked here first, from the config alone: an
 input normalisation that it would silently skip, a missing or wrong site.
 Cost: importing sae_lens takes 3 to 12 s (``load`` does it), loading is a memory map.
 ``validate`` imports nothing.
@@ -10,12 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from corrsteer.errors import ConfigError, ModelError
+from corrsteer.saes.layouts import DEFAULT, SAE_LENS, Layout, layout_of, places
 from corrsteer.saes.loaded import LoadedSAE, take_over
 from corrsteer.saes.provider import (
     check_kind,
@@ -26,14 +27,15 @@ from corrsteer.saes.provider import (
 )
 from corrsteer.saes.site import check_block
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 SCALER = "activation_scaler.json"
 """Where sae_lens's trainer keeps the factor that its inputs are multiplied by."""
+_REMEDY = "save it again with sae_lens's save_model"
 
 
 @dataclass(frozen=True)
 class Folder:
-    """SAEs in ``path``, the one of block L's output in the subfolder ``template`` with L filled in.
+    """SAEs in ``path``, the one of block L's output in the subfolder ``template`` with L filled in,
+    or in the only folder below that which holds one. ``*`` stands for any part of a name.
 
     An SAE of the *input* of block L + 1 (``blocks.{L+1}.hook_resid_pre``) is one of block L's
     output, so it belongs in the subfolder of L, whatever its trainer called it.
@@ -42,7 +44,7 @@ class Folder:
 
     path: str
     name: str = "folder"
-    template: str = "layer_{layer}"
+    template: str = DEFAULT
     check: str = "strict"
     budget_gb: float = 8.0
 
@@ -54,27 +56,17 @@ class Folder:
 
     def layers(self) -> tuple[int, ...]:
         """The layers that have an SAE, ascending. Raises ModelError when there is none."""
-        root = Path(self.path).expanduser()
-        before, after = check_template(self.template)
-        pattern = re.compile(re.escape(before) + r"(0|[1-9]\d*)" + re.escape(after))
-        names = [p.relative_to(root).as_posix() for p in root.glob(f"{before}*{after}")]
-        layers = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
-        if not layers:
-            raise ModelError(
-                f"sae.path={self.path!r} holds no folder named {self.template!r}: give the folder"
-                " that has one sae_lens folder per layer, or set sae.template."
-            )
-        return tuple(sorted(layers))
+        return tuple(places(self.path, self.template))
 
     def sae_id(self, layer: int) -> str:
         """Name of the layer's SAE in plans and reports."""
-        return f"{self.name}/{self.template.format(layer=layer)}"
+        inside = self._folder(layer).relative_to(Path(self.path).expanduser())
+        return f"{self.name}/{inside.as_posix()}"
 
     def fingerprint(self, layer: int) -> str:
         """sha256 of the layer's config and weights: what identifies it in a cache key."""
         digest = hashlib.sha256()
-        files = [*self._files(layer), self._folder(layer) / SCALER]
-        for file in files:
+        for file in [*self._files(layer)[1], self._folder(layer) / SCALER]:
             if file.is_file():
                 with file.open("rb") as handle:
                     while block := handle.read(2**20):
@@ -95,47 +87,66 @@ class Folder:
 
     def load(self, layer: int, device: str = "cpu") -> LoadedSAE:
         """The SAE of block ``layer``'s output. Raises ModelError when it is not one."""
-        config = self._config(layer)
+        config, (layout, files) = self._config(layer), self._files(layer)
+
+        def convert(path: Any, device: str, cfg_overrides: Any) -> tuple[dict[str, Any], Any]:
+            """A loader as ``SAE.load_from_disk`` wants it, of the files at hand."""
+            merged = {**layout.config(files), "device": device, **cfg_overrides}
+            return merged, layout.weights(merged, files)
 
         def read() -> Any:
             from sae_lens import SAE
 
-            sae = SAE.load_from_disk(self._folder(layer), device="cpu", dtype="float32")
+            folder = self._folder(layer)
+            sae = SAE.load_from_disk(folder, device="cpu", dtype="float32", converter=convert)
             if config["normalize_activations"] == "expected_average_only_in":
                 sae.fold_activation_norm_scaling_factor(self._factor(layer))
             return sae
 
-        remedy = "save it again with sae_lens's save_model"
-        return take_over(read, self.sae_id(layer), layer, config, device=device, remedy=remedy)
+        sae_id = self.sae_id(layer)
+        return take_over(read, sae_id, layer, config, device=device, remedy=_REMEDY)
 
     def _folder(self, layer: int) -> Path:
-        return Path(self.path).expanduser() / self.template.format(layer=layer)
+        """Where the layer's SAE is, or should be."""
+        usual = Path(self.path).expanduser() / self.template.format(layer=layer)
+        if layout_of(usual) is not None or not Path(self.path).expanduser().is_dir():
+            return usual
+        try:
+            return places(self.path, self.template).get(layer, usual)
+        except ModelError:
+            return usual  # what is wrong is told by layers, which comes first
 
-    def _files(self, layer: int) -> tuple[Path, Path]:
-        files = self._folder(layer) / CONFIG, self._folder(layer) / WEIGHTS
+    def _files(self, layer: int) -> tuple[Layout, list[Path]]:
+        folder = self._folder(layer)
+        layout = layout_of(folder) or SAE_LENS
+        files = [folder / name for name in layout.files]
         for file in files:
             if not file.is_file():
                 raise ModelError(
                     f"SAE {self.sae_id(layer)}: {file} is missing; give a folder written by"
                     " sae_lens's save_model, or leave the layer out."
                 )
-        return files
+        return layout, files
 
     def _factor(self, layer: int) -> float | None:
         """What the inputs were multiplied by, where the trainer's checkpoint says so."""
         file = self._folder(layer) / SCALER
-        return json.loads(file.read_text()).get("scaling_factor") if file.is_file() else None
+        return (
+            json.loads(file.read_text("utf-8-sig")).get("scaling_factor")
+            if file.is_file()
+            else None
+        )
 
     def _config(self, layer: int) -> dict[str, Any]:
-        """cfg.json, flat, refused unless it is an SAE of the raw output of block ``layer``."""
-        file, sae_id = self._files(layer)[0], self.sae_id(layer)
+        """The config, flat, refused unless it is an SAE of the raw output of block ``layer``."""
+        (layout, files), sae_id = self._files(layer), self.sae_id(layer)
         try:
-            config = flat(json.loads(file.read_text()))
+            config = flat(layout.config(files))
             config["d_in"] = int(config["d_in"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # of any kind: the file is not ours
             raise ModelError(
-                f"SAE {sae_id}: {file} is not the config of an SAE ({type(error).__name__}:"
-                f" {error}); save it again with sae_lens's save_model."
+                f"SAE {sae_id}: {files[0]} is not the config of an SAE ({type(error).__name__}:"
+                f" {error}); {_REMEDY}."
             ) from error
         check_kind(sae_id, config)
         scaling = config["normalize_activations"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 Weights = dict[str, "torch.Tensor"]
 
-_FROM_FILES = {
+FROM_FILES = {
     "apply_b_dec_to_input": False,
     "normalize_activations": "none",
     "dtype": "float32",
@@ -120,7 +120,7 @@ def _gemma_3_config(repo: str, path: str, files: Sequence[Path]) -> Config:
 
 
 def _gemma_3_weights(config: Config, files: Sequence[Path]) -> Weights:
-    tensors = _tensors(files[0])
+    tensors = all_tensors(files[0])
     matrices = {"W_enc": tensors["w_enc"], "W_dec": tensors["w_dec"]}
     return matrices | {name: tensors[name] for name in ("b_enc", "b_dec", "threshold")}
 
@@ -156,7 +156,7 @@ def _llama_scope_weights(config: Config, files: Sequence[Path]) -> Weights:
     """
     import torch
 
-    raw = _tensors(files[1])
+    raw = all_tensors(files[1])
     # In place, since a matrix may take 2 GB; a mapped file's pages are copied when written to.
     decoder = raw.pop("decoder.weight").T.contiguous()
     norms = decoder.norm(dim=1).clamp(min=1e-8)
@@ -178,12 +178,12 @@ def _qwen_scope_names(path: str) -> list[str]:
 
 
 def _qwen_scope_config(repo: str, path: str, files: Sequence[Path]) -> Config:
-    d_sae, d_in = _plain_tensors(files[0])["W_enc"].shape
+    d_sae, d_in = plain_tensors(files[0])["W_enc"].shape
     k, layer = re.search(r"-L0_(\d+)$", repo), re.fullmatch(r"layer(\d+)\.sae\.pt", path)
     if k is None or layer is None:
         raise ValueError(f"{repo}/{path} does not say its k or its layer")
     return {
-        **_FROM_FILES,
+        **FROM_FILES,
         "architecture": "topk",
         "activation_fn": "topk",
         "activation_fn_kwargs": {"k": int(k[1])},
@@ -197,7 +197,7 @@ def _qwen_scope_config(repo: str, path: str, files: Sequence[Path]) -> Config:
 def _qwen_scope_weights(config: Config, files: Sequence[Path]) -> Weights:
     import torch
 
-    raw = _plain_tensors(files[0])
+    raw = plain_tensors(files[0])
     raw |= {"W_enc": raw["W_enc"].T, "W_dec": raw["W_dec"].T}
     wanted = ("W_enc", "W_dec", "b_enc", "b_dec")
     return {name: raw[name].to(torch.float32).contiguous() for name in wanted}
@@ -215,7 +215,7 @@ FORMATS = {
 
 def _jumprelu(hook: str, d_in: int, d_sae: int) -> Config:
     return {
-        **_FROM_FILES,
+        **FROM_FILES,
         "architecture": "jumprelu",
         "activation_fn": "relu",
         "d_in": d_in,
@@ -224,7 +224,7 @@ def _jumprelu(hook: str, d_in: int, d_sae: int) -> Config:
     }
 
 
-def _tensors(file: Path) -> Weights:
+def all_tensors(file: Path) -> Weights:
     """Tensors of a safetensors file, in float32."""
     import torch
     from safetensors.torch import load_file
@@ -232,7 +232,7 @@ def _tensors(file: Path) -> Weights:
     return {name: tensor.to(torch.float32) for name, tensor in load_file(file).items()}
 
 
-def _plain_tensors(file: Path) -> Weights:
+def plain_tensors(file: Path) -> Weights:
     """Tensors of a .pt file, mapped into memory. Raises UnpicklingError for anything else."""
     import torch
 

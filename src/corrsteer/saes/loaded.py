@@ -127,6 +127,8 @@ class LoadedSAE:
     def directions(self, features: Sequence[int]) -> np.ndarray:
         """Decoder rows of the features, [k, M] float32, in units of the raw residual stream."""
         rows: np.ndarray = self.W_dec[list(features)].numpy()
+        if not np.isfinite(rows).all():
+            raise not_finite(self.sae_id, "W_dec")
         return rows.astype(np.float32)
 
     def reconstruct(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -143,6 +145,8 @@ class LoadedSAE:
             offset = self.b_dec if scaled.scale is None else self.b_dec * scaled.scale
             if scaled.shift is not None:
                 offset = offset + scaled.shift
+            if not rows.isfinite().all():
+                raise not_finite(self.sae_id, "W_dec")
             parts.append(acts[:, active] @ rows + offset)
             counts.append((acts > 0).sum(1, dtype=torch.float32))
         return torch.cat(parts), torch.cat(counts)
@@ -207,6 +211,13 @@ class LoadedSAE:
         return pre.relu_().mul_(gate)
 
 
+def not_finite(sae_id: str, name: str) -> ModelError:
+    return ModelError(
+        f"SAE {sae_id}: {name} is not finite (nan or inf): get the file again, or leave the layer"
+        " out."
+    )
+
+
 def from_sae_lens(
     sae: Any, sae_id: str, layer: int, *, device: str, scaling: str, centred: bool
 ) -> LoadedSAE:
@@ -226,6 +237,11 @@ def from_sae_lens(
             f" {weights['W_dec'].shape[1]}: use an SAE, not a transcoder."
         )
     on_device = {name: tensor.to(device) for name, tensor in weights.items() if name != "W_dec"}
+    for name, tensor in on_device.items():
+        # A threshold may be infinite: that feature is never active. Sums take no memory.
+        total = tensor.sum()
+        if total.isnan() if name == "threshold" else not total.isfinite():
+            raise not_finite(sae_id, name)
     gated = architecture == "gated"
     return LoadedSAE(
         sae_id=sae_id,

@@ -1,9 +1,9 @@
 """What kind of thing a feature reacts to: form, meaning, or neither clearly.
 
-A heuristic over the tokens of a feature's strongest contexts, not a finding: it sees words, never
-what they are about, and says nothing about what the feature does when it is added. Whoever has
-looked at a feature overrules it with a file (:func:`read_classes`). The constants below are all
-there is to it.
+A heuristic over the tokens of a feature's strongest contexts, those tokens that were pooled when it
+was chosen, not a finding: it sees words, never what they are about, and says nothing about what the
+feature does when it is added. Whoever has looked at a feature overrules it with a file
+(:func:`read_classes`). The constants below are all there is to it.
 
 - *structural*: ``DOMINANT`` of the activation is on form: white space, punctuation, digits, single
   letters, special tokens, or fixed places: those of the prompt template, and of what every answer
@@ -104,9 +104,10 @@ def shared(texts: Sequence[Sequence[T]]) -> Shared[T]:
 def classify(contexts: Sequence[Mapping[str, Any]], texts: Shared[str]) -> Verdict:
     """The class of a feature, and why.
 
-    ``contexts``: each with ``tokens`` (texts), their ``activations`` and the ``peak``, the index of
-    the strongest. ``texts``: what the texts they are from share. A context weighs as much as its
-    peak, divided among its positions with at least ``STRONG`` of that.
+    ``contexts``: each with ``tokens`` (texts), their ``activations``, whether each is ``within``
+    the token source, and the ``peak``, the index of the strongest that is. ``texts``: what the
+    texts they are from share. A context weighs as much as its peak, divided among its positions
+    within the source that have at least ``STRONG`` of that; the others are what stands around.
     """
     if len(contexts) < MIN_CONTEXTS:
         return Verdict("unclear", f"only {len(contexts)} samples activate it")
@@ -120,7 +121,8 @@ def classify(contexts: Sequence[Mapping[str, Any]], texts: Shared[str]) -> Verdi
     for context in contexts:
         peak = context["activations"][context["peak"]]
         words, places = _words(context["tokens"]), _places(context["tokens"], texts)
-        at = [i for i, a in enumerate(context["activations"]) if a >= STRONG * peak]
+        acts = zip(context["activations"], context["within"], strict=True)
+        at = [i for i, (a, pooled) in enumerate(acts) if pooled and a >= STRONG * peak]
         total = sum(context["activations"][i] for i in at)
         for i in at:
             token, weight = context["tokens"][i], peak * context["activations"][i] / total

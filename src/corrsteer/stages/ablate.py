@@ -17,7 +17,7 @@ import numpy as np
 
 from corrsteer.records import RIGHT
 from corrsteer.stats.flips import flip_table
-from corrsteer.stats.intervals import paired_bootstrap_ci, proportion_ci
+from corrsteer.stats.intervals import paired_ci, proportion_ci
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.plan import Plan
 
@@ -92,11 +92,11 @@ def ablation_arms(plan: Plan) -> list[Arm]:
     return [Arm(name, "steered", some) for name, some in plans.items()]
 
 
-def ablation_table(plan: Plan, answers: Mapping[str, pd.DataFrame], *, seed: int) -> pd.DataFrame:
+def ablation_table(plan: Plan, answers: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """One row per step, with the columns of ``COLUMNS``; no row where there are no steps.
 
     ``answers``: scored answers to the same examples by arm, "baseline" and "steered" among them.
-    Accuracy has its Wilson interval; gain is over "baseline", with a paired bootstrap interval.
+    Accuracy has its Wilson interval; gain is over "baseline", with a paired score interval.
     ``ser`` is absent where no answer flipped. ``layers``: numbers with a space between.
     """
     import pandas as pd
@@ -109,7 +109,7 @@ def ablation_table(plan: Plan, answers: Mapping[str, pd.DataFrame], *, seed: int
         now = (answers[arm]["score"] >= RIGHT).to_numpy(float)
         flips = flip_table(base, answers[arm])
         low, high = proportion_ci(int(now.sum()), len(now))
-        gain_low, gain_high = paired_bootstrap_ci(right, now, seed)
+        gain_low, gain_high = paired_ci(flips.fixed, flips.broken, flips.n)
         measured[arm] = {
             "n": len(now),
             "accuracy": now.mean(),

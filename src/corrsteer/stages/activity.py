@@ -1,5 +1,6 @@
 """Active features before and after, layer by layer, on the unsteered model's own answers, so that
-other text plays no part.
+other text plays no part. Attention sinks, where many times as many features can be active, are left
+out: where a prompt is a single token, its answer begins with one.
 
 Cost: two passes over prompt and answer, and encoding both at every layer.
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from corrsteer.models.protocol import sinks
 from corrsteer.progress import progress
 from corrsteer.records import Example
 from corrsteer.report.record import LayerActivity
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from corrsteer.models.loaded import LoadedModel
     from corrsteer.saes.loaded import LoadedSAE
 
-STAGE = "activity"
+STAGE, FORM = "activity", 2
 _ROWS = 256  # positions encoded at once
 
 
@@ -39,7 +41,7 @@ def active_features(
     shared = {
         **bench.model_key,
         **arm.key(),
-        "prompts": prompts_digest(examples),
+        "prompts": prompts_digest(bench, examples),
         "tokens": digest(tokens),
     }
     keys = {n: {**shared, "layer": n, "sae": bench.sae_key(n)} for n in bench.layers}
@@ -55,13 +57,13 @@ def active_features(
                     def write(folder: Path, row: LayerActivity = row) -> None:
                         write_json(folder, row.model_dump())
 
-                    bench.store.get(STAGE, keys[row.layer], write)
+                    bench.store.get(STAGE, keys[row.layer], write, FORM)
                 done += len(saes)
                 show(len(prompts) * done // len(missing))
 
-    bench.store.fill(STAGE, keys, make, together=True)
+    bench.store.fill(STAGE, keys, make, FORM, together=True)
     return [
-        LayerActivity.model_validate(read_json(bench.store.read(STAGE, keys[n])))
+        LayerActivity.model_validate(read_json(bench.store.read(STAGE, keys[n], FORM)))
         for n in bench.layers
     ]
 
@@ -77,19 +79,21 @@ def activity(
     """Active features per generation position and layer, without the intervention and with it.
 
     ``answers``: token ids that the unsteered model wrote; they are read twice. ``new`` or ``lost``:
-    how many of the active features are; all are means over ``n_positions``. The residual stream of
-    a layer in ``acts_at`` is read after the intervention acted, as the next block reads it.
+    how many of the active features are; all are means over ``n_positions``, those that are no
+    attention sinks without the intervention. The residual stream of a layer in ``acts_at`` is read
+    after the intervention acted, as the next block reads it.
     """
     counts = {n: np.zeros(4) for n in saes}
-    positions = 0
+    positions = dict.fromkeys(saes, 0)
     for rows in model.batches(prompts):
         asked = [prompts[i] for i in rows], [answers[i] for i in rows], list(saes), "generated"
         before = model.replay(*asked)
         after = model.replay(*asked, intervention=intervention)
-        positions += len(before.sample)
         for n, sae in saes.items():
-            both = zip(before.layers[n].split(_ROWS), after.layers[n].split(_ROWS), strict=True)
-            for plain, moved in both:
+            ordinary = ~sinks(before.layers[n], before.sample)
+            positions[n] += int(ordinary.sum())
+            both = (read.layers[n][ordinary].split(_ROWS) for read in (before, after))
+            for plain, moved in zip(*both, strict=True):
                 was, now = sae.encode(plain) > 0, sae.encode(moved) > 0
                 sums = was.sum(), now.sum(), (now & ~was).sum(), (was & ~now).sum()
                 counts[n] += [float(s) for s in sums]
@@ -97,9 +101,9 @@ def activity(
     return [
         LayerActivity(
             layer=n,
-            n_positions=positions,
+            n_positions=positions[n],
             steered=n in acts_at,
-            **dict(zip(names, (counts[n] / max(positions, 1)).tolist(), strict=True)),
+            **dict(zip(names, (counts[n] / max(positions[n], 1)).tolist(), strict=True)),
         )
         for n in saes
     ]

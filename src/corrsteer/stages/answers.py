@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from corrsteer.progress import progress
-from corrsteer.records import LETTERS, Completion, Example
+from corrsteer.records import LETTERS, Completion, Example, Weighed
 from corrsteer.scorers.base import ModelScorer
 from corrsteer.scorers.degenerate import degenerate
 from corrsteer.stages.bench import (
@@ -75,7 +75,11 @@ def _alike(
             bench.store.get(ANSWERS, keys[name], write)
 
     bench.store.fill(ANSWERS, keys, make)
-    return {name: _scored(bench, asking.task, keys[name], examples) for name in by_name}
+    prompts = bench.seen(examples)
+    return {
+        name: _scored(bench, asking.task, keys[name], examples).assign(prompt=prompts)
+        for name in by_name
+    }
 
 
 def answer_share(bench: Bench, asking: Asking, split: str, share: Share) -> None:
@@ -205,28 +209,31 @@ def check_prompts(bench: Bench, asking: Asking, prefix: str = "") -> None:
 
 
 def answers_frame(examples: Sequence[Example], completions: Sequence[Completion]) -> pd.DataFrame:
-    """Columns id, answer, tokens, n_tokens, n_steered."""
-    return pd.DataFrame(
-        {
-            "id": [e.id for e in examples],
-            "answer": [c.text for c in completions],
-            "tokens": [list(c.tokens) for c in completions],
-            "n_tokens": [len(c.tokens) for c in completions],
-            "n_steered": [c.steered for c in completions],
-        }
-    )
+    """Columns id, answer, tokens, n_tokens, n_steered and, where options were weighed, a list for
+    each field of :class:`Weighed`: option_log, option_characters, option_tokens."""
+    columns: dict[str, list[Any]] = {
+        "id": [e.id for e in examples],
+        "answer": [c.text for c in completions],
+        "tokens": [list(c.tokens) for c in completions],
+        "n_tokens": [len(c.tokens) for c in completions],
+        "n_steered": [c.steered for c in completions],
+    }
+    if any(c.options for c in completions):
+        for name in Weighed._fields:
+            columns[f"option_{name}"] = [[getattr(o, name) for o in c.options] for c in completions]
+    return pd.DataFrame(columns)
 
 
 def keep_answers(part: Partial, completions: Mapping[int, Completion]) -> None:
-    rows = [[i, c.text, list(c.tokens), c.steered] for i, c in completions.items()]
+    rows = [[i, c.text, c.tokens, c.steered, *c.options] for i, c in completions.items()]
     part.save(f"{min(completions):08d}", json.dumps(rows).encode())
 
 
 def kept_answers(part: Partial) -> dict[int, Completion]:
     return {
-        i: Completion(text, tuple(tokens), steered)
+        i: Completion(text, tuple(tokens), steered, tuple(Weighed(*o) for o in options))
         for content in part.load().values()
-        for i, text, tokens, steered in json.loads(content)
+        for i, text, tokens, steered, *options in json.loads(content)
     }
 
 
@@ -257,7 +264,7 @@ def _scored(
 
 
 def score(frame: pd.DataFrame, examples: Sequence[Example], scorer: Scorer) -> pd.DataFrame:
-    """Adds prompt, gold, parsed, score, invalid and degenerate to the answers of ``examples``."""
+    """Adds gold, parsed, score, invalid and degenerate to the answers of ``examples``."""
     assert list(frame["id"]) == [e.id for e in examples]
     texts = frame["answer"].tolist()
     if isinstance(scorer, ModelScorer):
@@ -265,7 +272,6 @@ def score(frame: pd.DataFrame, examples: Sequence[Example], scorer: Scorer) -> p
     else:
         scores = [scorer(e, text) for e, text in zip(examples, texts, strict=True)]
     return frame.assign(
-        prompt=[e.prompt for e in examples],
         gold=[e.gold for e in examples],
         parsed=pd.array([s.parsed for s in scores], dtype="string"),
         score=[s.value for s in scores],

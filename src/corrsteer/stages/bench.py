@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from corrsteer.models.protocol import Backend
+from corrsteer.models.reading import seen
 from corrsteer.models.spec import Model
 from corrsteer.records import Example
 from corrsteer.saes.protocol import SAEProvider
@@ -120,6 +121,10 @@ class Bench:
     def selection(self) -> Sequence[Example]:
         return self.asking.splits["selection"]
 
+    def seen(self, examples: Sequence[Example]) -> list[str]:
+        """The prompts as the model reads them, in its chat template where that is on."""
+        return seen(self.spec, [e.prompt for e in examples])
+
     def directions(self, layer: int, features: Sequence[int]) -> np.ndarray:
         """Decoder rows [k, M] float32, in units of the raw residual stream."""
         return self.sae.load(layer).directions(features)
@@ -158,15 +163,20 @@ def answers_key(
 ) -> dict[str, Any]:
     """``examples``: with the arm's prefix already in their prompts."""
     decoding = arm.decoding or asking.decoding
+    texts = bench.seen(examples)
     settings: dict[str, Any] = {
         **bench.model_key,
-        "prompts": digest([[e.id, e.prompt] for e in examples]),
+        "prompts": digest([[e.id, text] for e, text in zip(examples, texts, strict=True)]),
         "decoding": decoding,
     }
     if decoding == "free":
         settings |= {"max_new_tokens": asking.task.max_new_tokens, "stop": list(asking.stop)}
     else:
         settings["options"] = digest([e.options for e in examples])
+    if decoding == "loglikelihood":
+        settings["weighed"] = (
+            True  # entries without what every option weighs are of earlier versions
+        )
     return settings | arm.key()
 
 
@@ -181,8 +191,8 @@ def golds_digest(examples: Sequence[Example]) -> str:
     return digest([[e.gold, *e.aliases] for e in examples])
 
 
-def prompts_digest(examples: Sequence[Example]) -> str:
-    return digest([e.prompt for e in examples])
+def prompts_digest(bench: Bench, examples: Sequence[Example]) -> str:
+    return digest(bench.seen(examples))
 
 
 def write_json(folder: Path, value: Any, name: str = "value.json") -> None:

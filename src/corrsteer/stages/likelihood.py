@@ -24,7 +24,7 @@ def likelihoods(
 ) -> dict[str, list[float]]:
     """By arm, the log probability (nats) of each answer under the unsteered model."""
     prompts = [e.prompt for e in examples]
-    shared = {**bench.model_key, "prompts": prompts_digest(examples)}
+    shared = {**bench.model_key, "prompts": prompts_digest(bench, examples)}
     tokens = {
         name: [[int(t) for t in row] for row in frame["tokens"]] for name, frame in answered.items()
     }

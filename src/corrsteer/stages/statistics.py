@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from corrsteer.errors import DegenerateOutcomesError
+from corrsteer.models.protocol import SINK, WHOLE, sinks
 from corrsteer.progress import progress
 from corrsteer.records import RIGHT, Example, LayerStats
 from corrsteer.scorers.contains import Contains
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 STAGE, FORM = "collect", 3
 FILE = "stats.npz"
+COUNTS = ("layer", "n", "n_right", "left_out")
 SLOTS = ("a", "b")  # a layer's last two savings
 # Half-made statistics are saved at a batch when this many times the last saving's duration has
 # gone by: saving takes under 5 % of the time, and with small SAEs happens at every batch.
@@ -62,6 +64,8 @@ def statistics_keys(
         "resamples": collect.resamples,
         "seed": bench.seed,
     }
+    if collect.token_source in WHOLE:
+        shared["without_sinks"] = SINK
     return {n: {**shared, "layer": n, "sae": bench.sae_key(n)} for n in layers}
 
 
@@ -123,7 +127,13 @@ def statistics(
     entries = [bench.store.read(STAGE, keys[n], FORM) for n in layers]
     for part in chain.from_iterable(p.values() for p in parts):
         part.clear()
-    return [read_stats(entry) for entry in entries]
+    made = [read_stats(entry) for entry in entries]
+    if sunk := [s for s in made if s.left_out]:
+        log.info(
+            "collect: attention sinks are not pooled, at most %d positions of a layer",
+            max(s.left_out for s in sunk),
+        )
+    return made
 
 
 def collect_share(bench: Bench, answered: pd.DataFrame, share: Share) -> None:
@@ -273,6 +283,8 @@ def collect(
 
     ``answers``: generated token ids per prompt; ``outcomes``: float64 [N], their scores; both of
     all samples, since outcomes are shuffled, and samples resampled, among all.
+    Attention sinks are left out of a ``token_source`` that begins with the prompt, and counted:
+    what is active there would win every maximum.
     ``start``: samples that were seen by an earlier call, and its accumulators, which go on.
     ``on_batch`` hears of every batch: all samples seen so far, and the accumulators.
     """
@@ -292,10 +304,15 @@ def collect(
             [prompts[i] for i in rows], [answers[i] for i in rows], list(saes), token_source
         )
         for layer, sae in saes.items():
-            pooled = sae.pool(residuals.layers[layer], residuals.sample, len(rows), pooling)
+            x, sample = residuals.layers[layer], residuals.sample
+            if token_source in WHOLE:
+                kept = ~sinks(x, sample)
+                x, sample = x[kept], sample[kept]
+            pooled = sae.pool(x, sample, len(rows), pooling)
             moments[layer].update(
                 pooled.cpu().numpy(), outcomes[rows], shuffled[rows], lengths[rows], drawn[rows]
             )
+            moments[layer].left_out += len(residuals.sample) - len(sample)
         seen += rows
         if on_batch is not None:
             on_batch(seen, moments)
@@ -307,8 +324,8 @@ def collect(
 
 def read_stats(folder: Path) -> LayerStats:
     with np.load(folder / FILE, allow_pickle=False) as arrays:
-        values = {f.name: arrays[f.name] for f in fields(LayerStats)}
-    scalars = {name: int(values[name]) for name in ("layer", "n", "n_right")}
+        values = {f.name: arrays[f.name] for f in fields(LayerStats) if f.name in arrays}
+    scalars = {name: int(values[name]) for name in COUNTS if name in values}
     return LayerStats(**{**values, **scalars})
 
 

@@ -64,6 +64,7 @@ class FeatureMoments:
     def __init__(self, width: int, n_shuffles: int, n_resamples: int) -> None:
         assert width > 0 and n_shuffles > 0 and n_resamples >= 0, (width, n_shuffles, n_resamples)
         self.counts = np.zeros(2, dtype=np.int64)  # n, n_right
+        self.left_out = 0  # positions that were not pooled: the caller counts them
         self.z_shift = np.zeros(width)  # [D]
         self.z_sq = np.zeros(width)  # [D] sum of (z - shift) ** 2
         self.y_shift = np.zeros(2 + n_shuffles)  # [Q]
@@ -153,6 +154,7 @@ class FeatureMoments:
         dy = other._y_mean() - self._y_mean()
         out = FeatureMoments(len(dz), len(dy) - 2, self.draws.shape[1])
         out.counts = self.counts + other.counts
+        out.left_out = self.left_out + other.left_out
         # Shifted by the joint means, the plain sums vanish and central moments are the rest.
         out.z_shift = self._z_mean() + dz * (other.n / n)
         out.y_shift = self._y_mean() + dy * (other.n / n)
@@ -187,13 +189,15 @@ class FeatureMoments:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Copies of the whole state, for saving; :meth:`from_arrays` restores it exactly."""
-        return {name: getattr(self, name).copy() for name in _ARRAYS}
+        arrays = {name: getattr(self, name).copy() for name in _ARRAYS}
+        return {**arrays, "left_out": np.array(self.left_out)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> FeatureMoments:
         out = cls(len(arrays["z_shift"]), len(arrays["y_shift"]) - 2, arrays["draws"].shape[1])
         for name in _ARRAYS:
             setattr(out, name, np.array(arrays[name]))
+        out.left_out = int(arrays["left_out"]) if "left_out" in arrays else 0
         return out
 
     def finish(self, layer: int) -> LayerStats:
@@ -235,6 +239,7 @@ class FeatureMoments:
             shuffled_counts=counts,
             resampled_best=resampled_best,
             resampled_r=resampled_r,
+            left_out=self.left_out,
         )
 
     def _best_of_resamples(self) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 The test splits of different seeds overlap in part, and the answers to one question are not
 independent: pooled over seeds they would count some questions several times. So gains are averaged
-within a sample first, and only samples are resampled or exchanged. What is inferred holds for new
+within a sample first, and only samples are counted or exchanged. What is inferred holds for new
 questions and the plans at hand; how much plans differ is what the spread over seeds says.
 
 Cost: the exact p-value is one Fourier transform, milliseconds for three seeds of thousands of
@@ -20,7 +20,7 @@ import numpy as np
 
 from corrsteer.records import RIGHT
 from corrsteer.stats.flips import paired
-from corrsteer.stats.intervals import mean_ci
+from corrsteer.stats.intervals import difference_ci
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -33,7 +33,7 @@ SMALLEST_P = 1e-12
 class GainBySample:
     """``gain``: mean over ``n`` samples of each one's mean gain over the seeds it occurs in.
 
-    ``repeated`` of the samples occur in more than one seed. ``ci``: 95 % bootstrap interval over
+    ``repeated`` of the samples occur in more than one seed. ``ci``: 95 % score interval over
     samples. ``p``: two-sided, exact, that steering helps a sample as often as it harms it.
     """
 
@@ -51,9 +51,9 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def gain_by_sample(pairs: Sequence[tuple[DataFrame, DataFrame]], seed: int) -> GainBySample:
+def gain_by_sample(pairs: Sequence[tuple[DataFrame, DataFrame]]) -> GainBySample:
     """``pairs``: (baseline, steered) answers of the test split for each seed of the experiment,
-    with columns id, score, invalid. An invalid answer is not right. ``seed``: of the bootstrap.
+    with columns id, score, invalid. An invalid answer is not right.
 
     Raises ValueError where two arms are not answers to the same samples.
     """
@@ -68,7 +68,7 @@ def gain_by_sample(pairs: Sequence[tuple[DataFrame, DataFrame]], seed: int) -> G
         n=len(total),
         repeated=int((seeds > 1).sum()),
         gain=float(np.mean(total / seeds)),
-        ci=mean_ci(total / seeds, seed),
+        ci=difference_ci(total / seeds),
         p=sign_flip_p(total * (unit // seeds)),
     )
 

@@ -28,30 +28,44 @@ Directions = Callable[[int, Sequence[int]], np.ndarray]
 """(layer, features) -> decoder directions [k, M] in units of the raw residual stream."""
 
 KINDS = ("random", "direction", "shuffled", "layers", "flipped")
+NULLS = KINDS[:-1]
+"""Kinds that are drawn: the plan may be asked whether it is one more of them."""
+
+AUTO = "auto"
+SHORT = 16
+"""Up to so many tokens an answer is short: most of its cost is its prompt's, which draws share."""
+DRAWS, DRAWS_OF_LONG = 39, 19
+"""What ``auto`` stands for: the p-value can reach 1/40, or 1/20 where answers are long."""
 
 
 @dataclass(frozen=True)
 class Controls:
     """The settings of ``conf/controls/standard.yaml``, where they are explained."""
 
-    random_features: int
+    random_features: int | str
     random_directions: int
     shuffled_outcomes: int
     shuffled_layers: int
+    stop: int | None
     flipped: bool
     constrained: bool
+    other_half: bool
     instruction: str | None
 
     def __post_init__(self) -> None:
-        least = {"random_features": 5, "random_directions": 0}
-        least |= {"shuffled_outcomes": 0, "shuffled_layers": 0}
+        least = {"random_features": 1, "random_directions": 0}
+        least |= {"shuffled_outcomes": 0, "shuffled_layers": 0, "stop": 1}
+        words = {"random_features": f", or {AUTO}", "stop": ", or null"}
         for name, smallest in least.items():
             value = getattr(self, name)
+            if (name, value) in (("random_features", AUTO), ("stop", None)):
+                continue
             if type(value) is not int or value < smallest:
                 raise ConfigError(
                     f"controls.{name}={value}: it must be a whole number, at least {smallest}"
+                    f"{words.get(name, '')}"
                 )
-        for name in ("flipped", "constrained"):
+        for name in ("flipped", "constrained", "other_half"):
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(
                     f"controls.{name}={getattr(self, name)}: it must be true or false"
@@ -61,11 +75,11 @@ class Controls:
                 "controls.instruction is empty: type controls.instruction=null for none"
             )
 
-    @property
-    def draws(self) -> dict[str, int]:
-        """How many of each of ``KINDS``."""
+    def draws(self, max_new_tokens: float) -> dict[str, int]:
+        """How many of each of ``KINDS``, where answers may have so many tokens."""
+        auto = DRAWS if max_new_tokens <= SHORT else DRAWS_OF_LONG
         numbers = (
-            self.random_features,
+            auto if isinstance(self.random_features, str) else self.random_features,
             self.random_directions,
             self.shuffled_outcomes,
             self.shuffled_layers,

@@ -47,6 +47,11 @@ def changed(x: torch.Tensor, parts: Parts, dial: float, apply: Apply, opens: Ope
         new = apply(x, parts, dial)
     else:
         is_open = opens(x, parts, dial)
+        if is_open.shape != x.shape[:-1] or str(is_open.dtype) != "torch.bool":
+            raise ValueError(
+                f"a gate made {is_open.dtype} {list(is_open.shape)} of {list(x.shape)}: it must"
+                f" make torch.bool {list(x.shape[:-1])}"
+            )
         # An operator that writes into what it is given must not reach the rows that stay.
         new = apply(x.clone(), parts, dial).where(is_open[..., None], x)
     if new.shape != x.shape:
@@ -61,10 +66,15 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
     padded on the left; not assisted decoding, whose passes hold several new tokens.
 
     Raises ModelError for a plan made for another architecture or width, ConfigError for a plan with
-    other positions, ValueError for a batch padded on the right.
+    other positions, ValueError for a batch padded on the right, TypeError for what is no model.
     """
     import torch
 
+    if not (isinstance(model, torch.nn.Module) and hasattr(model, "get_decoder")):
+        raise TypeError(
+            f"steer takes a causal language model of transformers, not a {type(model).__name__}; of"
+            " a pipeline give pipeline.model"
+        )
     if plan.positions != "generation":
         raise ConfigError(
             f"the plan acts at positions={plan.positions}; hooks steer positions=generation only"

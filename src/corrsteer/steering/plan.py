@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -52,8 +53,8 @@ class PlanEntry:
     feature: int
     r: float
     coefficient: float
-    vector: np.ndarray
-    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    vector: np.ndarray = field(repr=False)
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def norm(self) -> float:
@@ -72,7 +73,7 @@ class Plan:
     operator: Operator = Add()
     positions: str = GENERATION
     gate: Gate = Always()
-    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         layers = [e.layer for e in self.entries]
@@ -189,6 +190,7 @@ class Plan:
         ]
         content = {
             "format": FORMAT,
+            "vectors": digest((folder / VECTORS).read_bytes()),
             "coef": self.coef,
             "operator": _spec(self.operator),
             "positions": self.positions,
@@ -201,7 +203,9 @@ class Plan:
 
 
 _ENTRY = ("layer", "feature", "r", "coefficient", "norm")
-_OWN = ("format", "coef", "operator", "positions", "gate", "entries")
+_OWN = ("format", "vectors", "coef", "operator", "positions", "gate", "entries")
+_POSITIONS = re.compile(r"generation|all|prompt|decode|first_[1-9][0-9]*")
+_LARGEST = 1e30  # in float32 a dial or a norm beyond it is infinite soon
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -212,7 +216,7 @@ def load_plan(path: str | Path) -> Plan:
     people you trust, or look at ``plan.json`` first.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     folder = Path(path)
     if not (folder / FILE).exists():
@@ -224,44 +228,70 @@ def load_plan(path: str | Path) -> Plan:
         )
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        vectors = load_file(folder / VECTORS)
+        raw = (folder / VECTORS).read_bytes()
+        vectors = load(raw)
         if content["format"] not in (1, FORMAT):
             raise DataError(
                 f"{folder} holds a plan of format {content['format']}, but this program reads"
                 f" formats 1 to {FORMAT}; make the plan again"
             )
-        entries = tuple(
-            PlanEntry(
-                layer=e["layer"],
-                feature=e["feature"],
-                r=e["r"],
-                coefficient=e["coefficient"],
-                vector=_vector(vectors, e["layer"]),
-                about={name: value for name, value in e.items() if name not in _ENTRY},
-            )
-            for e in content["entries"]
-        )
+        if content.get("vectors") not in (None, digest(raw)):
+            raise ValueError(f"{VECTORS} is not the one that {FILE} was saved with")
+        entries = tuple(_entry(e, vectors) for e in content["entries"])
+        if len(widths := {e.vector.size for e in entries}) > 1:
+            raise ValueError(f"its vectors have several widths: {sorted(widths)}")
         how: dict[str, Any] = {}
         if content["format"] == FORMAT:
             how["operator"] = _component(content["operator"], "apply", folder)
             how["gate"] = _component(content["gate"], "open", folder)
             how["positions"] = content["positions"]
+            if not _POSITIONS.fullmatch(content["positions"]):
+                raise ValueError(f"positions={content['positions']!r} is unknown")
         about = {name: value for name, value in content.items() if name not in _OWN}
-        if not math.isfinite(content["coef"]):
-            raise ValueError(f"coef is {content['coef']}")
-        return Plan(entries, content["coef"], **how, about=about)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        return Plan(entries, _number("coef", content["coef"]), **how, about=about)
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError,
+    ) as error:  # fmt: skip
+        words = " ".join(str(error).split())[:300]
         raise DataError(
-            f"{folder} is not a plan ({type(error).__name__}: {error}); give the plan/ folder "
+            f"{folder} is not a plan ({type(error).__name__}: {words}); give the plan/ folder "
             "of a finished run"
         ) from error
 
 
-def _vector(vectors: Mapping[str, np.ndarray], layer: int) -> np.ndarray:
+def _entry(e: Mapping[str, Any], vectors: Mapping[str, np.ndarray]) -> PlanEntry:
+    """ValueError for one whose vector is none, or not as long as its ``norm`` says."""
+    layer = _whole("layer", e["layer"], 0)
     vector = vectors[f"layer_{layer}"]
-    if vector.ndim != 1 or vector.dtype != np.float32:
+    if vector.ndim != 1 or not vector.size or vector.dtype != np.float32:
         raise ValueError(f"layer_{layer} is {vector.dtype}{list(vector.shape)}, not float32[M]")
-    return vector
+    if not np.isfinite(vector).all():
+        raise ValueError(f"layer_{layer} is not finite")
+    entry = PlanEntry(
+        layer=layer,
+        feature=_whole("feature", e["feature"], -1),
+        r=_number("r", e["r"]),
+        coefficient=_number("coefficient", e["coefficient"]),
+        vector=vector,
+        about={name: value for name, value in e.items() if name not in _ENTRY},
+    )
+    if "norm" in e and not math.isclose(_number("norm", e["norm"]), entry.norm, rel_tol=1e-3):
+        raise ValueError(
+            f"layer_{layer} has the norm {entry.norm:.4g}, and {FILE} says {e['norm']:.4g}"
+        )
+    return entry
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if type(value) is not int or not least <= value < 2**31:
+        raise ValueError(f"{name}={value!r} is no whole number from {least} on")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if type(value) not in (int, float) or not abs(value) < _LARGEST:
+        raise ValueError(f"{name} is {value!r}, no finite number")
+    return value
 
 
 def _spec(part: Any) -> Any:
@@ -278,8 +308,11 @@ def _spec(part: Any) -> Any:
 def _component(spec: Mapping[str, Any], does: str, folder: Path) -> Any:
     """The component of a spec, which has the member ``does``."""
     made = _made(spec, folder)
-    if not hasattr(made, does):
-        raise DataError(f"{folder / FILE} names {spec}, which has no {does}; make the plan again")
+    for member in (does, "parts", *(("additive",) if does == "apply" else ())):
+        if not hasattr(made, member):
+            raise DataError(
+                f"{folder / FILE} names {str(spec)[:200]}, which has no {member}; make the plan again"
+            )
     return made
 
 
@@ -288,15 +321,32 @@ def _made(spec: Any, folder: Path) -> Any:
         return [_made(item, folder) for item in spec]
     if not isinstance(spec, dict) or "_target_" not in spec:
         return spec
-    module, _, name = str(spec["_target_"]).rpartition(".")
     values = {key: _made(value, folder) for key, value in spec.items() if key != "_target_"}
     try:
-        kind = getattr(importlib.import_module(module), name)
+        kind = _named(str(spec["_target_"]))
         if not (isinstance(kind, type) and is_dataclass(kind)):
             raise TypeError("it is no dataclass")
         return kind(**values)
-    except (ImportError, AttributeError, TypeError, ValueError, ConfigError) as error:
+    except (Exception, SystemExit) as error:  # whatever the module, or the class, does
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise DataError(
-            f"{folder / FILE} needs {spec['_target_']}, which cannot be created"
-            f" ({' '.join(str(error).split())}); install or import the package that has it"
+            f"{folder / FILE} needs {str(spec['_target_'])[:100]}, which cannot be created"
+            f" ({words}); install or import the package that has it"
         ) from error
+
+
+def _named(name: str) -> Any:
+    """What a dotted name stands for; a class within a class, too."""
+    module, inside = name, list[str]()
+    while True:
+        module, _, last = module.rpartition(".")
+        inside.insert(0, last)
+        try:
+            found: Any = importlib.import_module(module)
+            break
+        except ModuleNotFoundError as error:
+            if not (error.name and f"{module}.".startswith(f"{error.name}.") and "." in module):
+                raise
+    for part in inside:
+        found = getattr(found, part)
+    return found

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import re
 import shutil
 import tempfile
@@ -33,7 +34,17 @@ from typing import Any, TypeVar
 from filelock import FileLock
 
 from corrsteer.errors import ConfigError
-from corrsteer.store.files import FULL, one_line, sync, touch, weigh
+from corrsteer.store.files import (
+    FULL,
+    is_file,
+    is_folder,
+    make_folder,
+    one_line,
+    share,
+    sync,
+    touch,
+    weigh,
+)
 from corrsteer.store.keys import key
 from corrsteer.store.locks import holder, lock, unlock
 from corrsteer.store.partial import Partial
@@ -45,8 +56,9 @@ DAY = 86400.0  # seconds without a sign of life after which a writer counts as d
 BEAT = 600.0  # seconds between two signs of life
 POLL = 1.0  # seconds between two looks at a lock that another job holds
 
-# Temporary folders of writers, as their names are made in Store.get.
+# Temporary folders of writers, and locks, as their names are made in Store.
 LEFTOVER = re.compile(r"\.[0-9a-f]{32}-[0-9a-f]{32}")
+LOCK = re.compile(r"\.[0-9a-f]{32}\.lock")
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -64,12 +76,13 @@ class Store:
         self.log: Counter[str] = Counter()
         self._held: set[Path] = set()
         self.check_writable()
-        for work in _leftovers(root):
-            if time.time() - weigh(work)[1] > DAY:
+        for work in _inside(root, LEFTOVER):
+            if is_folder(work) and time.time() - weigh(work)[1] > DAY:
                 shutil.rmtree(work, ignore_errors=True)
-        for file in root.glob("*/.*.lock"):
+        for file in _inside(root, LOCK):
             with contextlib.suppress(OSError):
-                if time.time() - file.stat().st_mtime > DAY and (taken := lock(file)):
+                old = is_file(file) and time.time() - os.lstat(file).st_mtime > DAY
+                if old and (taken := lock(file)):
                     unlock(taken)
 
     def check_writable(self) -> None:
@@ -123,13 +136,14 @@ class Store:
         # Not mkdtemp: its 0700 would lock a cluster's other users out of a shared cache.
         work = entry.with_name(f".{entry.name}-{uuid.uuid4().hex}")
         with one_line("write", self.root):
-            work.mkdir(parents=True)
+            make_folder(work, self.root)
         try:
             with _signs_of_life(work):
                 with one_line("write", self.root, only=FULL):
                     make(work)
                 with one_line("write", self.root):
                     write_manifest(work, stage, settings, schema)
+                    share(work, self.root)
                     while not _renamed(work, entry):
                         if ready(entry):
                             log.info("cache entry %s was written by another job meanwhile", entry)
@@ -193,6 +207,8 @@ class Store:
         files = {name: self._lock(stage, settings[name], schema) for name in settings}
         locks: dict[Path, FileLock] = {}
         announced = False
+        with contextlib.suppress(OSError):  # whoever writes there says so
+            make_folder(self.root / stage, self.root)
         try:
             while True:
                 for file in sorted(set(files.values()) - self._held):
@@ -224,7 +240,13 @@ class Store:
         return Partial(entry.with_name(f".{entry.name}.partial"))
 
     def _entry(self, stage: str, settings: Mapping[str, Any], schema: int) -> Path:
-        return self.root / stage / key(stage, schema, settings)
+        home = self.root / stage
+        if home.is_symlink():
+            raise ConfigError(
+                f"{home} is a link, and the cache follows none: move what it points to in its"
+                " place, or type cache=FOLDER to use another folder"
+            )
+        return home / key(stage, schema, settings)
 
     def _count(self, event: str, entry: Path) -> None:
         self.log[f"{event} {entry.parent.name}"] += 1
@@ -265,8 +287,8 @@ def _release(locks: dict[Path, FileLock]) -> None:
     locks.clear()
 
 
-def _leftovers(root: Path) -> Iterator[Path]:
-    """The temporary folders of all writers, dead or alive."""
-    for stage in root.iterdir():
-        if stage.is_dir():
-            yield from (f for f in stage.glob(".*") if LEFTOVER.fullmatch(f.name))
+def _inside(root: Path, names: re.Pattern[str]) -> Iterator[Path]:
+    """What has such a name in the folder of any stage."""
+    for stage in filter(is_folder, root.iterdir()):
+        with contextlib.suppress(PermissionError):  # somebody else's, of this name by chance
+            yield from (f for f in stage.iterdir() if names.fullmatch(f.name))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
 import sys
 import time
 import uuid
@@ -19,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from corrsteer.errors import DataError
-from corrsteer.store.entries import DAY, LEFTOVER
-from corrsteer.store.files import weigh
+from corrsteer.store.entries import DAY, LEFTOVER, LOCK
+from corrsteer.store.files import discard, is_file, is_folder, read_plain, weigh
 from corrsteer.store.verify import MANIFEST
 
 _ENTRY, _UNFINISHED, _TEMPORARY, _ASIDE = "entry", "unfinished", "temporary", "damaged"
@@ -50,11 +49,11 @@ class Item:
 def items(root: Path) -> list[Item]:
     """All that is in a cache and was put there by this module, by stage, the oldest first."""
     listed = []
-    for stage in sorted(f for f in root.iterdir() if f.is_dir()):
+    for stage in sorted(filter(is_folder, root.iterdir())):
         here = []
         for path in stage.iterdir():
             kind = next((k for p, k in _KINDS.items() if p.fullmatch(path.name)), None)
-            if kind is not None:
+            if kind is not None and (is_folder(path) or kind == _ASIDE):
                 parts = sum(1 for _ in path.glob("[!.]*")) if kind == _UNFINISHED else 0
                 origin = f"{parts} parts" if kind == _UNFINISHED else _origin(path)
                 here.append(Item(path, kind, *weigh(path), origin))
@@ -64,8 +63,8 @@ def items(root: Path) -> list[Item]:
 
 def _origin(path: Path) -> str:
     try:
-        return describe(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["settings"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return describe(json.loads(read_plain(path / MANIFEST).decode())["settings"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "no readable manifest"
 
 
@@ -104,8 +103,31 @@ def _delete(item: Item, before: float) -> bool:
     except FileNotFoundError:
         return False
     with contextlib.suppress(FileNotFoundError):  # a job took it for a leftover
-        shutil.rmtree(doomed)
+        discard(doomed)
     return True
+
+
+def clear(root: Path) -> None:
+    """Delete all that a cache has put into its folder, and the folder if that was all. No run may be
+    working with it. Raises DataError for what cannot be deleted."""
+    files = [LOCK, *(name for name, kind in _KINDS.items() if kind == _ASIDE)]
+    try:
+        for stage in filter(is_folder, root.iterdir() if root.is_dir() else ()):
+            for path in stage.iterdir():
+                names = files if is_file(path) else (*files, *_KINDS)
+                if any(name.fullmatch(path.name) for name in names):
+                    discard(path)
+            with contextlib.suppress(OSError):
+                stage.rmdir()
+        with contextlib.suppress(OSError):
+            root.rmdir()
+        left = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    except OSError as error:
+        raise DataError(f"cannot delete {error.filename}: {error.strerror}") from error
+    if left:
+        print(
+            f"left in {root}, since the cache did not put it there: {', '.join(map(ascii, left))}"
+        )
 
 
 def _size(count: float) -> str:
@@ -164,8 +186,20 @@ def show(folder: Path, *, entries: bool, older_than: float | None, delete: bool)
     """Print what a cache holds, by stage and with ``entries`` one by one; ``older_than`` days: only
     what was not used since, which ``delete`` deletes. Raises CorrSteerError."""
     if not folder.is_dir():
-        raise DataError(f"there is no cache folder {folder}; a run makes one")
-    listed = items(folder)
+        raise DataError(
+            f"there is no cache folder {folder}; a run makes one, outputs/cache unless cache=FOLDER"
+            " says another"
+        )
+    try:
+        listed = items(folder)
+        inside = folder / "cache" if (folder / "cache").is_dir() else folder / "outputs" / "cache"
+        # A cache that was emptied has folders of stages, and no file beside them.
+        foreign = not listed and (inside.is_dir() or not all(p.is_dir() for p in folder.iterdir()))
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
+    if foreign:
+        such_as = f", such as {inside}" if inside.is_dir() else ", the setting cache of its runs"
+        raise DataError(f"{folder} is no stage cache: give the folder of one{such_as}")
     before = time.time() - DAY * (older_than or 0)
     if older_than is not None:
         listed = [item for item in listed if item.used < before]

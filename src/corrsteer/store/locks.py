@@ -16,6 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from corrsteer.store.files import is_file, read_plain
+
 log = logging.getLogger(__name__)
 
 
@@ -24,13 +26,21 @@ def lock(file: Path, timeout: float = 0.0) -> FileLock | None:
     taken = FileLock(file, fallback_to_soft=False)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        if not is_file(file):  # a link or a pipe: not ours to write to
+            file.unlink(missing_ok=True)
         taken.acquire(timeout=timeout)
-        file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        _sign(file)
     except Timeout:
         return None
     except (OSError, NotImplementedError) as error:
         _say(f"no locks in {file.parent} ({error}): jobs may repeat each other's work")
     return taken
+
+
+def _sign(file: Path) -> None:
+    flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(file, flags), "wb") as handle:
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
 
 
 def unlock(taken: FileLock) -> None:
@@ -44,7 +54,7 @@ def unlock(taken: FileLock) -> None:
 def holder(file: Path) -> str:
     """Who has a lock, in words."""
     try:
-        return file.read_text(encoding="utf-8") or "another process"
+        return read_plain(file)[:300].decode("utf-8", "replace") or "another process"
     except OSError:
         return "another process"
 

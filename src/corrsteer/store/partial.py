@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
-from corrsteer.store.files import one_line
+from corrsteer.store.files import clear_way, is_folder, make_folder, one_line, read_plain, share
+
+PART = re.compile(r"(?P<name>[^.].*)-(?P<written>[0-9a-f]{64})", re.DOTALL)
 
 
 class Partial:
@@ -24,8 +28,10 @@ class Partial:
         with one_line("write", self._folder.parents[1]):
             for attempt in range(10):
                 try:
-                    self._folder.mkdir(parents=True, exist_ok=True)
+                    clear_way(self._folder)
+                    make_folder(self._folder, self._folder.parents[1])
                     work.write_bytes(content)
+                    share(work, self._folder.parents[1])
                     work.rename(file)
                     break
                 except FileNotFoundError:  # another job has the result, and cleared the folder
@@ -34,22 +40,27 @@ class Partial:
                 except OSError:
                     work.unlink(missing_ok=True)
                     raise
-        for old in self._folder.glob(f"{name}-*"):
-            if old != file:
-                old.unlink(missing_ok=True)
+            for old, part in self._files():
+                if part["name"] == name and old != file:
+                    old.unlink(missing_ok=True)
 
     def load(self) -> dict[str, bytes]:
         """All parts that are what was written, by name."""
         parts = {}
-        for file in sorted(self._folder.glob("[!.]*")):
-            name, _, written = file.name.rpartition("-")
+        for file, part in self._files():
             try:
-                content = file.read_bytes()
-            except FileNotFoundError:  # another job put a later one in its place
+                content = read_plain(file)
+            except OSError:  # another job put a later one in its place, or it is none of ours
                 continue
-            if hashlib.sha256(content).hexdigest() == written:
-                parts[name] = content
+            if hashlib.sha256(content).hexdigest() == part["written"]:
+                parts[part["name"]] = content
         return parts
+
+    def _files(self) -> Iterator[tuple[Path, re.Match[str]]]:
+        """What has the name of a part, in order; nothing where a link leads elsewhere."""
+        for file in sorted(self._folder.iterdir()) if is_folder(self._folder) else ():
+            if part := PART.fullmatch(file.name):
+                yield file, part
 
     def clear(self) -> None:
         """Forget all parts: the result is in the store."""

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from corrsteer.errors import DataError
+from corrsteer.report.record import FILE as RECORD
+from corrsteer.store.files import FULL, RUN, is_file, is_folder, one_line, read_plain
 from corrsteer.store.locks import held_here, lock, unlock
 
 ALIVE = ".running"  # locked while the run's process lives
+STATUS = "status.json"
+JOB = re.compile(r"0|[1-9][0-9]{0,5}")
+
+
+def jobs(sweep: Path) -> list[int]:
+    """The numbers of a sweep's jobs that have begun, in order. Of folders that are called by a
+    number, those alone that have a job's files: others are the user's."""
+    return sorted(
+        int(folder.name)
+        for folder in sweep.iterdir()
+        if JOB.fullmatch(folder.name)
+        and is_folder(folder)
+        and (is_file(folder / STATUS) or is_file(folder / "log.txt"))
+    )
 
 
 class RunFolder:
@@ -33,8 +53,11 @@ class RunFolder:
         self._write("config.yaml", text)
 
     def start(self, overrides: list[str]) -> None:
-        for left in self.path.glob(".*.json.[0-9]*"):  # of a process that was killed
-            left.unlink(missing_ok=True)
+        for left in self.path.glob(f".{STATUS}.[0-9]*"):  # of a process that was killed
+            if is_file(left):
+                left.unlink(missing_ok=True)
+        if is_file(self.path / STATUS):  # an earlier run's: until this one ends it has no record
+            (self.path / RECORD).unlink(missing_ok=True)
         self._alive = lock(self.path / ALIVE, timeout=5.0)
         started = {"started": _now(), "ended": None, "seconds": None}
         self._write_status({"state": "running", "error": None, **started, "overrides": overrides})
@@ -42,25 +65,51 @@ class RunFolder:
     def done(self) -> None:
         self._end("done")
 
-    def failed(self, error: str, trace: str = "") -> None:
-        """Both also go to log.txt, and not to the terminal."""
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"failed: {error}\n{trace}")
-        self._end("failed", error=error, **({"traceback": trace} if trace else {}))
+    def failed(self, error: str, trace: str = "", refused: bool = False) -> None:
+        """Error and trace also go to log.txt, and not to the terminal. ``refused``: nothing was
+        computed. Where the disk is full nothing does, and the run will count as killed."""
+        more: dict[str, Any] = {"traceback": trace} if trace else {}
+        more |= {"refused": True} if refused else {}
+        with contextlib.suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as f:
+            f.write(f"failed: {error}\n{trace}")
+        with contextlib.suppress(OSError):
+            self._end("failed", error=error, **more)
+
+    def forget(self) -> None:
+        """Remove what an earlier run in this folder said of its end."""
+        if is_file(self.path / STATUS):
+            for name in (STATUS, RECORD):
+                (self.path / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def in_one_line(self) -> Iterator[None]:
+        """A disk that is full, as one line that says what to do."""
+        with one_line("write", self.path, FULL, RUN):
+            yield
 
     def requeued(self) -> None:
         if status := self.status():
             self._write_status({**status, "state": "requeued"})
 
     def status(self) -> dict[str, Any]:
-        """Empty where the run never began."""
-        file = self.path / "status.json"
-        if not file.exists():
-            return {}
-        status: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if status["state"] == "running" and self._is_dead():
+        """Empty where the run never began. DataError for a file that no run has written so."""
+        status = self._read()
+        if status.get("state") == "running" and self._is_dead():
             return {**status, "state": "killed", "error": "its process was killed: see log.txt"}
         return status
+
+    def _read(self) -> dict[str, Any]:
+        file = self.path / STATUS
+        try:
+            status = json.loads(read_plain(file).decode("utf-8"))
+            fits = _is_status(status)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, ValueError, RecursionError):
+            fits = False
+        if not fits:
+            raise DataError(f"{file} is damaged: type the run's command again, or delete {file}")
+        return dict(status)
 
     def _is_dead(self) -> bool:
         file = self.path / ALIVE
@@ -70,28 +119,60 @@ class RunFolder:
         try:
             with probe.acquire(timeout=0):
                 # It may have ended between our two looks.
-                text = (self.path / "status.json").read_text(encoding="utf-8")
-                return bool(json.loads(text)["state"] == "running")
+                return bool(self._read().get("state") == "running")
         except (Timeout, OSError, NotImplementedError):  # alive, or nobody can tell
             return False
 
     def _end(self, state: str, **more: Any) -> None:
         status, ended = self.status(), _now()
-        lasted = datetime.fromisoformat(ended) - datetime.fromisoformat(status["started"])
-        times = {"ended": ended, "seconds": round(lasted.total_seconds(), 2)}
-        self._write_status({**status, "state": state, **times, **more})
+        began = status.get("started", ended)  # somebody may have deleted it
+        lasted = datetime.fromisoformat(ended) - datetime.fromisoformat(began)
+        times = {"started": began, "ended": ended, "seconds": round(lasted.total_seconds(), 2)}
+        try:
+            ended_so = {"overrides": [], **status, "state": state, "error": None, **times, **more}
+            self._write_status(ended_so)
+        except OSError:
+            if self._alive is not None:
+                self._alive.release()  # and the file stays: it tells that the process is gone
+            raise
         if self._alive is not None:
             unlock(self._alive)
             self._alive = None
         (self.path / ALIVE).unlink(missing_ok=True)
 
     def _write_status(self, status: dict[str, Any]) -> None:
-        self._write("status.json", json.dumps(status, indent=2) + "\n")
+        self._write(STATUS, json.dumps(status, indent=2) + "\n")
 
     def _write(self, name: str, text: str) -> None:
         temporary = self.path / f".{name}.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.path / name)
+        temporary.unlink(missing_ok=True)  # write_text would write through a link
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self.path / name)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _is_status(status: Any) -> bool:
+    """Whether it has what every status has, in the types that readers rely on."""
+    if not (isinstance(status, Mapping) and isinstance(status.get("state"), str)):
+        return False
+    words, seconds = status.get("overrides", []), status.get("seconds")
+    return (
+        isinstance(words, list)
+        and all(isinstance(word, str) for word in words)
+        and isinstance(status.get("error"), str | None)
+        and isinstance(seconds, int | float | None)
+        and all(_is_time(status.get(name)) for name in ("started", "ended"))
+    )
+
+
+def _is_time(text: Any) -> bool:
+    try:
+        return text is None or bool(datetime.fromisoformat(text))
+    except (TypeError, ValueError):
+        return False
 
 
 def _now() -> str:

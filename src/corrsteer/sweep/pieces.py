@@ -230,7 +230,7 @@ def whole(where: str, value: Any, least: int, such_as: str) -> None:
 def forget(all_pieces: Sequence[Piece]) -> None:
     """Remove what an earlier sweep in the same folder says about its end."""
     for piece in all_pieces:
-        (piece.run_folder.path / "status.json").unlink(missing_ok=True)
+        piece.run_folder.forget()
         (piece.sweep / "summary.csv").unlink(missing_ok=True)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from corrsteer import hub
 from corrsteer.errors import ConfigError, DataError
-from corrsteer.records import Example, Question
+from corrsteer.records import LETTERS, Example, Question
 from corrsteer.report.record import Asked, Data
 from corrsteer.store.keys import digest
 from corrsteer.tasks.options import shuffled
@@ -125,6 +125,17 @@ class Task(ABC):
     def metrics(self, examples: Sequence[Example], answers: pd.DataFrame) -> Mapping[str, float]:
         """What this benchmark reports besides accuracy, of one arm's scored answers."""
         return {}
+
+    def one_answer(self, examples: Sequence[Example]) -> str | None:
+        """What is right in every example, by its meaning and not its letter; None where they
+        differ. Here: an option with the same text."""
+        right = {dict(zip(LETTERS, e.options, strict=False)).get(e.gold) for e in examples}
+        return right.pop() if len(right) == 1 and len(examples) > 1 else None
+
+    def other_half(self) -> tuple[str, Task] | None:
+        """The same benchmark's questions where that answer is wrong, and what they are called; None
+        where it has none."""
+        return None
 
     def about_data(self, questions: Sequence[Question]) -> Data:
         """Where the rows are from, how many of what there are, and their content."""
@@ -264,6 +275,12 @@ class Task(ABC):
 
         Raises ConfigError where the task's questions cannot be answered so.
         """
+        if not self.prompt and wanted != "loglikelihood":
+            raise ConfigError(
+                "task.prompt is empty, so every question would be the same: write e.g. "
+                "'{question}\\nAnswer:', or type decoding=loglikelihood for options that are "
+                "scored from their first token on"
+            )
         if wanted in ("auto", "free"):
             return "free"
         if wanted == "constrained" and not self.lists_options:

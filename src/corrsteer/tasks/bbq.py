@@ -22,7 +22,7 @@ categories that compare people of one race, the row is left out of the bias scor
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError, DataError
@@ -93,6 +93,19 @@ class BBQ(Task):
                 f"no BBQ rows with context {self.context} in '{self.data}': they all have the "
                 "other one; type task.context=both"
             )
+
+    def one_answer(self, examples: Sequence[Example]) -> str | None:
+        # Not the same words in every row: "Not known", "Can't be determined".
+        unknown = all(
+            e.meta["context"] == CONTEXTS[0] and e.notes.get(UNKNOWN, e.gold) == e.gold
+            for e in examples
+        )
+        return UNKNOWN if unknown else None
+
+    def other_half(self) -> tuple[str, Task] | None:
+        if self.context != CONTEXTS[0]:
+            return None
+        return "disambiguated", replace(self, context=CONTEXTS[1])
 
     def metrics(self, examples: Sequence[Example], answers: pd.DataFrame) -> Mapping[str, float]:
         """Bias scores of Parrish et al. 2022, by context, and the share of rows behind them.

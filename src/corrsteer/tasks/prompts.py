@@ -31,8 +31,8 @@ class Template:
     """A prompt with named fields, such as "{question}\\n{options}\\nAnswer:".
 
     ``{options}`` is the list of options, a line each, "A. first option". ``\\n`` typed as two
-    characters is a line break, ``\\\\`` a backslash; a brace is written twice. Raises ConfigError
-    when it cannot be read.
+    characters is a line break, ``\\\\`` a backslash; a brace is written twice. An empty one is for
+    options that stand alone, such as whole sentences. Raises ConfigError when it cannot be read.
     """
 
     text: str
@@ -60,7 +60,7 @@ class Template:
                     "name; write e.g. '{question}\\nAnswer:', and a literal brace twice"
                 )
             names.append(name)
-        if not names:
+        if not names and self.text:
             raise ConfigError(
                 f"{self.setting}={self.text!r} has no field, so every question would be the same; "
                 "write e.g. '{question}\\nAnswer:'"

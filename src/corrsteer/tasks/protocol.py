@@ -67,6 +67,14 @@ class Task(Answerable, Protocol):
     def metrics(self, examples: Sequence[Example], answers: pd.DataFrame) -> Mapping[str, float]:
         """What this benchmark reports besides accuracy, of one arm's scored answers."""
 
+    def one_answer(self, examples: Sequence[Example]) -> str | None:
+        """What is right in every example, by its meaning and not its letter; None where they
+        differ."""
+
+    def other_half(self) -> tuple[str, Task] | None:
+        """The same benchmark's questions where that answer is wrong, and what they are called; None
+        where it has none."""
+
     def about_data(self, questions: Sequence[Question]) -> Data:
         """Which rows these are."""
 

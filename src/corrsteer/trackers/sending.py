@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import OmegaConf
 
 from corrsteer.config import instantiate
+from corrsteer.errors import ConfigError
 from corrsteer.report.record import FILE, Record, read_record
-from corrsteer.store.runfolder import RunFolder
+from corrsteer.store.runfolder import RunFolder, jobs
 from corrsteer.trackers.protocol import Number, Tracker
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def track(folder: Path) -> None:
         cfg = _config(folder)
         if cfg is None or not _tracker(cfg).enabled:
             return
+        if words := getattr(_tracker(cfg), "left_out", ""):
+            log.warning("tracker: %s", words)
         failure = _in_a_process(folder)
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"
@@ -95,7 +98,10 @@ def main(arguments: list[str]) -> int:
 
 
 def send(folder: Path) -> None:
-    """Raises whatever goes wrong."""
+    """Raises whatever goes wrong, ConfigError for a folder that was not tracked."""
+    cfg = _config(folder)
+    if cfg is None or not _tracker(cfg).enabled:
+        raise ConfigError(f"{folder} was not tracked: run it with tracker=wandb")
     if (folder / FILE).exists():
         send_run(folder)
     else:
@@ -108,8 +114,7 @@ def _tracker(cfg: DictConfig) -> Tracker:
 
 def _config(folder: Path) -> DictConfig | None:
     """The settings of a run, or of the first job of a sweep that has any; None without any."""
-    jobs = (job for job in folder.iterdir() if job.name.isdigit())
-    homes = [folder, *sorted(jobs, key=lambda job: int(job.name))]
+    homes = [folder, *(folder / str(n) for n in jobs(folder))]
     files = [home / "config.yaml" for home in homes]
     first = next((file for file in files if file.exists()), None)
     return None if first is None else cast("DictConfig", OmegaConf.load(first))

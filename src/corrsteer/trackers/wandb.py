@@ -25,6 +25,19 @@ MAX_ROWS = 1000
 START_S, END_S = 30, 120
 
 
+FOREIGN = (
+    "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM", "WANDB_SWEEP_ID",
+    "WANDB_SWEEP_PARAM_PATH",
+)  # fmt: skip
+"""What would make one run of all jobs, or take settings from elsewhere."""
+
+
+def _switched_off() -> bool:
+    """Whether the user's environment wants nothing written."""
+    off = os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on")
+    return off or os.environ.get("WANDB_MODE") == "disabled"
+
+
 @dataclass(frozen=True)
 class Wandb:
     """``group`` None: the name of the sweep's folder, so that its runs are shown together."""
@@ -41,7 +54,21 @@ class Wandb:
 
     @property
     def enabled(self) -> bool:
-        return self.mode != "disabled"
+        return self.mode != "disabled" and not _switched_off()
+
+    @property
+    def left_out(self) -> str:
+        """What the user's environment asks of wandb and a run does not do, in words; empty if
+        nothing."""
+        told = [name for name in FOREIGN if os.environ.get(name)]
+        text = ""
+        if told:
+            verb = "is" if len(told) == 1 else "are"
+            text = f"{', '.join(told)} {verb} left out: every job is a run of its own"
+        mode = os.environ.get("WANDB_MODE", self.mode)
+        if mode in MODES and mode != self.mode:
+            text += f"{'; ' if text else ''}WANDB_MODE={mode} is left out: type tracker.mode={mode}"
+        return text
 
     @contextmanager
     def open(
@@ -112,7 +139,8 @@ def default_entity() -> str:
 @contextmanager
 def _environment(home: Path) -> Iterator[None]:
     """wandb's folders below ``home``, and no error reports, unless the user has set otherwise.
-    Without network, an error report delays the end of the program by 10 s."""
+    Without network, an error report delays the end of the program by 10 s. Nothing of ``FOREIGN``.
+    """
     folder = home / "wandb"
     own = {
         "WANDB_DIR": str(home),
@@ -121,12 +149,14 @@ def _environment(home: Path) -> Iterator[None]:
         "WANDB_ERROR_REPORTING": "false",
     }
     new = {name: value for name, value in own.items() if name not in os.environ}
+    foreign = {name: os.environ.pop(name) for name in FOREIGN if name in os.environ}
     os.environ.update(new)
     try:
         yield
     finally:
         for name in new:
             os.environ.pop(name, None)
+        os.environ.update(foreign)
 
 
 class WandbRun:

@@ -1,0 +1,68 @@
+"""Ctrl-C and SIGTERM end a command within seconds, whatever it does at that moment.
+
+Both raise KeyboardInterrupt, so a run can say in its folder that it was interrupted. A library may
+swallow that, or fail because of it in its own way (half of an import): whatever the block ends with
+then is a KeyboardInterrupt all the same. And Python hears of a signal only between two of its own
+steps; so a thread that the kernel wakes at once (``signal.set_wakeup_fd``) ends the process when it
+is still there after ``GRACE`` seconds. Nothing is lost by that: what was kept is kept as after a
+kill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+GRACE = 4.0  # seconds
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def prompt_end(grace: float = GRACE) -> Iterator[None]:
+    """While the block runs. Does nothing in a thread, and not for a signal that is ignored, as
+    under nohup, or that somebody else handles, as on a cluster."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    ours = [number for number in ENDING if signal.getsignal(number) in usual]
+    asked, ended = threading.Event(), threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, ask) for number in ours}
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    outer = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while heard := os.read(woken, 1):
+                if heard[0] in ours and not ended.wait(grace):
+                    os.write(2, b"interrupted\n")
+                    os._exit(130)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+        if asked.is_set():
+            raise KeyboardInterrupt
+    except Exception:
+        if asked.is_set():
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(outer)
+        os.close(wake)
+        watcher.join()
+        os.close(woken)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,57 @@
+"""What may be said of a gain: the one place that decides, from numbers.
+
+A gain due to steering needs two tests at once. McNemar's asks whether the flips could be luck of
+the questions; the random-feature null asks whether any vectors of that length would have done the
+same. Neither answers the other's question: on data without an effect most plans flip answers in
+some direction. A claim that needs both tests is wrong no more often than either test allows.
+Costs nothing: comparisons of a few numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import StrEnum
+
+from corrsteer.stats.intervals import SIGNIFICANT, holm
+
+
+class Claim(StrEnum):
+    """What a gain is evidence of."""
+
+    RAISES = "raises"
+    LOWERS = "lowers"
+    NO_BETTER = "no better than random features of the same norm"
+    UNDECIDED = "undecided"
+    UNTESTED = "undecided: too few random features to compare with"
+
+
+def decide(gain: float, mcnemar_p: float, null_p: float | None, draws: int | None = None) -> Claim:
+    """``mcnemar_p``: two-sided. ``null_p``: of the random-feature null, one-sided (the share of
+    random plans that do at least as well); None where there is none. Either may be corrected for
+    the number of questions or jobs (:func:`corrsteer.stats.intervals.holm`). ``draws``: how many
+    were asked for: of so few that no p-value could have been small, none is looked at.
+    """
+    if not gain or mcnemar_p >= SIGNIFICANT:
+        return Claim.UNDECIDED
+    if gain < 0:
+        return Claim.LOWERS
+    if null_p is None or (draws is not None and draws < least_draws(1)):
+        return Claim.UNTESTED
+    return Claim.RAISES if null_p <= SIGNIFICANT else Claim.NO_BETTER
+
+
+def beats_all(claim: Claim, others: Sequence[float]) -> bool:
+    """Whether a plan raises accuracy and does so by more than every other control.
+
+    ``others``: one-sided p-values that steering is no better, of each control but the random
+    features (:attr:`corrsteer.report.record.Control.paired_p`). Corrected after Holm, over them.
+    """
+    return claim is Claim.RAISES and all(p < SIGNIFICANT for p in holm(others))
+
+
+def least_draws(questions: int) -> int:
+    """How many draws a null needs for its p-value to be able to reach 5 % once it is corrected for
+    so many ``questions`` of one table: with 39 draws it is at least 1/40, times seven is 0.18."""
+    assert questions >= 1, questions
+    return math.ceil(round(questions / SIGNIFICANT, 6)) - 1
