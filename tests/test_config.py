@@ -140,7 +140,10 @@ def test_layers_keep_the_form_they_were_typed_in(override):
         ("collect.pooling=mx", ["collect.pooling=mx", "did you mean max?", "max, mean"]),
         ("collect.token_source=last", ["token_source=last", "generated, last_prompt, prompt, all"]),
         ("cache=", ["cache is empty", "cache=VALUE"]),
-        ("task=custom", ["task.scorer has no value: type task.scorer=NAME", "choice, exact"]),
+        (
+            "task=custom",
+            ["task.scorer has no value: type task.scorer=NAME", "choice, contains, exact"],
+        ),
         ("sae=folder", ["sae.path has no value", "sae.path=VALUE"]),
         ("~coef", ["coef is missing"]),
         ("~collect.pooling", ["collect.pooling"]),

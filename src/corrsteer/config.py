@@ -188,7 +188,7 @@ def check(cfg: DictConfig) -> None:
 def _check_prompts(task: Any) -> None:
     """Refuse a field of a row that would be taken for a setting: it stands behind a dollar sign."""
     for key in ("prompt", "chat_prompt"):
-        node = task._get_node(key) if _is_mapping(task) else None
+        node = task._get_node(key, validate_access=False) if _is_mapping(task) else None
         raw = node._value() if node is not None else None
         if field := re.search(r"(?<!\\)\$(\{\w+\})", raw if isinstance(raw, str) else ""):
             raise ConfigError(

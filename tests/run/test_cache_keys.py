@@ -372,6 +372,7 @@ TABLE = [
     Case("Task.few_shot", "task.few_shot=2", ALL),
     Case("Task.cot", "task.cot=true", ALL),
     Case("Task.stop", r"task.stop=['.']", ANSWERS),
+    Case("Task.shuffle_options", "task.shuffle_options=true", ALL),
     Case("Task.max_chars", "task.max_chars=5000", NOTHING),
     Case("Task.max_chars", "task.max_chars=MEDIAN", ALL),
     Case("Task.max_new_tokens", "task.max_new_tokens=65", ANSWERS),
@@ -432,6 +433,13 @@ TABLE = [
             *(("Choice", "bbq"), ("Numeric", "gsm8k"), ("Refusal", "xstest"), ("Regex", "regex")),
             *(("Exact", "custom"), ("Words", "stories"), ("Function", "function")),
         )
+    ),
+    Case(
+        "Contains.version",
+        "task.scorer.version=9",
+        NOTHING,
+        "custom",
+        given=("scorer@task.scorer=contains",),
     ),
     Case(
         "TokenF1.version",
