@@ -196,6 +196,10 @@ def check_before(piece: Piece) -> None:
         if status.get("state") == "done":
             continue
         error, failed = status.get("error") or "", "the shared stage failed: "
+        if status.get("refused"):  # so is every job
+            refusal = CorrSteerError(error)
+            refusal.before_compute = True
+            raise refusal
         if error.startswith(failed):  # the shard that stopped the others says why
             raise CorrSteerError(error)
         log = piece.sweep / folder / "log.txt"
