@@ -122,7 +122,7 @@ def file_name(path: Any, otherwise: str) -> str:
     """``${file_name:${.path},custom}``: what a file or folder is called, without the ends that say
     its kind; ``otherwise`` where ``path`` names none of the user's."""
     name = Path(os.path.abspath(str(path or "."))).name
-    name = re.sub(r"(\.(csv|jsonl?|parquet|gz))+$", "", name)
+    name = re.sub(r"(\.(csv|jsonl?|parquet|gz|gguf))+$", "", name)
     return name if path not in (None, "", "hub", "bundled") and name else otherwise
 
 

@@ -153,7 +153,7 @@ def test_saes_load_in_sae_lens_with_the_same_activations_and_fit_their_site(good
         acts = ours.encode(x[:, layer])
         assert torch.allclose(acts, plain.encode(x[:, layer]), atol=1e-4) and acts.any()
         assert plain.cfg.metadata.hook_name == f"blocks.{layer}.hook_resid_post"
-        assert plain.cfg.metadata.model_name == "folder" == folder.trained_on(layer)
+        assert plain.cfg.metadata.model_name == folder.trained_on(layer) == good[1]["model"]
         assert problem(fits[layer], folder.sae_id(layer)) is None
         assert fits[layer].explained > 0.3, fits[layer]
     assert not (good[0] / ".training").exists()

@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from corrsteer.config import instantiate
-from corrsteer.errors import ConfigError, DataError
+from corrsteer.errors import ConfigError, CorrSteerError, DataError
 from corrsteer.layers import parse_layers
 from corrsteer.models.local import Local, LocalModel
 from corrsteer.models.protocol import Backend
@@ -77,6 +77,14 @@ class Parts:
 
 def build(cfg: DictConfig) -> Parts:
     """Raises ConfigError, DataError or ModelError for what can be known to be wrong."""
+    try:
+        return _build(cfg)
+    except CorrSteerError as error:
+        error.before_compute = True
+        raise
+
+
+def _build(cfg: DictConfig) -> Parts:
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ConfigError("job=train_sae runs alone: leave out -m and hydra/launcher")
     recipe = instantiate(cfg.job, TrainSAE)
