@@ -20,10 +20,13 @@ CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(
     (file.parent.name, file.stem) for file in CONF.glob("*/*.yaml") if file.parent.name != "hydra"
 )
-OPTIONS.remove(("search", "none"))  # no component
+OPTIONS = [o for o in OPTIONS if o not in (("search", "none"), ("job", "steer"))]  # no components
 OPEN = {  # settings without a default
     ("sae", "folder"): ["sae.path=x"],
+    ("job", "train_sae"): ["job.text=x", "job.out=x"],
     ("model", "folder"): ["model.path=x", "sae.path=x"],
+    ("model", "gguf"): ["model.path=x", "sae.path=x"],
+    ("model", "smollm2_135m_it"): ["sae.path=x"],
     ("task", "custom"): ["task.path=x", "task.prompt='{q}'", "scorer@task.scorer=exact"],
     ("task", "lm_eval"): ["task.name=x"],
     ("scorer", "function"): ["task.scorer.path=operator.eq"],

@@ -91,6 +91,8 @@ def pieces(
         job = Piece("job", str(number), cfg)
         try:
             check(settings(cfg))
+            if cfg.job:
+                raise ConfigError("it runs alone: leave out -m and hydra/launcher")
         except ConfigError as error:
             raise ConfigError(f"{job.label}: {error}") from None
         groups.setdefault(_shared(cfg), []).append(len(jobs))
