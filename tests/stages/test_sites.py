@@ -224,7 +224,7 @@ def test_positions_that_are_long_but_no_sinks_are_outliers_too(tiny_model, tmp_p
     read = model.replay(QUESTIONS, [()] * len(QUESTIONS), [1], "prompt")
     norms = read.layers[1].norm(dim=1)
     long = norms[read.position == 2] / norms.median()
-    assert 4 < long.min() and long.max() < 10
+    assert long.min() > 4 and long.max() < 10
     fit = site_fits(model, {1: remembered(model, 1)}, QUESTIONS)[1]
     assert problem(fit, "sae") is None and fit.left_out == 2 * len(QUESTIONS)
 
