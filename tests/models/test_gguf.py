@@ -145,7 +145,5 @@ def test_smollm2_is_read_as_by_hand_and_knows_the_capital_of_france(tmp_path):
     text = model._tokenizer.decode(row)
     assert text.count("<|im_start|>") == 3 and text.endswith("<|im_start|>assistant\n")
     assert row.count(1) == 3 and row.count(2) == 2
-    ((answer,),) = model.generate(
-        ["What is the capital of France?"], [None], max_new_tokens=12
-    )
+    ((answer,),) = model.generate(["What is the capital of France?"], [None], max_new_tokens=12)
     assert "Paris" in answer.text

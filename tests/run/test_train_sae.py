@@ -210,8 +210,9 @@ def test_saes_of_the_bundled_model_keep_most_of_its_loss(tmp_path):
         assert row["recovered"] > 0.8 and row["explained"] > 0.7, row
 
 
-def test_training_that_was_stopped_ends_with_the_same_weights(trained, tiny_llama, text, tmp_path,
-                                                              monkeypatch):
+def test_training_that_was_stopped_ends_with_the_same_weights(
+    trained, tiny_llama, text, tmp_path, monkeypatch
+):
     monkeypatch.setattr(training, "CHECKPOINTS_EVERY", -1.0)
     cfg = settings(tiny_llama, text, tmp_path / "saes")
     seen: list[int] = []

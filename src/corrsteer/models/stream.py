@@ -37,7 +37,9 @@ def rows_of(model: LoadedModel, texts: Iterable[str], length: int) -> Iterator[l
     """
     room = model._max_positions
     if length > room:
-        raise DataError(f"rows of {length} tokens: model {model._model.name!r} has room for {room}.")
+        raise DataError(
+            f"rows of {length} tokens: model {model._model.name!r} has room for {room}."
+        )
     tokenizer = model._tokenizer
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a")["input_ids"]

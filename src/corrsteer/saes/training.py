@@ -157,15 +157,16 @@ def train(
             parts = [order[at : at + recipe.batch] for at in range(0, size, recipe.batch)]
             some = ({n: buffer[p, i] for i, n in enumerate(layers)} for p in parts)
             if fresh:  # what the trainer estimates the mean norm from is trained on as well
-                few = [{n: buffer[p, i] for i, n in enumerate(layers)} for p in parts[:NORM_BATCHES]]
+                few = [
+                    {n: buffer[p, i] for i, n in enumerate(layers)} for p in parts[:NORM_BATCHES]
+                ]
                 yield from islice(cycle(few), NORM_BATCHES)
                 fresh = False
             yield from some
 
     saved = time.monotonic()
     saes = {
-        f"layer_{n}": _make(recipe, n, d_model, model_name, stream.seed, device)
-        for n in layers
+        f"layer_{n}": _make(recipe, n, d_model, model_name, stream.seed, device) for n in layers
     }
     names = {f"layer_{n}": n for n in layers}
     with _quiet():
