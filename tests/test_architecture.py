@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stats": GROUND,
     "steering": GROUND | {"store", "stats"},
     **dict.fromkeys(PARTS, GROUND | {"steering", "store.keys"}),
+    "models": GROUND | {"steering", "store.keys", "store.entries"},  # GGUF keeps what it unpacks
     "stages": BELOW_STAGES,
     "methods": BELOW_STAGES | {"stages"},
     "report": GROUND | {"store.runfolder", "stats", "steering.arms"},

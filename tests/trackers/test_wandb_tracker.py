@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from corrsteer.__main__ import main
 from corrsteer.errors import ConfigError
 from corrsteer.report.examples import flipped_answers
 from corrsteer.report.record import read_record
@@ -27,7 +28,7 @@ from corrsteer.stats.claims import Claim
 from corrsteer.trackers import sending as tracking
 from corrsteer.trackers.none import NoTracker
 from corrsteer.trackers.protocol import Handle, Tracker
-from corrsteer.trackers.sending import main, track
+from corrsteer.trackers.sending import track
 from corrsteer.trackers.wandb import FOREIGN, MAX_ROWS, Wandb, _environment
 from tests.report.fabricated_run import fabricate_run, set_status
 
@@ -543,7 +544,7 @@ def test_no_process_can_be_started(job, caplog, monkeypatch):
 
 def test_wandb_missing_altogether(job, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it raises ImportError
-    assert main([str(job)]) == 1
+    assert main(["track", str(job)]) == 2
     assert "import of wandb halted" in capsys.readouterr().err
 
 
@@ -570,7 +571,7 @@ def test_whatever_call_fails_ends_in_one_line(job, broken, capsys, monkeypatch):
             self.finish()
 
     monkeypatch.setitem(sys.modules, "wandb", Fake())
-    assert main([str(job)]) == 1
+    assert main(["track", str(job)]) == 2
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
     # wandb ends a run in which something was raised as failed.
     assert codes == {"init": [], "finish": [None]}.get(broken, [OSError])
@@ -578,7 +579,7 @@ def test_whatever_call_fails_ends_in_one_line(job, broken, capsys, monkeypatch):
 
 def test_a_folder_that_is_not_whole_raises_nothing(job, capsys, caplog):
     (job / "features.csv").unlink()
-    assert main([str(job)]) == 1
+    assert main(["track", str(job)]) == 2
     assert "features.csv" in capsys.readouterr().err
     (job / "config.yaml").unlink()  # it failed before it had settings, so nobody asked for wandb
     track(job)

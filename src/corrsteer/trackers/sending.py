@@ -85,18 +85,6 @@ def _in_a_process(folder: Path) -> str:
     return last.removeprefix("error: ") if child.returncode else ""
 
 
-def main(arguments: list[str]) -> int:
-    """Send a folder; return the exit code."""
-    try:
-        send(Path(arguments[0]))
-    except Exception as error:
-        words = " ".join(str(error).split()) or type(error).__name__
-        log.debug("the tracker failed", exc_info=True)
-        print(f"error: {words}", file=sys.stderr)
-        return 1
-    return 0
-
-
 def send(folder: Path) -> None:
     """Raises whatever goes wrong, ConfigError for a folder that was not tracked."""
     cfg = _config(folder)
