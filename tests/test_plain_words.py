@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import string
 from pathlib import Path
@@ -13,8 +14,10 @@ from hydra.errors import OverrideParseException
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corrsteer import config
 from corrsteer.errors import ConfigError
 from corrsteer.run.typed import check_command, flags_first, plain_words
+from corrsteer.tasks.prompts import Template
 from corrsteer.wording import explain
 from tests.test_config import composed
 
@@ -43,10 +46,41 @@ def test_free_text_arrives_letter_by_letter(key, text):
 
 @given(st.text(alphabet=string.printable.replace("\r", ""), min_size=1, max_size=30))
 def test_any_free_text_arrives(text):
-    if text[0] in "'\"" or text == "null":
+    if text[0] in "'\"" or text == "null" or re.search(r"\$\{\w+\}", text):
         return
     (word,) = plain_words([f"task.prompt={text}"])
     assert read(word).value() == text
+
+
+def test_a_dollar_sign_before_a_field_is_one():
+    for typed in ("It costs ${price}. {question}", r"It costs \${price}. {question}"):
+        cfg = composed("task=mmlu", *plain_words([f"task.prompt={typed}"]))
+        config.check(cfg)
+        assert cfg.task.prompt == "It costs ${price}. {question}"
+        assert Template(cfg.task.prompt).names == ("price", "question")
+    for key in ("task.prompt", "task.chat_prompt"):
+        cfg = composed("task=mmlu", *plain_words([f"{key}='It costs ${{price}}.'"]))  # as in a file
+        with pytest.raises(ConfigError, match=r"{price} write \\\${price}$"):
+            config.check(cfg)
+    cfg = composed("task=mmlu", *plain_words(["task.chat_prompt=${task.prompt}"]))
+    config.check(cfg)
+    assert cfg.task.chat_prompt == cfg.task.prompt
+
+
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        (r"{q}\nAnswer:", "{q}\nAnswer:"),
+        (r"Is {q} \\neq 0?\nAnswer:", "Is {q} \\neq 0?\nAnswer:"),
+        (r"\\nu of {q}", "\\nu of {q}"),
+        (r"\frac of {q}", "\\frac of {q}"),
+        (r"{q} \\\n", "{q} \\\n"),
+        (r"{q} \\\\", "{q} \\\\"),
+    ],
+)
+def test_backslashes_of_a_prompt(typed, text):
+    cfg = composed("task=mmlu", *plain_words([f"task.prompt={typed}"]))
+    assert Template(cfg.task.prompt).text == text
 
 
 def test_quoted_text_and_null_are_left_alone():

@@ -1,5 +1,9 @@
 """The errors a user can meet. Every message ends with what to do."""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class CorrSteerError(Exception):
     """Base of all errors that are the input's fault, not the program's.
@@ -25,4 +29,11 @@ class ModelError(CorrSteerError):
 
 
 class DegenerateOutcomesError(CorrSteerError):
-    """All answers of the selection split are right, or all are wrong: nothing correlates."""
+    """All answers of the selection split are right, or all are wrong: nothing correlates.
+
+    ``answers``: the scored answers, a frame, where there are some to look at.
+    """
+
+    def __init__(self, message: str, answers: Any = None) -> None:
+        super().__init__(message)
+        self.answers = answers

@@ -11,7 +11,12 @@ import sys
 import pandas as pd
 import pytest
 
+from corrsteer.config import instantiate
+from corrsteer.models.spec import Model
+from corrsteer.run import build
+from corrsteer.run.typed import plain_words
 from tests.command import ROOT, in_its_own_process, in_this_process
+from tests.test_config import composed
 
 BUNDLED = ROOT / "src" / "corrsteer" / "bundled"
 SMALL = (
@@ -118,6 +123,41 @@ def test_a_python_task_of_ones_own(home):
     metrics, answers = run(home, "python -m src.main --config-dir mine task=counting")
     assert (metrics["task"], metrics["data"]["rows"]) == ("counting", 120)
     assert answers["prompt"].iloc[0] == f"After {answers['id'].iloc[0]}:"
+
+
+def test_what_is_told_at_the_door(home, rows, caplog):
+    always = [{"ask": r["ask"], "best": r["choices"][0], "worst": r["choices"][1]} for r in rows]
+    write(home / "always.jsonl", [*always, *always[:7]])
+
+    def told(prompt, *more):
+        words = ["task=custom", f"task.path={home}/always.jsonl", "task.scorer=choice"]
+        words += ["task.options=[best,worst]", "task.gold=best", f"task.prompt={prompt}", *more]
+        cfg = composed(*plain_words(words))
+        caplog.clear()
+        build._dealt(cfg, cfg.task, instantiate(cfg.model, Model))
+        return caplog.text
+
+    listed = told(r"{ask}\n{options}\nAnswer:")
+    assert "(of 247 rows A in 100 %, B in 0 %)" in listed
+    assert "type task.shuffle_options=true" in listed and "shows no options" not in listed
+    assert "7 of 247 rows ask what another row asks" in listed
+    hidden = told(r"{ask}\nAnswer:")
+    assert "write {options} in task.prompt, or type decoding=loglikelihood" in hidden
+    assert "equally often" not in hidden  # without letters no letter is preferred
+    quiet = [told(r"{ask}\n{options}", "task.shuffle_options=true"),
+             told("{ask}", "decoding=loglikelihood"), told("{ask} {best} {worst}")]  # fmt: skip
+    assert all(text.count("WARNING") == 1 for text in quiet)  # of the rows that repeat others
+
+
+def test_answers_that_are_all_wrong_are_shown_and_kept(home):
+    typed = "python -m src.main task=custom task.path=my.jsonl"
+    settings = r"task.prompt='{ask}\n{options}\nAnswer:' task.options=choices"
+    settings += " task.scorer=my_module.never task.max_new_tokens=4"
+    (home / "my_module.py").write_text("def never(example, text):\n    return False\n")
+    told = in_this_process(f"{typed} {settings} {SMALL}", cwd=home).refusal
+    assert "no answer is right on the selection split (0 of 20)" in told
+    assert " is right; " in told and "run/answers.parquet" in told
+    assert len(pd.read_parquet(home / "run" / "answers.parquet")) == 20
 
 
 @pytest.mark.parametrize(

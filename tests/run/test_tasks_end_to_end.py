@@ -159,5 +159,11 @@ def test_few_shot_prompts_with_another_scorer_and_template(place):
 
 def test_official_splits_of_real_rows(place, shared):
     words = ["task=gsm8k", f"data={shared / 'data' / 'gsm8k'}", "limit=6", "sae.check=off"]
-    with pytest.raises(DegenerateOutcomesError):
+    with pytest.raises(DegenerateOutcomesError) as caught:
         results(place, "official", *words, "task.max_chars=900", "task.few_shot=1")
+    # What there is to look at is kept, and the message says where.
+    file = place / "official" / "answers.parquet"
+    assert str(caught.value).endswith(f"; all answers are in {file}")
+    kept = pd.read_parquet(file)
+    assert set(zip(kept["split"], kept["arm"], strict=True)) == {("selection", "baseline")}
+    assert len(kept) == 6 and (kept["score"] == 0).all()

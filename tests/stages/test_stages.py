@@ -19,7 +19,7 @@ from corrsteer.stages import bench as bench_module
 from corrsteer.stages import statistics as statistics_module
 from corrsteer.stages.answers import keep_answers, kept_answers
 from corrsteer.stages.contexts import contexts
-from corrsteer.stages.statistics import statistics
+from corrsteer.stages.statistics import _brief, statistics
 from corrsteer.steering.arms import BASELINE, baseline, steered
 from corrsteer.steering.plan import load_plan
 from corrsteer.store.partial import Partial
@@ -102,6 +102,12 @@ def test_what_is_left_out_survives_an_interruption_and_shards(sunk, tmp_path, mo
         emptied(sunk, tmp_path / "third"), base, collect=dataclasses.replace(whole, shards=3)
     )
     assert [s.left_out for s in shared] == [60, 60, 60]
+    for source in ("generated", "last_prompt", "prompt", "all"):  # nothing moves for the first two
+        asked_for = dataclasses.replace(whole, token_source=source)
+        (key,) = statistics_module.statistics_keys(
+            sunk, base["score"].to_numpy(float), [0], asked_for
+        ).values()
+        assert ("without_sinks" in key) == (source in ("prompt", "all"))
     # Written before positions were counted: none were left out then.
     folder = sunk.store.read(
         "collect",
@@ -195,7 +201,30 @@ def test_outcomes_that_do_not_vary_are_refused_with_counts(bench, value, message
     with pytest.raises(DegenerateOutcomesError, match=message) as error:
         story(bench)
     assert f"({int(60 * value)} of 60)" in str(error.value)
+    # Two answers beside what is right, and all of them to keep.
+    frame = error.value.answers
+    assert len(frame) == 60 and "\n" not in str(error.value)
+    for row in frame.head(2).itertuples():
+        assert f"{_brief(row.answer)} where {_brief(row.gold)} is right" in str(error.value)
     assert bench.store.log["miss collect"] == 0
+
+
+def test_a_right_answer_inside_a_sentence_names_the_scorer_for_it():
+    said = ["The capital of Chile\nis Santiago.", "Lima", "x" * 99]
+    golds = ["Santiago", "Quito", "B"]
+    frame = pd.DataFrame({"id": "1", "prompt": "p", "answer": said, "gold": golds, "score": 0.0})
+    with pytest.raises(DegenerateOutcomesError) as caught:
+        statistics_module._outcomes(frame)
+    assert str(caught.value).endswith(
+        "; e.g. 'The capital of Chile is Santiago.' where 'Santiago' is right and 'Lima' where"
+        " 'Quito' is right; in 1 of 3 answers the right one is part of what is said: type"
+        " task.scorer=contains"
+    )
+    with pytest.raises(DegenerateOutcomesError) as caught:
+        statistics_module._outcomes(frame[1:])
+    assert "x' where 'B' is right" not in str(caught.value)  # cut
+    assert f"'{'x' * 57}...' where 'B' is right" in str(caught.value)
+    assert "contains" not in str(caught.value)
 
 
 def test_contexts_show_the_tokens_that_activate_a_feature_most(bench):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corrsteer.errors import DegenerateOutcomesError
 from corrsteer.methods.protocol import Fitted
 from corrsteer.methods.search import Pareto
+from corrsteer.report.numbers import plain_text
 from corrsteer.report.record import Record
 from corrsteer.run.build import Parts, build
 from corrsteer.run.drawing import tested
 from corrsteer.run.elsewhere import other_answers, side_effects, unrelated_answers
 from corrsteer.run.fitted import checked
+from corrsteer.run.odometer import counted
 from corrsteer.run.results import (
     answers_table,
     classes_table,
@@ -51,7 +55,8 @@ def run(cfg: DictConfig, folder: Path) -> float:
     bench, asking = parts.bench, parts.bench.asking
 
     # fit: on the selection split without steering, and on validation where the method asks it
-    fitted = checked(parts.method.fit(bench), parts.method, bench)
+    with _kept_to_look_at(folder):
+        fitted = checked(parts.method.fit(bench), parts.method, bench)
     plan = fitted.plan
 
     # validate: where the dial of a sweep is chosen
@@ -98,6 +103,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
         effects,
         transfer,
     )
+    run_record = counted(parts, fitted, run_record)
     run_record.write(folder)
     write_cards(cards, folder)
     classes_table(cards).to_csv(folder / "classes.csv", index=False)
@@ -123,9 +129,23 @@ def run(cfg: DictConfig, folder: Path) -> float:
     report = write_run_report(folder)
     track(folder)
     for sentence in run_record.verdict:
-        log.info(sentence)
+        log.info(plain_text(sentence))
     log.info("report: %s", report)
     return run_record.arms["steered"].accuracy
+
+
+@contextmanager
+def _kept_to_look_at(folder: Path) -> Iterator[None]:
+    """Leaves the answers in the folder where they are all right or all wrong, and ends the run."""
+    try:
+        yield
+    except DegenerateOutcomesError as error:
+        if error.answers is None:
+            raise
+        file = folder / "answers.parquet"
+        table = answers_table([("selection", BASELINE, error.answers)])
+        table.to_parquet(file, index=False)
+        raise DegenerateOutcomesError(f"{error}; all answers are in {file}") from error
 
 
 def _controls(parts: Parts, fitted: Fitted) -> list[Arm]:
@@ -153,8 +173,9 @@ def share(cfg: DictConfig, folder: Path) -> float:
     """Computes what the jobs of a sweep have in common, before they start side by side."""
     parts = build(cfg)
     bench, asking = parts.bench, parts.bench.asking
-    for fitted in parts.method.share(bench):
-        explained(parts, checked(fitted, parts.method, bench))
+    with _kept_to_look_at(folder):
+        for fitted in parts.method.share(bench):
+            explained(parts, checked(fitted, parts.method, bench))
     answers(bench, asking, "validation", [baseline()])
     answers(bench, asking, "test", [baseline(), *parts.unsteered])
     if parts.half:

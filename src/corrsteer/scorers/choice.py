@@ -71,7 +71,8 @@ _STATING = re.compile(
 )
 # After a colon a lower-case letter is one, where a word that was cut off is unlikely.
 _SMALL = re.compile(
-    r"\b(?i:answer)\b[*_\"”]{0,3}\s{0,2}[:=][*_]{0,3}[ \t]{0,3}[*_]{0,3}([a-hj])(?=[.*_]{0,3}\s*(?:\n|\Z))"
+    r"\b(?i:answer)\b[*_\"”]{0,3}\s{0,2}[:=][*_]{0,3}[ \t]{0,3}[*_]{0,3}([a-hj])"
+    r"(?=[.*_]{0,3}[ \t]*(?:\n|\Z))"
 )
 _CUE = (
     r"(?:(?:it|that|this)(?:\s|'\s?)(?:is|s|was|would\sbe|must\sbe|has\sto\sbe)"

@@ -3,6 +3,10 @@
     def shorter_than_gold(example, text):
         return len(text) <= len(example.gold)
 
+An example has ``id``, ``prompt``, ``gold`` (the right answer; with options, its letter),
+``options`` (their texts), ``aliases`` (other right answers), ``meta`` and ``notes``. The text is
+all that the model wrote: :func:`corrsteer.scorers.reply.reply` gives what of it is the reply.
+
 The path is ``module.function``; the module must be importable where the command is typed. It is
 imported while the settings are checked, so keep heavy imports inside the function. A number or a
 bool becomes the score as it is; only a :class:`Score` can say that an answer is invalid. Results
@@ -15,7 +19,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
 
@@ -42,9 +46,10 @@ class Function:
         try:
             returned = _load(self.path)(example, text)
         except Exception as error:
+            known = f"an Example has {', '.join(f.name for f in fields(Example))}"
+            advice = known if "'Example' object" in str(error) else "correct the function"
             raise DataError(
-                f"{self.path} failed on example {example.id!r}: {_in_a_line(error)};"
-                " correct the function"
+                f"{self.path} failed on example {example.id!r}: {_in_a_line(error)}; {advice}"
             ) from error
         score = _as_score(returned)
         if score is None:

@@ -73,10 +73,10 @@ _AGAINST = re.compile(
 )
 # A sum up to the last of its equals signs; what it comes to follows.
 _TERM = (
-    r"(?>[-+−–(\\$£€¥₹ ]{0,4}[0-9][0-9.,/]{0,40}[%)]{0,2}"
-    r"(?: ?(?!(?:x|plus|minus|times)\b)[A-Za-z]{1,12})?)"
+    r"(?>[-+−–({\\$£€¥₹ ]{0,4}(?:[0-9]{1,9} (?=[0-9]{1,9}/))?[0-9][0-9.,/]{0,40}[%)}]{0,2}"
+    r"(?: ?(?!(?:x|plus|minus|times)\b)[A-Za-z]{1,12}(?:/[A-Za-z]{1,12})?)?)"
 )
-_SIGN = r"(?> ?(?:[-+−–*/×÷·x]|\\(?:times|cdot|div)|plus|minus|times) ?)"
+_SIGN = r"(?> ?(?:[-+−–*/×÷·x^]|\\(?:times|cdot|div)|plus|minus|times) ?)"
 _SUM = re.compile(
     rf"(?:{_TERM}(?:{_SIGN}{_TERM}){{1,20}} ?= ?)++(?=[-+−–$£€¥₹\\(]{{0,4}}[.]?[0-9])"
 )

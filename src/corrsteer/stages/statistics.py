@@ -25,7 +25,8 @@ import pandas as pd
 from corrsteer.errors import DegenerateOutcomesError
 from corrsteer.models.protocol import SINK, WHOLE, sinks
 from corrsteer.progress import progress
-from corrsteer.records import RIGHT, LayerStats
+from corrsteer.records import RIGHT, Example, LayerStats
+from corrsteer.scorers.contains import Contains
 from corrsteer.stages.bench import Bench, Collect, Share, answers_key
 from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
 from corrsteer.steering.arms import baseline
@@ -151,9 +152,32 @@ def collect_share(bench: Bench, answered: pd.DataFrame, share: Share) -> None:
 
 
 def _outcomes(answered: pd.DataFrame) -> np.ndarray:
+    """The scores. Raises DegenerateOutcomesError, which shows two answers, when they are alike."""
     outcomes: np.ndarray = answered["score"].to_numpy(np.float64)
-    check_outcomes(outcomes)
+    try:
+        check_outcomes(outcomes)
+    except DegenerateOutcomesError as error:
+        raise DegenerateOutcomesError(f"{error}{_shown(answered)}", answered) from None
     return outcomes
+
+
+def _shown(answered: pd.DataFrame) -> str:
+    """Two answers beside what is right, and whether another scorer would find that in them."""
+    rows = list(answered.itertuples())
+    two = (f"{_brief(row.answer)} where {_brief(row.gold)} is right" for row in rows[:2])
+    inside = sum(
+        len(row.gold) > 1 and Contains()(Example(row.id, row.prompt, row.gold), row.answer).value
+        for row in rows
+        if row.score < RIGHT
+    )
+    hint = f"; in {inside:.0f} of {len(rows)} answers the right one is part of what is said:"
+    hint += " type task.scorer=contains"
+    return f"; e.g. {' and '.join(two)}{hint if inside else ''}"
+
+
+def _brief(text: str) -> str:
+    words = " ".join(text.split())
+    return repr(words if len(words) <= 60 else f"{words[:57]}...")
 
 
 def _parts(bench: Bench, keys: Mapping[int, Mapping[str, Any]], share: Share) -> dict[int, Partial]:

@@ -5,14 +5,14 @@ as text (a whole number without ".0"); lists and objects are refused where a tex
 only where they are named.
 
 ``gold`` is the right answer; a list holds several that are all right. With ``options`` there is
-one right option, and ``gold_as`` says how it is named: by its letter (``B``, ``(B)``, ``B.``), by its
-index from 0, by its number from 1, or by its text (in any case, where only one has it). "auto" takes
-the one way that fits every row. Where two ways fit every row and mean different options, nothing is
-guessed: ``gold_as`` has to be typed. So it has where numbers never are 0 and never the last one.
+one right option, and ``gold_as`` says how it is named: by its letter (``B``, ``(B)``, ``B.``), by
+its index from 0, by its number from 1, or by its text (in any case, where only one has it). "auto"
+takes the one way that fits every row. Where two ways fit every row and mean different options,
+nothing is guessed: ``gold_as`` has to be typed. So it has where no number is 0 or the last one's.
 
 A field of options is a list, or holds labels too, as ARC's and others' do: ``{"text": [...],
-"label": [...]}``, ``[{"text": ..., "label": ...}, ...]`` or ``{"A": ..., "B": ...}``. A gold that is
-one of these labels names that option.
+"label": [...]}``, ``[{"text": ..., "label": ...}, ...]`` or ``{"A": ..., "B": ...}``. A gold that
+is one of these labels names that option.
 
 A file without a field for the split is one pool. In a folder the files' names are the splits where
 every name holds one, as in ``train.jsonl`` and ``test.jsonl``.
@@ -81,12 +81,12 @@ class Custom(Task):
         read, golds = [], []
         for row, part in self._read():
             options, labels = self._options(row)
-            gold = self._golds(row)
+            named = self._golds(row)
             # A label names an option, whatever letter it is listed under.
-            if gold[0].strip() in labels and self.gold_as in ("auto", "letter"):
-                gold = [LETTERS[labels.index(gold[0].strip())]]
+            if named[0].strip() in labels and self.gold_as in ("auto", "letter"):
+                named = [LETTERS[labels.index(named[0].strip())]]
             read.append((row, part, options))
-            golds.append(gold)
+            golds.append(named)
         rights = self._rights([row for row, _, _ in read], [o for _, _, o in read], golds)
         lettered = "options" in Template(self.prompt).names
         for number, (row, part, options) in enumerate(read, start=1):
@@ -236,12 +236,12 @@ class Custom(Task):
 
 def _labelled(value: Any) -> tuple[Any, list[Any]]:
     """(texts, labels) of a field of options; the value itself, and no labels, where it has none."""
-    if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
-        if all(set(v) == {"text", "label"} for v in value):
-            return [v["text"] for v in value], [v["label"] for v in value]
+    pair = {"text", "label"}
+    if isinstance(value, list) and all(isinstance(v, Mapping) and set(v) == pair for v in value):
+        return [v["text"] for v in value], [v["label"] for v in value]
     if isinstance(value, Mapping):
         texts, labels = value.get("text"), value.get("label")
-        if set(value) == {"text", "label"} and isinstance(texts, list) and isinstance(labels, list):
+        if set(value) == pair and isinstance(texts, list) and isinstance(labels, list):
             return texts, labels
         if all(len(str(name)) == 1 for name in value):
             # Columns of a table hold every name that any row has.

@@ -100,8 +100,8 @@ def data_files(data: str, task: str, patterns: Sequence[str]) -> list[Path]:
 
 
 def is_data(file: Path) -> bool:
-    """Whether a file of a folder, by its path in there, is data: not hidden, a cache or a copy that
-    a program left (``.ipynb_checkpoints``, ``.cache``, ``__pycache__``, ``__MACOSX``, ``x.csv~``)."""
+    """Whether a file of a folder, by its path in there, is data: not hidden, nor in a cache, nor a
+    copy that a program left (``.ipynb_checkpoints``, ``.cache``, ``__MACOSX``, ``x.csv~``)."""
     hidden = any(p.startswith(".") or p in ("__pycache__", "__MACOSX") for p in file.parts)
     return not hidden and not file.name.endswith("~")
 
@@ -133,8 +133,8 @@ def read_text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{file}, line {line}: cannot be read as UTF-8 text: {error}; is it complete, and was it"
-            " saved as UTF-8?"
+            f"{file}, line {line}: cannot be read as UTF-8 text: {error}; is it complete, and was"
+            " it saved as UTF-8?"
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be read as UTF-8 text: {error}; is it complete?") from error
@@ -234,7 +234,9 @@ def _as_written(value: Any, kind: Any) -> Any:
     if of.is_dictionary(kind):
         return _as_written(value, kind.value_type)
     if of.is_float16(kind) or of.is_float32(kind):
-        return float(str((np.float16 if of.is_float16(kind) else np.float32)(value)))
+        narrow = np.float16 if of.is_float16(kind) else np.float32
+        # A whole number is exact; the fewest digits that tell 65504 from its neighbours are 65500.
+        return float(value) if float(value).is_integer() else float(str(narrow(value)))
     if of.is_list(kind) or of.is_large_list(kind) or of.is_fixed_size_list(kind):
         return [_as_written(v, kind.value_type) for v in value]
     if of.is_struct(kind):
