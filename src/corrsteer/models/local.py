@@ -90,6 +90,7 @@ class Local:
         wrapped = TransformersModel(
             module, task="text-generation", tokenizer=reading.tokenizer(model), **place
         )
+        weights.check_numbers(model, module)
         return LocalModel(wrapped, model, self.batch_size)
 
 
