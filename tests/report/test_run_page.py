@@ -347,7 +347,7 @@ def test_a_count_is_of_what_was_asked_and_a_rate_says_so(run: Path) -> None:
     text = Page(report.write_run_report(run)).text
     assert "Rate per 1,000" in text
     assert f"Steered {off['arms']['steered']['changed']} of {off['n']} " in text
-    assert "of 1,000 unrelated" not in text
+    assert f"{1000 * off['arms']['steered']['rate']:.0f} of 1,000" not in text
 
 
 def test_positions_that_the_site_check_left_out_are_counted(run: Path) -> None:
