@@ -35,7 +35,10 @@ def job(cfg: DictConfig) -> float:
 
     def run(cfg: DictConfig, folder: Path) -> float:
         # Here, so that an import that fails is the job's failure, on record.
-        from corrsteer.run.pipeline import run
+        if cfg.job:
+            from corrsteer.run.train import run
+        else:
+            from corrsteer.run.pipeline import run
 
         return run(cfg, folder)
 

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "src" / "corrsteer"
 # for values that others may have without the rest of its room.
 GROUND = {
     "errors", "records", "layers", "hub", "progress", "seams", "wording", "config", "report.record",
+    "report.evidence",
 }  # fmt: skip
 PARTS = {"tasks", "scorers", "models", "saes", "selectors"}  # these never import each other
 BELOW_STAGES = GROUND | PARTS | {"store", "stats", "steering"}
@@ -30,11 +31,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "seams": {"errors"},
     "wording": set(),
     "config": {"errors", "records", "layers", "hub", "seams", "wording"},
-    "report.record": {"errors", "records"},
+    "report.evidence": set(),
+    "report.record": {"errors", "records", "report.evidence"},
     "store": GROUND,
     "stats": GROUND,
     "steering": GROUND | {"store", "stats"},
     **dict.fromkeys(PARTS, GROUND | {"steering", "store.keys"}),
+    "models": GROUND | {"steering", "store.keys", "store.entries"},  # GGUF keeps what it unpacks
     "stages": BELOW_STAGES,
     "methods": BELOW_STAGES | {"stages"},
     "report": GROUND | {"store.runfolder", "stats", "steering.arms"},

@@ -20,10 +20,13 @@ CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(
     (file.parent.name, file.stem) for file in CONF.glob("*/*.yaml") if file.parent.name != "hydra"
 )
-OPTIONS.remove(("search", "none"))  # no component
+OPTIONS = [o for o in OPTIONS if o not in (("search", "none"), ("job", "steer"))]  # no components
 OPEN = {  # settings without a default
     ("sae", "folder"): ["sae.path=x"],
+    ("job", "train_sae"): ["job.text=x", "job.out=x"],
     ("model", "folder"): ["model.path=x", "sae.path=x"],
+    ("model", "gguf"): ["model.path=x", "sae.path=x"],
+    ("model", "smollm2_135m_it"): ["sae.path=x"],
     ("task", "custom"): ["task.path=x", "task.prompt='{q}'", "scorer@task.scorer=exact"],
     ("task", "lm_eval"): ["task.name=x"],
     ("scorer", "function"): ["task.scorer.path=operator.eq"],
@@ -149,7 +152,10 @@ def test_layers_keep_the_form_they_were_typed_in(override):
         ("~collect.pooling", ["collect.pooling"]),
         ("task=null", ["group"]),
         ("search.trials=64", ["unknown key search.trials", "also type search=pareto"]),
-        ("controls.random_features=4", ["controls.random_features=4", "at least 5"]),
+        ("controls.random_features=0", ["controls.random_features=0", "at least 1", "or auto"]),
+        ("controls.random_features=lots", ["controls.random_features=lots", "or auto"]),
+        ("controls.stop=0", ["controls.stop=0", "at least 1", "or null"]),
+        ("controls.other_half=some", ["controls.other_half=some", "true or false"]),
         ("controls.shuffled_layers=-1", ["controls.shuffled_layers=-1", "at least 0"]),
         ("controls.flipped=maybe", ["controls.flipped=maybe", "true or false"]),
         ("controls.instruction=''", ["controls.instruction is empty", "null"]),

@@ -24,6 +24,10 @@ def report(folder: Path) -> None:
 
         write_sweep_report(folder)
         print_summary(folder)
+    elif (folder / "saes.json").exists():
+        from corrsteer.report.training_page import write_training_page
+
+        print(f"report: {write_training_page(folder)}")
     elif (folder / "metrics.json").exists():
         from corrsteer.report.run_page import write_run_report
 

@@ -36,6 +36,9 @@ DECODINGS = ("auto", "free", "constrained", "loglikelihood")
 POOLINGS = ("max", "mean")
 TOKEN_SOURCES = ("generated", "last_prompt", "prompt", "all")
 
+JOB_READS = ("job", "model", "backend", "layers", "seed", "cache", "name")
+"""What a job other than steering reads; the rest may be without a value."""
+
 T = TypeVar("T")
 
 SETTING_ERRORS = (HydraException, OmegaConfBaseException, ConfigError, OSError, ValueError)
@@ -50,6 +53,7 @@ class Splits:
     validation: int = MISSING
     test: int = MISSING
     official: bool = MISSING
+    seed: int | None = MISSING
 
 
 @dataclass
@@ -63,6 +67,7 @@ class Collect:
 
 @dataclass
 class Root:
+    job: Any = MISSING
     model: Any = MISSING
     sae: Any = MISSING
     task: Any = MISSING
@@ -99,12 +104,15 @@ def bundled(folder: str) -> str:
 
 
 def run_name(name: str, overrides: Sequence[str]) -> str:
-    """What a run's folder is called after its time: ``name``, or all tasks of a task sweep.
+    """What a run's folder is called after its time: ``name``, or all tasks of a task sweep, or the
+    job where it is not to steer.
 
     Hydra names a sweep's folder from the defaults, before it looks at swept values, so a sweep
     over ``task=mmlu,bbq`` would be called ``bbq``.
     """
     given = dict(text.split("=", 1) for text in overrides if "=" in text)
+    if given.get("job", "steer") != "steer" and "name" not in given:
+        name = given["job"]
     swept = given.get("name", given.get("task", ""))
     plain = re.sub(r"[^\w.-]+", "-", swept if "," in swept else name).strip("-.")
     # File systems take 255 bytes, and the time stands in front.
@@ -115,7 +123,7 @@ def file_name(path: Any, otherwise: str) -> str:
     """``${file_name:${.path},custom}``: what a file or folder is called, without the ends that say
     its kind; ``otherwise`` where ``path`` names none of the user's."""
     name = Path(os.path.abspath(str(path or "."))).name
-    name = re.sub(r"(\.(csv|jsonl?|parquet|gz))+$", "", name)
+    name = re.sub(r"(\.(csv|jsonl?|parquet|gz|gguf))+$", "", name)
     return name if path not in (None, "", "hub", "bundled") and name else otherwise
 
 
@@ -143,7 +151,9 @@ def check(cfg: DictConfig) -> None:
     for node in (cfg.task, *cfg.transfer.values()):
         _check_prompts(node)
     try:
-        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        for name in JOB_READS if cfg.job else names:
+            if isinstance(node := cfg[name], DictConfig | ListConfig):
+                OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from None
     for group in ("splits", "collect"):

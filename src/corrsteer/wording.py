@@ -22,6 +22,8 @@ from omegaconf.errors import (
 
 def explain(error: BaseException) -> str:
     """One line for an error of Hydra, OmegaConf or ours: what was wrong, what is legal."""
+    if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):
+        error = error.__cause__  # "unable to configure handler", says logging
     if isinstance(error, MissingConfigException) and error.options:
         group, _, wrong = str(error.missing_cfg_file).rpartition("/")
         group = "task.scorer" if group == "scorer" else group

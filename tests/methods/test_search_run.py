@@ -97,6 +97,7 @@ def test_the_metrics_say_what_the_trials_say(searched, place):
         assert not beaten.any()
     best = trials["accuracy"].max()
     assert summary["standard_error"] == pytest.approx((best * (1 - best) / 60) ** 0.5)
+    assert 0 < summary["sure"] <= 1 and (len(front) > 1 or summary["sure"] == 1)
     chosen = trials[trials["chosen"]].iloc[0]
     near = front[front["accuracy"] >= best - summary["standard_error"]]
     assert chosen["broken"] == near["broken"].min()

@@ -68,6 +68,7 @@ MODELS = {
     "pythia_70m": Published("EleutherAI/pythia-70m-deduped", 6, "pythia_70m"),
 }
 OWN = {"bundled", "folder"}
+FILES = {"gguf", "smollm2_135m_it"}  # models in GGUF files, whose SAEs are the user's
 PARTIAL = {  # SAEs that do not cover every block
     "gemma_scope_9b_it_16k": (9, 20, 31),
     "gemma_scope_9b_it_131k": (9, 20, 31),
@@ -94,7 +95,7 @@ def provider(option: str) -> Pretrained:
 
 
 def test_the_table_holds_every_option():
-    assert options("model") == set(MODELS) | OWN
+    assert options("model") == set(MODELS) | OWN | FILES
     assert {published.sae for published in MODELS.values()} | set(PARTIAL) | OWN <= options("sae")
 
 

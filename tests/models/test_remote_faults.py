@@ -102,7 +102,7 @@ def server(subscribe: Talk, post: Talk, download: Talk) -> Iterator[str]:
 
     threading.Thread(target=serve, daemon=True).start()
     try:
-        yield "http://127.0.0.1:{}".format(listening.getsockname()[1])
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         listening.close()
         for connection in open_ends:

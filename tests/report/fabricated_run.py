@@ -16,10 +16,12 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from corrsteer.report.record import ArmSummary, Flips, Record, Results, SideEffects, Transfer
+from corrsteer.report.verdict import verdict
 from corrsteer.stats.flips import flip_table
 
 PEOPLES = ("Velmari", "Ostrin", "Kadu", "Tessarin", "Hollowfen")
 PLACES = ("the ferry", "the mill", "the north gate", "the seed market", "the long bridge")
+DRAWS = 20  # of random features, enough for a null
 HOSTILE = (
     "<script>alert(1)</script>",
     "</script><script>window.broken_out = 1</script>",
@@ -79,7 +81,9 @@ def fabricate_run(
         side_effects=effects,
         ser=_ser(record, effects),
         transfer={other: _transfer(answers, other) for other in transfer},
+        odometer={"plans": 3, "best_null_gain": 0.012},
     )
+    record = changed(record, verdict=verdict(record))
     record.write(folder)
     files = {
         "contexts.json": _contexts(dice, chosen, hostile),
@@ -180,7 +184,7 @@ def _answers(dice, n_test, coef, fixed, broken, hostile, options) -> list[dict]:
             for draw in (1, 2):
                 moved = dice.random() < 0.04
                 add(f"shuffled_{draw}", split, sample, right != moved, invalid and not moved)
-            for draw in range(1, 6):
+            for draw in range(1, DRAWS + 1):
                 moved = dice.random() < 0.02
                 add(f"random_{draw}", split, sample, right != moved, invalid and not moved)
             for draw in (1, 2):
@@ -489,15 +493,16 @@ def _record(answers, chosen, coef, options, task, seed, layers) -> Record:
         "controls": {
             kind: control(gain, drawn, kind) for kind, drawn in gains.items()
         },
-        "format": format_of(flips.counts), "constrained_gain": None, "one_answer": None,
+        "format": format_of(flips.counts),
+        "constrained_gain": {"gain": gain / 4, "ci": [gain / 4 - 0.01, gain / 4 + 0.01],
+                             "difference": -0.75 * gain,
+                             "difference_ci": [-0.75 * gain - 0.02, -0.75 * gain + 0.02]},
+        "one_answer": {"answer": "unknown", "half": {
+            "name": "disambig", "n": n, "baseline": 0.503, "steered": 0.508, "gain": 0.005,
+            "ci": [-0.002, 0.012]}} if options else None,
         "groups": {name: {"n": n // 5, "baseline": 0.5, "steered": 0.5 + 0.01 * k}
                    for k, name in enumerate(PEOPLES)} if options else {},
         "noise": {"features": len(chosen), "below_ceiling": below, "unstable": 1},
-        "verdict": [
-            f"Steering changes accuracy by {100 * gain:+.1f} points on {n} test answers.",
-            "No random draw gains as much.",
-            f"{below} of {len(chosen)} chosen features do not exceed their noise ceiling.",
-        ],
     })  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import re
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,7 +17,7 @@ from corrsteer.errors import DataError
 from corrsteer.report import numbers, pages
 from corrsteer.report import run_page as report
 from corrsteer.report.examples import LIMITS, examples
-from tests.report.fabricated_run import HOSTILE, Page, edit, fabricate_run, set_status
+from tests.report.fabricated_run import DRAWS, HOSTILE, Page, edit, fabricate_run, set_status
 
 pytestmark = pytest.mark.long
 
@@ -35,17 +36,24 @@ def test_run_report_says_what_the_metrics_say(run: Path) -> None:
     metrics = edit(run)
     page = Page(report.write_run_report(run))
     arms, flips = metrics["arms"], metrics["flips"]
-    for name in arms:
-        low, high = arms[name]["ci"]
-        kind, _, number = name.partition("_")
-        kinds = {"flipped": "sign flipped", "direction": "random direction"}
-        kinds |= {"random": "random feature", "shuffled": "shuffled outcomes"}
-        label = f"{kinds.get(kind, kind)} {number}".strip().capitalize()
-        label = "Other layers" if kind == "layers" else label
-        row = (
-            f"{label} {100 * arms[name]['accuracy']:.1f} % {100 * low:.1f} % to {100 * high:.1f} %"
-        )
-        assert row in page.text
+    kinds = {"flipped": "sign flipped", "direction": "random direction", "layers": "other layers"}
+    kinds |= {"random": "random feature", "shuffled": "shuffled outcomes"}
+    by_kind: dict[str, list[dict]] = {}
+    for arm in arms.values():
+        by_kind.setdefault(arm["kind"], []).append(arm)
+    for kind, same in by_kind.items():
+        label = kinds.get(kind, kind).capitalize()
+        ends = [f"{100 * f(arm['accuracy'] for arm in same):.1f} %" for f in (min, max)]
+        accuracy = " to ".join(dict.fromkeys(ends))
+        if len(same) == 1:
+            low, high = same[0]["ci"]
+            assert f"{label} {accuracy} {100 * low:.1f} % to {100 * high:.1f} %" in page.text
+        else:
+            assert page.text.count(f"{label} ×{len(same)} {accuracy}") == 1
+    null = metrics["controls"]["random"]
+    rank = null["at_least_as_good"] + 1
+    assert f"rank {rank} of {DRAWS + 1}, p = {null['p']:.2g}" in page.text
+    assert f"Rank among {DRAWS} plans of random features {rank} of {DRAWS + 1}" in page.text
     assert f"{flips['fixed']} answers fixed, {flips['broken']} broken" in page.text
     assert f"chance {100 / 3:.1f} %" in page.text
     assert "bbq with CorrSteer-A at coef 1" in page.text
@@ -56,9 +64,10 @@ def test_run_report_says_what_the_metrics_say(run: Path) -> None:
 
 
 def test_verdict_comes_before_any_number(run: Path) -> None:
-    verdict = ["Steering did not help here.", "A random draw gains as much."]
-    edit(run, verdict=verdict)
+    verdict = edit(run)["verdict"]
+    assert 1 < len(verdict) <= 6
     text = Page(report.write_run_report(run)).text
+    verdict = [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in verdict]
     places = [text.index(s) for s in (*verdict, "Accuracy, baseline to steered", "Chosen features")]
     assert places == sorted(places)
 
@@ -92,7 +101,7 @@ def test_noise_is_named_on_table_and_cards(run: Path) -> None:
     text = Page(report.write_run_report(run)).text
     assert text.count("noise: not above its ceiling") == 1
     assert text.count("above ceiling") == 5
-    assert "1 of 6 chosen features does not exceed its ceiling" in text
+    assert "1 of 6 chosen features is at or below the noise ceiling of its layer" in text
 
 
 def test_without_flips_ser_is_undefined(tmp_path: Path) -> None:
@@ -232,8 +241,8 @@ def test_side_effects_are_shown_beside_random_draws(run: Path) -> None:
     for label, arm in (("Steered", "steered"), ("Random feature", "random_1")):
         rate, (low, high) = off["arms"][arm]["rate"], off["arms"][arm]["ci"]
         changed = off["arms"][arm]["changed"]
-        row = f"{label} {changed} of {off['n']} {1000 * rate:.0f} {1000 * low:.0f} to"
-        row += f" {1000 * high:.0f}"
+        row = f"{label} {changed} of {off['n']} {1000 * rate:.0f} "
+        row += f"{1000 * low:.0f} to {1000 * high:.0f}"
         assert row in text
         assert f"{100 * neutral['arms'][arm]['top1_changed']:.1f} %" in text
     assert f"{m['ser']['off_target']:.2f} of these change" in text
@@ -350,15 +359,54 @@ def test_positions_that_the_site_check_left_out_are_counted(run: Path) -> None:
 
 
 def test_draws_of_a_control_span_a_band(run: Path) -> None:
+    """Many have a bar from 5 to 95 % on it, few a mark each."""
     arms = edit(run)["arms"]
     figure = Page(report.write_run_report(run)).data["fig-arms"]
     ticks = figure["layout"]["yaxis"]["ticktext"]
-    row = ticks.index("Random feature ×5")
-    draws = [100 * arms[f"random_{n}"]["accuracy"] for n in range(1, 6)]
-    band = next(b for b in figure["layout"]["shapes"] if b.get("y0") == pytest.approx(row - 0.32))
-    assert (band["x0"], band["x1"]) == (min(draws), max(draws))
-    (marks,) = [t for t in figure["data"] if t["y"] == [row] * 5]
-    assert marks["x"] == draws
+    for label, kind in (
+        (f"Random feature ×{DRAWS}", "random"),
+        ("Shuffled outcomes ×2", "shuffled"),
+    ):
+        row = ticks.index(label)
+        draws = [100 * arm["accuracy"] for arm in arms.values() if arm["kind"] == kind]
+        shapes = figure["layout"]["shapes"]
+        band = next(b for b in shapes if b.get("y0") == pytest.approx(row - 0.32))
+        assert (band["x0"], band["x1"]) == (min(draws), max(draws))
+        (marks,) = [t for t in figure["data"] if set(t["y"]) == {row}]
+        many = np.quantile(draws, [0.05, 0.5, 0.95]).tolist()
+        assert marks["x"] == pytest.approx(draws if len(draws) < 10 else many)
+
+
+def test_details_stand_in_their_sections(run: Path) -> None:
+    m = edit(run)
+    selection = {**m["selection"], "length_r": -0.4}
+    noise = {"features": 6, "below_ceiling": 2, "unstable": 1}
+    edit(run, selection=selection, noise=noise, odometer={"plans": 37, "best_null_gain": 0.021})
+    page = Page(report.write_run_report(run))
+    places = [
+        page.text.index(words)
+        for words in (
+            "Accuracy and its controls",
+            f"above chance ({100 * m['arms']['baseline']['accuracy']:.1f} % against 33.3 %)",
+            "This test split has answered 37 steered plans; the best of 37 plans of random "
+            "features would be expected to reach +2.1 points.",
+            "Correlation by layer",
+            "2 of 6 chosen features are at or below the noise ceiling of their layers",
+            "1 of 6 chosen features is the best of its layer in fewer than half of 200",
+            "Answer length correlates with the outcome (r = -0.40)",
+            "What changed",
+            "unrelated answers change (exact string comparison)",
+            "nats per token",
+        )
+    ]
+    assert places == sorted(places)
+    assert all("steered plans" not in sentence for sentence in m["verdict"])
+
+
+def test_the_splits_have_a_seed_of_their_own(run: Path) -> None:
+    assert "400 test, seed 0" in Page(report.write_run_report(run)).text
+    (run / "config.yaml").write_text("seed: 0\nsplits:\n  seed: 5\n", encoding="utf-8")
+    assert "400 test, seed 5" in Page(report.write_run_report(run)).text
 
 
 def test_every_figure_has_its_data_and_a_button(run: Path) -> None:

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from corrsteer.errors import DataError
 from corrsteer.report import sweep_page as sweep_report
+from corrsteer.report.record import read_record
 from corrsteer.report.sweep_table import sweep_table
+from corrsteer.report.terminal import told
+from corrsteer.stats.claims import Claim
 from corrsteer.stats.intervals import holm
-from tests.report.fabricated_run import Page, control, edit, fabricate_run, set_status
+from corrsteer.stats.joint import Drawn, joint_p
+from tests.report.fabricated_run import DRAWS, Page, control, edit, fabricate_run, set_status
 
 pytestmark = pytest.mark.long
 
@@ -100,8 +105,9 @@ def test_method_selector_and_operator_are_columns_and_curves(tmp_path: Path) -> 
     assert table["selector"].tolist() == ["SelA", "SelA", "SelB", "SelB"]
     assert table["operator"].tolist() == ["OpA", "OpA", "OpB", "OpB"]
     assert table["variant"].tolist() == [""] * 4
-    assert "● method OwnA, selector SelA, operator OpA" in page.text
-    assert "■ method OwnB, selector SelB, operator OpB" in page.text
+    assert "● OwnA" in page.text and "■ OwnB" in page.text  # as few words as tell them apart
+    assert table["setting"].tolist() == ["OwnA", "OwnA", "OwnB", "OwnB"]
+    assert table["chosen"].tolist() == [True, False, True, False]
 
 
 def test_sweep_without_any_job_is_refused(tmp_path: Path) -> None:
@@ -124,7 +130,9 @@ def test_each_question_has_its_own_choice_and_curves(tmp_path: Path) -> None:
         fabricate_run(tmp_path / str(n), task=task, coef=coef, n_test=60, validation_steered=score)
     assert sweep_table(tmp_path)["chosen"].tolist() == [False, True, True, False]
     page = Page(sweep_report.write_sweep_report(tmp_path))
-    assert "bbq Steering at coef 2" in page.text and "mmlu Steering at coef 1" in page.text
+    table = pd.read_csv(tmp_path / "summary.csv")
+    for job in (1, 2):
+        assert f"{table.loc[job, 'task']} {table.loc[job, 'verdict']}" in page.text
     assert {"fig-accuracy-1", "fig-accuracy-2"} <= set(page.data)
     assert page.text.count("That is not above the baseline") == 1
 
@@ -156,13 +164,18 @@ def test_the_table_has_every_control_and_side_effect(sweep: Path) -> None:
         for kind in set(best) - {"random"}:
             assert row[f"control_{kind}"] == best[kind]
         assert row["control_best"] == max(best.values())
-        assert row["beats_all_controls"] == (m["gain"] > max(best.values()))
+        null = m["controls"]["random"]
+        assert row["null_p"] == null["p"] and row["random_draws"] == DRAWS
+        assert row["random_at_least_as_good"] == null["at_least_as_good"]
+        assert row["fixed_from_invalid"] == m["format"]["fixed_from_invalid"]
+        assert row["steered_constrained_gain"] == m["constrained_gain"]["gain"]
+        assert row["plans_on_test"] == 3
         assert row["noise_features"] == m["noise"]["below_ceiling"]
         assert row["changed_texts"] == m["changes"]["text"]
         assert row["off_target_rate"] == m["side_effects"]["off_target"]["arms"]["steered"]["rate"]
         assert row["off_target_ser"] == m["ser"]["off_target"]
         assert row["kl"] == m["side_effects"]["neutral"]["arms"]["steered"]["kl"]
-    assert table.loc[3:, ["control_best", "kl", "beats_all_controls"]].isna().all(axis=None)
+    assert table.loc[3:, ["control_best", "kl", "null_p"]].isna().all(axis=None)
 
 
 def test_a_job_without_controls_or_side_effects_has_empty_columns(tmp_path: Path) -> None:
@@ -190,27 +203,42 @@ def test_the_verdict_names_what_does_as_well(
 ) -> None:
     m = one_job(tmp_path, instruction)
     text = Page(sweep_report.write_sweep_report(tmp_path)).text
-    gain, (low, high) = 100 * m["gain"], m["gain_ci"]
-    assert f"raises accuracy by {gain:.1f} points [+{100 * low:.1f}, +{100 * high:.1f}]" in text
-    assert f"instruction +{100 * instruction:.1f}" in text
-    against = f"+{100 * instruction:.1f} against +{gain:.1f} points"
-    best = max(max(c["gains"]) for c in m["controls"].values())
-    assert (f"The instruction does better than steering ({against}); the other controls do" in text
-            ) == (not beats)  # fmt: skip
-    worse = f"All controls do worse than steering (at most {100 * best:+.1f} against +{gain:.1f}"
-    assert (worse in text) == beats
+    said = f"Steering helps (+{100 * m['gain']:.1f} points), "
+    said += "more than every" if beats else "but an instruction in the prompt helps more (+30.0)"
+    assert said in text
     (row,) = [line for line in (tmp_path / "verdict.md").read_text().splitlines() if "bbq" in line]
     assert ("**yes**" in row) == beats
-    assert ("no: instruction at least as good" in row and "**+30.0**" in row) == (not beats)
+    assert ("no: helps, not shown to beat instruction" in row and "**+30.0**" in row) == (not beats)
+    table = pd.read_csv(tmp_path / "summary.csv")
+    assert table.loc[0, "verdict"].startswith(said) and table.loc[0, "claim"] == "raises"
+    assert (told(table)[0] == table.loc[0, "verdict"]) and table.loc[0, "beats_all"] == beats
 
 
 def test_a_gain_within_noise_is_no_success(tmp_path: Path) -> None:
     fabricate_run(tmp_path / "0", n_test=100, fixed=0.05, broken=0.0)
     m = json.loads((tmp_path / "0" / "metrics.json").read_text())
     assert m["flips"]["mcnemar_p"] > 0.05
-    edit(tmp_path / "0", controls={"random": control(m["gain"], [-0.1])})
+    edit(tmp_path / "0", controls={"random": control(m["gain"], [-0.1] * DRAWS)})
     text = Page(sweep_report.write_sweep_report(tmp_path)).text
-    assert "does not detectably change accuracy" in text and "no: not significant" in text
+    assert "Undecided (+" in text and "no: undecided" in text and "helps" not in text
+
+
+def test_p_values_are_corrected_for_what_a_table_compares(tmp_path: Path) -> None:
+    """One of 20 draws reaches the plan: alone that is p = 0.095, and more among three rows."""
+    for n, task in enumerate(("bbq", "mmlu", "gsm8k")):
+        fabricate_run(tmp_path / str(n), task=task, fixed=0.2, broken=0.0, seed=n, transfer=())
+        m = json.loads((tmp_path / str(n) / "metrics.json").read_text())
+        draws = [0.001 * k for k in range(19)] + ([0.5] if task == "gsm8k" else [0.02])
+        edit(tmp_path / str(n), controls={"random": control(m["gain"], draws)}, seed=0)
+    sweep_report.write_sweep_report(tmp_path)
+    table = pd.read_csv(tmp_path / "summary.csv")
+    records = [read_record(tmp_path / str(n)) for n in range(3)]
+    drawn = [Drawn(r.gain, r.controls["random"].gains, r.flips.n, r.controls["random"].p)
+             for r in records]  # fmt: skip
+    assert table["null_p"].tolist() == pytest.approx([1 / 21, 1 / 21, 2 / 21])
+    assert table["null_p_table"].tolist() == pytest.approx(joint_p(drawn))
+    assert table["claim"].tolist()[2] == str(Claim.NO_BETTER)
+    assert (table["null_p_table"] >= table["null_p"]).all()
 
 
 def test_verdict_md_is_a_table_whatever_the_names(tmp_path: Path) -> None:
@@ -221,7 +249,7 @@ def test_verdict_md_is_a_table_whatever_the_names(tmp_path: Path) -> None:
     sweep_report.write_sweep_report(tmp_path)
     lines = (tmp_path / "verdict.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("|")]
-    assert len(rows) == 4 and {row.replace("\\|", "").count("|") for row in rows} == {18}
+    assert len(rows) == 4 and {row.replace("\\|", "").count("|") for row in rows} == {19}
     assert "&lt;script>" in rows[3] and "\\[x\\](y)" in rows[3] and "\\*c\\*" in rows[2]
 
 
@@ -272,9 +300,14 @@ def test_seeds_have_mean_deviation_and_gain_by_sample(seeds: Path) -> None:
     alike = table[table["coef"] == 2]
     mean, spread = 100 * alike["gain"].mean(), 100 * alike["gain"].std()
     assert "Over 3 seeds" in page.text
+    chosen = table[table["chosen"]]["gain"]
+    spread_chosen = f"{100 * chosen.mean():+.1f} ± {100 * chosen.std():.1f}"
+    assert "of 3 seeds (mean gain" in page.text and spread_chosen in (page.text.replace("+ ", "+"))
+    (row,) = [x for x in (seeds / "verdict.md").read_text().splitlines() if x.startswith("| bbq")]
+    assert f"| {spread_chosen} |" in row
     found = re.search(r"validation chooses over all seeds, 2 \(again in ([\d.]+) % of", page.text)
     assert found and 50 < float(found[1]) <= 100
-    assert f"of its questions), gains {mean:+.1f}" in page.text
+    assert f"of its questions), has a mean gain of {mean:+.1f}" in page.text
     assert f"{mean:+.1f} ± {spread:.1f}" in page.text
     drawn = page.data["fig-seeds-1"]["data"]
     (means,) = [t for t in drawn if t["mode"] == "lines+markers"]
@@ -293,10 +326,106 @@ def test_jobs_that_differ_in_more_than_the_seed_are_no_seeds(tmp_path: Path, set
     """Options of one class differ in nothing that a column shows."""
     for n in range(2):
         fabricate_run(tmp_path / str(n), seed=n, n_test=60, transfer=())
-        status = json.loads((tmp_path / str(n) / "status.json").read_text())
-        status["overrides"] += [f"seed={n}", f"{setting}={n}"]
-        (tmp_path / str(n) / "status.json").write_text(json.dumps(status))
-    assert "seeds:" not in Page(sweep_report.write_sweep_report(tmp_path)).text
+        configured(tmp_path / str(n), f"{setting}={n}", seed=n)
+    page = Page(sweep_report.write_sweep_report(tmp_path))
+    assert "Over 2 seeds" not in page.text
+    found = pd.read_csv(tmp_path / "summary.csv")["setting"].tolist()
+    assert found == [f"{setting} 0", f"{setting} 1"]
+
+
+def configured(folder: Path, *settings: str, seed: int = 0, **more: str) -> None:
+    """Give a job a config.yaml with these settings, as if they had been typed."""
+    cfg = OmegaConf.create({"seed": seed, "coef": 1.0, "name": folder.name, "cache": str(folder)})
+    for setting in settings:
+        OmegaConf.update(cfg, *setting.split("=", 1))
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+    status = json.loads((folder / "status.json").read_text())
+    status["overrides"] = [f"seed={seed}", *settings]
+    (folder / "status.json").write_text(json.dumps(status))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "collect.token_source=prompt", "collect.pooling=mean", "selector.min_support=9", "limit=99",
+        "model.path=/other", "sae.path=/other", "task.context=disambig", "task.few_shot=5",
+        "decoding=constrained", "operator.low=1", "something.made.later=2",
+    ],
+)  # fmt: skip
+def test_jobs_that_differ_in_anything_but_the_dial_stay_apart(four: Path, setting: str) -> None:
+    key, _, other = setting.partition("=")
+    for n in range(4):
+        configured(four / str(n), f"{key}={'one' if n < 2 else other}")
+    table = sweep_table(four)
+    assert table["setting"].tolist() == [f"{key} one"] * 2 + [f"{key} {other}"] * 2
+    assert table["chosen"].tolist() == [True, False, True, False]
+
+
+def test_settings_have_rows_and_curves_of_their_own(four: Path) -> None:
+    for n in range(4):
+        configured(four / str(n), f"collect.token_source={'generated' if n < 2 else 'prompt'}")
+    page = Page(sweep_report.write_sweep_report(four))
+    names = ["collect.token_source generated", "collect.token_source prompt"]
+    rows = (four / "verdict.md").read_text().replace("\\", "").splitlines()[2:4]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in names]
+    assert f"● {names[0]}" in page.text and f"■ {names[1]}" in page.text
+    curves = [t for t in page.data["fig-accuracy-1"]["data"] if t.get("error_y")]
+    assert [curve["x"] for curve in curves] == [[1, 2], [1, 2]]
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four jobs at two dials, twice."""
+    folder = tmp_path_factory.mktemp("four")
+    for n, coef in enumerate((1, 2, 1, 2)):
+        fabricate_run(folder / str(n), coef=coef, n_test=60, transfer=(), side_effects=False)
+    return folder
+
+
+def test_jobs_that_differ_in_where_they_lie_are_alike(tmp_path: Path) -> None:
+    for n, coef in enumerate((1, 2)):
+        fabricate_run(tmp_path / str(n), coef=coef, n_test=60, transfer=())
+        configured(tmp_path / str(n), f"tracker.project=p{n}", f"collect.shards={n + 1}")
+    assert sweep_table(tmp_path)["setting"].tolist() == ["", ""]
+    assert sweep_table(tmp_path)["chosen"].tolist() == [True, False]
+
+
+def test_other_rows_of_the_same_settings_stay_apart(tmp_path: Path) -> None:
+    """The data was changed between two jobs."""
+    for n in range(2):
+        fabricate_run(tmp_path / str(n), n_test=60, transfer=())
+        configured(tmp_path / str(n))
+    data = json.loads((tmp_path / "1" / "metrics.json").read_text())["data"]
+    edit(tmp_path / "1", data=data | {"fingerprint": "other"})
+    assert sweep_table(tmp_path)["setting"].tolist() == ["", "(2)"]
+
+
+@pytest.mark.parametrize(
+    ("dials", "best", "said"),
+    [
+        ((0.5, 1, 2), 2, "largest dial that was tried (2): add coef=4,8."),
+        ((0.5, 1, 2), 0.5, "smallest dial that was tried (0.5): add coef=0.25,0.125."),
+        ((0, 1, 2), 0, "smallest dial that was tried (0): add coef=0.25,0.5."),
+        ((-1, 1), 1, "largest dial that was tried (1): add coef=3,5."),
+        ((0.5, 1, 2), 1, None),
+        ((2,), 2, None),
+    ],
+)  # fmt: skip
+def test_a_choice_at_the_edge_of_the_dials_says_which_to_add(
+    tmp_path: Path, dials: tuple[float, ...], best: float, said: str | None
+) -> None:
+    for n, coef in enumerate(dials):
+        score = 0.6 if coef == best else 0.5
+        fabricate_run(
+            tmp_path / str(n), coef=coef, n_test=60, validation_steered=score, transfer=()
+        )
+    page = Page(sweep_report.write_sweep_report(tmp_path))
+    (line,) = told(pd.read_csv(tmp_path / "summary.csv"))
+    if said is None:
+        assert "add coef=" not in page.text and "add coef=" not in line
+    else:
+        assert f"Validation chooses the {said}" in page.text
+        assert line.endswith(f"Validation chooses the {said}")
 
 
 def test_lines_of_the_plane_are_what_they_say(sweep: Path) -> None:
@@ -324,5 +453,5 @@ def test_bands_span_the_draws_at_every_coef(sweep: Path) -> None:
     assert high["fillcolor"] == "var(--random-band)" and low["x"] == high["x"] == [0.5, 1, 2]
     for n in range(3):
         arms = json.loads((sweep / str(n) / "metrics.json").read_text())["arms"]
-        draws = [100 * arms[f"random_{k}"]["accuracy"] for k in range(1, 6)]
+        draws = [100 * arms[f"random_{k}"]["accuracy"] for k in range(1, DRAWS + 1)]
         assert (low["y"][n], high["y"][n]) == (min(draws), max(draws))

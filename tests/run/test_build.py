@@ -48,6 +48,8 @@ WHOLE: dict[type, dict[str, Any]] = {
         "arranged": lambda self, questions, seed: questions,
         "ask": lambda self, splits, *, chat: ({name: () for name in splits}, ()),
         "metrics": lambda self, examples, answers: {},
+        "one_answer": lambda self, examples: None,
+        "other_half": lambda self: None,
         "about_data": lambda self, questions: None,
         "about_prompts": lambda self, dealt, *, chat, decoding, stop: None,
     },

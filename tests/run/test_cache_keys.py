@@ -34,6 +34,7 @@ from omegaconf import OmegaConf
 from corrsteer import config, hub
 from corrsteer.methods import search
 from corrsteer.methods.corrsteer import CorrSteer
+from corrsteer.models.gguf import GGUF
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
 from corrsteer.records import R_BINS, SiteFit
@@ -70,9 +71,9 @@ ANSWERS = OUTCOMES | {"selection", "validation", "test"}
 ALL = ANSWERS | {"site", "constrained"}
 NO_LETTERS = ALL - {"constrained"}
 """The same for a task without that control."""
-OF_TEST = frozenset({"test", "steered test", "random", "constrained"})
+OF_TEST = frozenset({"test", "steered test", "random", "constrained", "steered_constrained test"})
 OF_VALIDATION = frozenset({"validation", "steered validation"})
-LETTERS = frozenset({"constrained test"})
+LETTERS = frozenset({"constrained test", "steered_constrained test"})
 TRIED = frozenset({"trial_2 validation", "trial_3 validation"})
 CHOSEN_ANEW = AFTER_STATISTICS - {"explain"}
 """By classes: what is explained is what was ranked, whichever is chosen of it."""
@@ -111,6 +112,8 @@ BASES = {
     "bundled": ["task=bbq"],
     "bbq": BBQ,
     "ndif": [*BBQ, "backend=ndif"],
+    "gguf": [*BBQ, "model=gguf", "model.path=@/m.gguf", "sae.path=@/saes"],
+    "train_sae": [*BBQ, "job=train_sae", "job.text=x", "job.out=y"],
     "pretrained": [*BBQ, "sae=pythia_70m", "sae.release=made"],
     "wandb": [*BBQ, "tracker=wandb"],
     "effects": [
@@ -176,6 +179,8 @@ TABLE = [
     Case("splits.selection", "splits.selection=20", ALL),  # what follows begins earlier
     Case("splits.validation", "splits.validation=10", OF_VALIDATION | OF_TEST),
     Case("splits.test", "splits.test=20", OF_TEST),
+    Case("splits.seed", "splits.seed=1", ALL),
+    Case("splits.seed", "splits.seed=0", NOTHING),  # that of seed
     Case("splits.official", "splits.official=false", NOTHING),  # BBQ has none
     Case("splits.official", "splits.official=false", NO_LETTERS, "gsm8k"),
     Case("collect.token_source", "collect.token_source=all", OUTCOMES),
@@ -187,7 +192,7 @@ TABLE = [
         "Controls.random_features",
         "controls.random_features=6",
         CONTROLS,
-        new=frozenset({"random_6 test"}),
+        new=frozenset({f"random_{n} test" for n in range(3, 7)}),
     ),
     Case(
         "Controls.random_directions",
@@ -213,6 +218,13 @@ TABLE = [
         "controls.instruction='Be right.'",
         NOTHING,
         new=frozenset({"instruction test, instructed"}),
+    ),
+    Case("Controls.stop", "controls.stop=1", NOTHING),  # two draws are made before it is looked at
+    Case(
+        "Controls.other_half",
+        "controls.other_half=true",
+        NOTHING,
+        new=frozenset({"disambiguated", "steered disambiguated"}),
     ),
     Case("Controls.constrained", "controls.constrained=false", NOTHING, gone=LETTERS),
     Case("SideEffects.unrelated", "side_effects.unrelated=5", UNRELATED, "effects"),
@@ -264,6 +276,19 @@ TABLE = [
     Case("NDIF.device", "backend.device=auto", NOTHING, "ndif"),
     Case("NDIF.batch_size", "backend.batch_size=7", NOTHING, "ndif"),
     Case("NDIF.timeout_s", "backend.timeout_s=7", NOTHING, "ndif"),
+    # The file's contents count, not where it lies; its folder is put in place by `run`.
+    Case("GGUF.wheel", "model.wheel=corrsteer", NOTHING, "gguf"),
+    Case("GGUF.tokenizer", "model.tokenizer=@/model", ALL, "gguf"),
+    Case("GGUF.cache", "model.cache=elsewhere", NOTHING, "gguf"),
+    # Training SAEs is a job of its own: nothing of it is in a run's keys.
+    *(
+        Case(f"TrainSAE.{setting.partition('=')[0]}", f"job.{setting}", NOTHING, "train_sae")
+        for setting in (
+            *("text=other", "out=other", "heldout=other", "architecture=topk", "width=2", "k=8"),
+            *("positions=999", "context=64", "batch=99", "lr=0.1", "heldout_positions=99"),
+            *("loss_positions=99", "memory_gb=2.0", "dtype=float16"),
+        )
+    ),
     # The SAEs.
     Case("Folder.name", "sae.name=mine", NOTHING),
     Case("Folder.path", "sae.path=@/saes", NOTHING),  # the same files elsewhere
@@ -701,7 +726,7 @@ def run(cfg, folder: Path, place: Path, earlier: Path | None = None) -> dict[str
             (Bench, "directions", decoder_rows),
             (search, "front", lambda trials, norm: trials[-1:]),
             (pipeline, "evaluate", lambda *_, **__: {}),
-            (pipeline, "with_side_effects", lambda results, effects: {}),
+            (pipeline, "with_side_effects", lambda results, effects, seed: {}),
             (pipeline, "record", last_stage),
             (Semantic, "prepare", lambda self: None),
             (Semantic, "_similarities", similarities),
@@ -710,6 +735,7 @@ def run(cfg, folder: Path, place: Path, earlier: Path | None = None) -> dict[str
             (pretrained, "find_release", find),
             (hub, "files", files),
             (hub, "dataset", dataset),
+            (GGUF, "folder", lambda self, weights=True: place / "model"),
             (constants, "HF_HUB_CACHE", str(place / "cache")),
             (constants, "HF_HUB_OFFLINE", True),
         ):
@@ -760,6 +786,7 @@ def furnish(place: Path) -> None:
     for name, text in (("scorer", "a"), ("scorer_again", "a"), ("scorer_other", "b")):
         (place / name).mkdir()
         (place / name / "config.json").write_text(json.dumps({"text": text}))
+    (place / "m.gguf").write_bytes(b"GGUF, and what follows")
     (place / "gsm8k").mkdir()
     for part in ("train", "test"):
         rows = [{"question": f"{part} {n}?", "answer": f"So. #### {n}"} for n in range(80)]
@@ -902,8 +929,8 @@ def cases() -> list:
 
 @pytest.mark.parametrize("case", cases())
 def test_a_leaf_moves_the_stated_keys_and_no_others(case, bases, place, tmp_path, monkeypatch):
-    if case.base == "lm_eval":
-        pytest.importorskip("lm_eval")
+    if case.base in ("lm_eval", "gguf"):
+        pytest.importorskip(case.base)
     monkeypatch.chdir(tmp_path)
     words, cfg, before, entries = bases(case)
     change = typed(place, case.change)[0]

@@ -46,11 +46,11 @@ def run(cfg, folder):
 def write_sweep_report(folder):
     columns = "job,state,chosen,task,model,method,variant,selector,operator,gate,positions"
     columns += ",layers,seed,token_source,pooling,coef"
-    columns += ",validation_baseline,validation_steered,baseline,steered,gain,random_gain_max,control_best,fixed"
-    columns += ",broken,ser,p_holm"
+    columns += ",validation_baseline,validation_steered,baseline,steered,gain,random_gain_max"
+    columns += ",control_best,fixed,broken,ser,p_holm,chosen_share"
     rows = "0,done,False,bbq,m,M,A,S,O,G,P,all,0,generated,max,0.5"
-    rows += ",0.49,0.51,0.5,0.52,0.02,0.01,0.015,12,3,0.2,0.0123"
-    rows += chr(10) + "1,failed,False,bbq,m,M,A,S,O,G,P,all,0,generated,max,1.0" + "," * 11
+    rows += ",0.49,0.51,0.5,0.52,0.02,0.01,0.015,12,3,0.2,0.0123,1"
+    rows += chr(10) + "1,failed,False,bbq,m,M,A,S,O,G,P,all,0,generated,max,1.0" + "," * 12
     (folder / "summary.csv").write_text(columns + chr(10) + rows + chr(10))
 
 pipeline = sys.modules["corrsteer.run.pipeline"] = types.ModuleType("corrsteer.run.pipeline")
@@ -165,7 +165,7 @@ def test_a_sweep_over_tasks_keeps_its_jobs_in_one_folder(home):
         ("task.contxt=ambig", "did you mean context?"),
         ("+coeff=1", "did you mean coef?"),
         ("coef=nan", "finite"),
-        ("-m coef=1,strong", "'strong'"),
+        ("-m coef=1,strong", "coef=strong: it must be a number"),
         ("coef=404", "rows.jsonl is missing: put it into data/"),
         ("hydra.run.dir=calls.jsonl/run", "cannot write calls.jsonl/run"),
         ("-m coef=1,2 hydra.sweep.dir=calls.jsonl/sweep", "cannot write calls.jsonl/sweep"),

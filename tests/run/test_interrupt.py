@@ -70,15 +70,23 @@ print("whole")
 
 def stopped(code: str, number: signal.Signals) -> tuple[int, str, str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", START + code],
+        [sys.executable, "-c", START + code], preexec_fn=listen,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n", process.communicate()
-    time.sleep(0.5)  # it is in the midst of it
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.communicate()
+        time.sleep(0.5)  # it is in the midst of it
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     return process.returncode, out, err
+
+
+def listen() -> None:
+    """Where the tests run in the background, Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -121,7 +129,7 @@ SLACK = 5.0  # seconds, on a machine that is busy with other tests
 def typed(home: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "src.main", *COMMAND.split()],
-        cwd=home, env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        cwd=home, preexec_fn=listen, env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

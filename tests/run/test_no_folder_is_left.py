@@ -25,9 +25,19 @@ def type_(home, words):
     return in_this_process(f"python -m src.main {words}", home)
 
 
+def at_night(*values):
+    return pytest.param(*values, marks=pytest.mark.night)
+
+
 @pytest.mark.parametrize(
     "words",
-    ["coef=nan", "layers=9", "task=bqb", "data=no/such/folder", "hydra.run.dir=mine layers=9"],
+    [
+        "coef=nan",
+        at_night("layers=9"),
+        at_night("task=bqb"),
+        at_night("data=no/such/folder"),
+        "hydra.run.dir=mine layers=9",
+    ],
 )
 def test_a_run_that_is_refused_leaves_nothing(home, words):
     assert type_(home, words).refusal
@@ -39,11 +49,12 @@ def test_a_run_that_is_refused_leaves_nothing(home, words):
     ("words", "lines"),
     [
         ("-m layers=9,10", 2),
-        ("-m layers=9 coef=1,2", 1),
+        at_night("-m layers=9 coef=1,2", 1),
         ("-m coef=1,nan hydra/launcher=local", 1),
-        ("-m coef=1,2 hydra/launcher=local hydra.launcher.processes=none", 1),
+        at_night("-m coef=1,2 hydra/launcher=local hydra.launcher.processes=none", 1),
         ("-m coef=1,2 'hydra.sweep.subdir=${hydra.job.override_dirname}'", 1),
-        ("-m coef=1,2 hydra.sweep.subdir=x", 1),
+        at_night("-m coef=1,2 hydra.sweep.subdir=x", 1),
+        at_night("-m layers=9 coef=1,2 hydra/launcher=local", 1),
     ],
 )
 def test_a_sweep_whose_jobs_are_all_refused_leaves_nothing(home, words, lines):

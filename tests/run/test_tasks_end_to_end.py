@@ -8,14 +8,20 @@ rows.
 from __future__ import annotations
 
 import json
+import shutil
+import time
 
 import pandas as pd
 import pytest
 
-from corrsteer.config import resolved_yaml
+from corrsteer.config import bundled, resolved_yaml
 from corrsteer.errors import DegenerateOutcomesError
+from corrsteer.models import reading
+from corrsteer.run.build import build
 from corrsteer.run.pipeline import run
 from corrsteer.run.typed import plain_words
+from corrsteer.stages.bench import ANSWERS, answers_key
+from corrsteer.steering.arms import baseline
 from corrsteer.store.runfolder import RunFolder
 from tests.test_config import composed
 
@@ -82,6 +88,59 @@ def test_other_decodings_of_multiple_choice(place, decoding):
         assert (steered["n_tokens"] == 1).all()
     else:
         assert steered["answer"].str.match(r"[A-D]\. ").all()
+    for row in answers.itertuples():
+        each = [log / n for log, n in zip(row.option_log, row.option_characters, strict=True)]
+        assert len(each) == len(row.option_tokens) == 4
+        assert row.answer.strip()[0] == "ABCD"[each.index(max(each))]
+        assert decoding == "loglikelihood" or list(row.option_tokens) == [1] * 4
+
+
+def test_sentences_without_a_prompt_are_scored_from_their_first_token(place):
+    names = ["Ben", "Tom", "Ann", "Eva", "Max"]
+    pairs = [(a, b) for a in names for b in names if a != b]
+    rows = [{"good": f"{a} is glad. {b} is sad.", "bad": f"{b} glad {a}."} for a, b in pairs]
+    rows = [row | {"gold": ("good", "bad")[n % 3 == 0]} for n, row in enumerate(rows)]
+    for row in rows:
+        row["gold"] = row[row["gold"]]
+    (place / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    metrics, answers = results(
+        place, "pairs", "task=custom", f"task.path={place / 'pairs.jsonl'}", "task.prompt=",
+        "task.options=[good,bad]", "task.gold=gold", "task.scorer=choice", "decoding=loglikelihood",
+        "limit=6", "sae.check=warn",
+    )  # fmt: skip
+    assert metrics["asked"]["empty_prompt"] == "<s>"
+    assert (answers["prompt"] == "").all()
+    assert answers["option_tokens"].map(len).eq(2).all()
+    assert metrics["sites"][0]["n"] > 10  # the sentences are what its SAEs read
+
+
+def test_a_date_in_a_chat_template_is_never_stale(place, monkeypatch):
+    model = place / "model"
+    shutil.copytree(bundled("model"), model)
+    (model / "chat_template.jinja").write_text(
+        "{{ bos_token }}Today is {{ strftime_now('%d %B %Y') }}.\n"
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    words = [
+        "task=gsm8k", "model=folder", f"model.path={model}", f"sae.path={bundled('saes')}",
+        "model.chat_template=true", r"task.chat_prompt='{question}\nAnswer:'", "data=bundled",
+        "limit=16", "sae.check=off",
+    ]  # fmt: skip
+    kept = []
+    for zone in ("Etc/GMT+12", "Etc/GMT-14"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        reading._in_chat.cache_clear()  # another day is another process
+        if not kept:
+            metrics, answers = results(place, "day", *words)
+        bench = build(composed(*SMALL, *plain_words(words), f"cache={place / 'cache'}")).bench
+        key = answers_key(bench, bench.asking, bench.selection, baseline())
+        kept.append(bench.store.has(ANSWERS, key))
+    monkeypatch.undo()
+    time.tzset()
+    assert kept == [True, False]
+    assert answers["prompt"].str.match(r"<s>Today is \d\d \w+ \d{4}\.\n").all()
+    assert metrics["asked"]["chat_template"] and metrics["asked"]["ends"] == ["</s>"]
 
 
 def test_few_shot_prompts_with_another_scorer_and_template(place):

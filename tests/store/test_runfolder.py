@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
+import os
 import signal
 import subprocess
 import sys
@@ -12,8 +14,9 @@ from pathlib import Path
 import filelock
 import pytest
 
+from corrsteer.errors import DataError
 from corrsteer.report.sweep_table import sweep_table
-from corrsteer.store.runfolder import RunFolder
+from corrsteer.store.runfolder import LogFile, RunFolder
 from corrsteer.sweep.close import failed_jobs
 
 BEGIN = """
@@ -95,3 +98,43 @@ def test_without_locks_a_run_counts_as_running(tmp_path, monkeypatch):
     assert RunFolder(Path(tmp_path)).status()["state"] == "running"
     folder.done()
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "done"
+
+
+def test_a_log_follows_no_link_and_waits_for_no_pipe(tmp_path):
+    (tmp_path / "users.txt").write_text("mine")
+    (tmp_path / "link").symlink_to("users.txt")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(OSError):
+            LogFile(tmp_path / name)
+    assert (tmp_path / "users.txt").read_text() == "mine"
+
+
+def test_a_log_on_a_full_disk_is_no_traceback(capsys):
+    log = LogFile("/dev/full")
+    log.emit(logging.LogRecord("x", logging.INFO, "x", 1, "a line", (), None))
+    log.emit(logging.LogRecord("x", logging.INFO, "x", 1, "of %d", ("no number",), None))
+    assert "No space" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_a_status_is_written_to_no_file_but_its_own(tmp_path, link):
+    (tmp_path / "users.json").write_text("mine")
+    for name in ("status.json", f".status.json.{os.getpid()}", ".running"):
+        if link:
+            (tmp_path / name).symlink_to("users.json")
+        else:
+            os.mkfifo(tmp_path / name)
+    (tmp_path / ".package.json.2").write_text("mine")
+    folder = RunFolder(tmp_path)
+    with pytest.raises(DataError, match="status.json is damaged"):
+        folder.status()
+    folder.start([])
+    folder.done()
+    assert RunFolder(tmp_path).status()["state"] == "done"
+    assert (tmp_path / "users.json").read_text() == "mine"
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        ".package.json.2",
+        "status.json",
+        "users.json",
+    ]

@@ -208,6 +208,29 @@ def test_a_lock_writes_to_no_file_but_its_own(store, users, put):
     assert list(entry.parent.iterdir()) == [entry]
 
 
+def test_the_cache_itself_may_be_a_link(scratch):
+    (scratch / "big disk").mkdir()
+    (scratch / "cache").symlink_to("big disk")
+    store = Store(scratch / "cache")
+    store.partial("collect", KEY).save("1", b"x")
+    entry = store.get("collect", KEY, make)
+    assert store.get("collect", KEY, never) == entry
+    clear(store.root)
+    assert (scratch / "cache").is_symlink() and not list((scratch / "big disk").iterdir())
+
+
+def test_a_cache_that_is_deleted_meanwhile_is_made_again(store):
+    def slow(folder: Path) -> None:
+        clear(store.root)
+        assert not store.root.exists()
+        folder.mkdir(parents=True)
+        make(folder)
+
+    store.get("collect", KEY, make)
+    store.get("generate", KEY, slow)
+    assert store.has("generate", KEY) and not store.has("collect", KEY)
+
+
 def test_a_stage_that_is_a_link_is_refused(store, users):
     before = content(users)
     (store.root / "collect").symlink_to(users)

@@ -397,7 +397,6 @@ def test_texts_of_the_rows_are_never_taken_for_a_template(tmp_path):
         ("{question!r}", "{question!r}, which is not a field name"),
         ("{question:>9}", "{question:>9}, which is not a field name"),
         ("Answer:", "has no field, so every question would be the same"),
-        ("", "has no field"),
         ("{{question}}", "has no field"),
     ],
 )
@@ -407,6 +406,17 @@ def test_a_bad_template_is_refused_before_any_data_is_read(tmp_path, key, templa
         build(BBQ, "bbq", tmp_path / "nowhere", **{key: template})
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_prompt_is_for_options_that_stand_alone(rows):
+    task = build(BBQ, "bbq", rows("bbq"), prompt="")
+    questions = task.questions()
+    assert task.decoding("loglikelihood", questions) == "loglikelihood"
+    for decoding in ("auto", "free", "constrained"):
+        with pytest.raises(ConfigError, match="task.prompt is empty"):
+            task.decoding(decoding, questions)
+    with pytest.raises(ConfigError, match=r"task.chat_prompt='' has no field"):
+        build(BBQ, "bbq", rows("bbq"), chat_prompt="")
 
 
 @pytest.mark.parametrize(

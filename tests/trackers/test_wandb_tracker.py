@@ -18,14 +18,17 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from corrsteer.__main__ import main
 from corrsteer.errors import ConfigError
 from corrsteer.report.examples import flipped_answers
 from corrsteer.report.record import read_record
 from corrsteer.report.sweep_page import write_sweep_report
+from corrsteer.report.verdict import judge
+from corrsteer.stats.claims import Claim
 from corrsteer.trackers import sending as tracking
 from corrsteer.trackers.none import NoTracker
 from corrsteer.trackers.protocol import Handle, Tracker
-from corrsteer.trackers.sending import main, track
+from corrsteer.trackers.sending import track
 from corrsteer.trackers.wandb import FOREIGN, MAX_ROWS, Wandb, _environment
 from tests.report.fabricated_run import fabricate_run, set_status
 
@@ -224,7 +227,10 @@ def test_the_summary_has_the_numbers_of_the_run(sweep, sent):
             "invalid_rate/baseline": m["arms"]["baseline"]["invalid_rate"],
             "invalid_rate/steered": m["arms"]["steered"]["invalid_rate"],
             "random_gain_max": max(m["controls"]["random"]["gains"]),
-            "beats_random": int(m["controls"]["random"]["at_least_as_good"] == 0),
+            "random_at_least_as_good": m["controls"]["random"]["at_least_as_good"],
+            "null_p": m["controls"]["random"]["p"],
+            "plans_on_test": m["odometer"]["plans"],
+            **{f"format/{name}": count for name, count in m["format"].items()},
             "constrained_gain": (
                 m["arms"]["constrained"]["accuracy"] - m["arms"]["baseline"]["accuracy"]
             ),
@@ -235,9 +241,9 @@ def test_the_summary_has_the_numbers_of_the_run(sweep, sent):
             "validation/gain": (
                 m["validation"]["steered"]["accuracy"] - m["validation"]["baseline"]["accuracy"]
             ),
-            "beats_all_controls": int(
-                not any(c["at_least_as_good"] for c in m["controls"].values())
-            ),
+            "beats_all_controls": int(judge(read_record(sweep / str(n))).beats_all),
+            **{f"claim/{c.name.lower()}": int(c is judge(read_record(sweep / str(n))).claim)
+               for c in Claim},
             **{f"control_gain/{kind}": max(c["gains"]) for kind, c in m["controls"].items()},
             **{f"ser_as/{name}": ratio for name, ratio in m["ser"].items()},
             **{f"changed/{name}": count for name, count in m["changes"].items()},
@@ -538,7 +544,7 @@ def test_no_process_can_be_started(job, caplog, monkeypatch):
 
 def test_wandb_missing_altogether(job, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it raises ImportError
-    assert main([str(job)]) == 1
+    assert main(["track", str(job)]) == 2
     assert "import of wandb halted" in capsys.readouterr().err
 
 
@@ -565,7 +571,7 @@ def test_whatever_call_fails_ends_in_one_line(job, broken, capsys, monkeypatch):
             self.finish()
 
     monkeypatch.setitem(sys.modules, "wandb", Fake())
-    assert main([str(job)]) == 1
+    assert main(["track", str(job)]) == 2
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
     # wandb ends a run in which something was raised as failed.
     assert codes == {"init": [], "finish": [None]}.get(broken, [OSError])
@@ -573,7 +579,7 @@ def test_whatever_call_fails_ends_in_one_line(job, broken, capsys, monkeypatch):
 
 def test_a_folder_that_is_not_whole_raises_nothing(job, capsys, caplog):
     (job / "features.csv").unlink()
-    assert main([str(job)]) == 1
+    assert main(["track", str(job)]) == 2
     assert "features.csv" in capsys.readouterr().err
     (job / "config.yaml").unlink()  # it failed before it had settings, so nobody asked for wandb
     track(job)

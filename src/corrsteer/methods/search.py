@@ -128,8 +128,8 @@ class Pareto:
 
         best = front(trials, norm)
         chosen = choose(best, n)
-        again = self._answered({t.number: t.candidate for t in best}, bench, plans)
-        on_front = np.stack([(again[t.number]["score"] >= RIGHT).to_numpy(float) for t in best])
+        kept = self._answered({t.number: t.candidate for t in best}, bench, plans, "front")
+        on_front = np.stack([(kept[t.number]["score"] >= RIGHT).to_numpy(float) for t in best])
         sure = search_shares(on_front, was_right)[best.index(chosen)]
         rows: list[dict[str, Any]] = []
         for t in trials:
@@ -195,7 +195,7 @@ class Pareto:
 
         def measure(candidates: Mapping[int, Candidate]) -> dict[int, tuple[float, int]]:
             results = {}
-            for n, now in self._answered(candidates, bench, plans).items():
+            for n, now in self._answered(candidates, bench, plans, "trial").items():
                 right = float((now["score"] >= RIGHT).mean())
                 results[n] = (right, flip_table(base, now).broken)
             return results
@@ -220,16 +220,16 @@ class Pareto:
 
     @staticmethod
     def _answered(
-        candidates: Mapping[int, Candidate], bench: Bench, plans: Mapping[str, Plan]
+        candidates: Mapping[int, Candidate], bench: Bench, plans: Mapping[str, Plan], name: str
     ) -> dict[int, pd.DataFrame]:
         """Scored answers to the validation split under each candidate, by its number."""
         arms = []
         for n, candidate in candidates.items():
             plan = candidate.applied(plans[candidate.pooling])
             # What adds nothing is the unsteered model, whose answers are there already.
-            arms.append(Arm(f"trial_{n}", "steered", None if plan.does_nothing else plan))
+            arms.append(Arm(f"{name}_{n}", "steered", None if plan.does_nothing else plan))
         answered = answers(bench, bench.asking, "validation", arms)
-        return {n: answered[f"trial_{n}"] for n in candidates}
+        return {n: answered[f"{name}_{n}"] for n in candidates}
 
 
 def _plans(plain: Mapping[str, Fitted]) -> dict[str, Plan]:

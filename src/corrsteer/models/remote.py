@@ -188,7 +188,8 @@ class RemoteModel(LoadedModel):
         except NameError as error:  # what was to be saved is not in the result
             raise ModelError(
                 f"the result of the server {server.host} lacks what was asked for"
-                f" ({' '.join(str(error).split())}): it is not an NDIF server, or runs another version"
+                f" ({' '.join(str(error).split())}): it is not an NDIF server, or runs another"
+                " version"
             ) from None
         except FAILURES as error:
             text = explain(error, server.host, self._model.path, server.timeout_s)

@@ -103,7 +103,7 @@ def _not_finite(module: torch.nn.Module) -> str | None:
 
     for name, weight in module.named_parameters():
         if weight.is_floating_point() and not weight.sum(dtype=torch.float32).isfinite():
-            return name
+            return str(name)
     return None
 
 

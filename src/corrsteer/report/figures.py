@@ -22,30 +22,25 @@ from corrsteer.report.plots import (
     ring,
 )
 from corrsteer.report.record import ArmSummary, Changed, LayerActivity, Moved
-from corrsteer.report.tables import ArmRow, TransferRow
-from corrsteer.steering.arms import KINDS
+from corrsteer.report.tables import ArmRow, TransferRow, by_kind, folded_label
 
 BASELINE, STEERED = colour("baseline"), colour("steered")
 
 
 def arms(rows: Sequence[ArmRow[ArmSummary]], chance: float | None) -> Figure:
     """Accuracy of every arm, with vertical lines at the baseline and at chance. A single arm of its
-    kind has its 95 % interval; several draws are marks on the band that they span.
+    kind has its 95 % interval; several draws are a band with what most of them span.
 
     ``rows``: those of a kind together, the baseline first.
     """
-    by_kind: dict[str, list[ArmRow[ArmSummary]]] = {}
-    for row in rows:
-        by_kind.setdefault(row.kind, []).append(row)
     shown = []
-    for kind, same in by_kind.items():
+    for kind, same in by_kind(rows):
         percent = [100 * row.result.accuracy for row in same]
         if len(same) == 1:
             ci = [100 * bound for bound in same[0].result.ci]
             shown.append(Row(same[0].label, kind, percent[0], ci))
         else:
-            label = f"{KINDS[kind].label} ×{len(same)}"
-            shown.append(Row(label, kind, draws=percent, draws_kind=kind))
+            shown.append(Row(folded_label(same), kind, draws=percent, draws_kind=kind))
     base = rows[0].result.accuracy
     lines = {"baseline": 100 * base}
     if chance is not None:

@@ -70,5 +70,10 @@ def date(stamp: str) -> str:
     return datetime.fromisoformat(stamp).strftime("%Y-%m-%d %H:%M")
 
 
+def plain_text(text: str) -> str:
+    """A sentence for a terminal, which may know ASCII alone: plain minus signs, quotes, spaces."""
+    return text.translate(str.maketrans({"−": "-", "–": "-", NBSP: " ", "“": '"', "”": '"'}))
+
+
 def _minus(text: str) -> str:
     return text.replace("-", "−", 1) if text.startswith("-") else text

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from corrsteer.report.pages import Plain, cut, plain, visible
@@ -24,6 +25,8 @@ Spec = dict[str, Any]
 """A part of a Plotly specification."""
 _DASH = {"baseline": "solid", "chance": "dash", "constrained": "dot", "steered": "dashdot"}
 LEFT = 176  # px for the labels of by_row
+MANY = 10
+"""From so many draws on their band of 5 to 95 % stands for the single ones."""
 
 
 def colour(kind: str) -> str:
@@ -61,7 +64,8 @@ class Figure:
 @dataclass(frozen=True)
 class Row:
     """One row of :func:`by_row`. ``kind``: of arm. ``draws``: the value of each draw of a control;
-    their range becomes a band. ``value`` is marked with its 95 % interval."""
+    their range becomes a band, with a mark for each, or for ``MANY`` a bar from 5 to 95 %.
+    ``value`` is marked with its 95 % interval."""
 
     label: str
     kind: str
@@ -90,6 +94,22 @@ def by_row(
     for n, row in enumerate(rows):
         if row.draws:
             bands.append(_range(n, row))
+        if len(row.draws) >= MANY:
+            low, middle, high = five_to_95(row.draws)
+            figure.add_scatter(
+                x=[low, middle, high],
+                y=[n] * 3,
+                mode="lines+markers",
+                line={"color": colour(row.draws_kind), "width": 6},
+                marker={
+                    "color": colour(row.draws_kind),
+                    "symbol": "line-ns-open",
+                    "size": [0, 16, 0],
+                    "line_width": 2,
+                },
+                hovertemplate=f"5, 50, 95 % of draws: %{{x:.{digits}f}}{suffix}<extra></extra>",
+            )
+        elif row.draws:
             figure.add_scatter(
                 x=list(row.draws),
                 y=[n] * len(row.draws),
@@ -149,7 +169,8 @@ def layer_axis(figure: go.Figure, layers: Sequence[int], title: str = "layer") -
 
 
 def band(figure: go.Figure, kind: str, draws: Sequence[tuple[float, float]], suffix: str) -> None:
-    """The range of one kind of draw at every coef, shaded, and each draw. ``draws``: (coef, y)."""
+    """The range of one kind of draw at every coef, shaded, and each draw, or where there are
+    ``MANY`` their 5 to 95 %. ``draws``: (coef, y)."""
     if not draws:
         return
     at: dict[float, list[float]] = {}
@@ -164,9 +185,20 @@ def band(figure: go.Figure, kind: str, draws: Sequence[tuple[float, float]], suf
         fillcolor=band_colour(kind),
         **bare,
     )
+    many = [(coef, five_to_95(ys)) for coef, ys in at.items() if len(ys) >= MANY]
+    few = [(coef, y) for coef, y in draws if len(at[coef]) < MANY]
+    for coef, (low, middle, high) in many:
+        figure.add_scatter(
+            x=[coef] * 3,
+            y=[low, middle, high],
+            mode="lines",
+            line={"color": colour(kind), "width": 4},
+            hovertemplate=f"{KINDS[kind].plural} at coef %{{x}}, 5, 50, 95 %: "
+            f"%{{y:.1f}}{suffix}<extra></extra>",
+        )
     figure.add_scatter(
-        x=[coef for coef, _ in draws],
-        y=[y for _, y in draws],
+        x=[coef for coef, _ in few],
+        y=[y for _, y in few],
         mode="markers",
         marker={
             "color": colour(kind),
@@ -176,6 +208,11 @@ def band(figure: go.Figure, kind: str, draws: Sequence[tuple[float, float]], suf
         },
         hovertemplate=f"{KINDS[kind].plural} at coef %{{x}}: %{{y:.1f}}{suffix}<extra></extra>",
     )
+
+
+def five_to_95(draws: Sequence[float]) -> list[float]:
+    """The 5th, 50th and 95th percentile."""
+    return [float(x) for x in np.quantile(draws, [0.05, 0.5, 0.95])]
 
 
 def error_bars(values: Sequence[float], bounds: Sequence[Sequence[float]]) -> Spec:

@@ -11,22 +11,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import ConfigDict, JsonValue, ValidationError
 
 from corrsteer.errors import DataError
 from corrsteer.records import SiteFit
+from corrsteer.report.evidence import Constrained as Constrained
+from corrsteer.report.evidence import Control as Control
+from corrsteer.report.evidence import Format as Format
+from corrsteer.report.evidence import Interval as Interval
+from corrsteer.report.evidence import OneAnswer as OneAnswer
+from corrsteer.report.evidence import OtherHalf as OtherHalf
+from corrsteer.report.evidence import Part as Part
 
 FILE = "metrics.json"
-
-
-class Part(BaseModel):
-    """A part of the record. Frozen; an unknown field is an error, so that a typo cannot pass."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-Interval = tuple[float, float]
-"""95 %, low and high."""
 
 
 class ArmSummary(Part):
@@ -82,78 +79,6 @@ class Ratios(Part):
     negative_flip_rate: float
     relative_negative_flip_rate: float | None
     off_target: float | None
-
-
-class Control(Part):
-    """Draws of one kind of control, beside steering.
-
-    ``gains``: of each draw, in drawing order. ``asked``: how many were asked for; fewer gains mean
-    that drawing ended early. ``at_least_as_good``: draws that do as well as steering. ``p``: of the
-    Monte Carlo test that the plan is one more such draw
-    (:func:`corrsteer.stats.draws.monte_carlo_p`); None where the control is no draw from a null,
-    such as an instruction. ``band``: 5 to 95 % of the draws; None for fewer than
-    :data:`corrsteer.stats.draws.BAND_NEEDS`. ``paired_*``: steering against the best draw, answer
-    by answer: the gain over it, its interval, and the exact one-sided McNemar p-value that steering
-    is no better.
-    """
-
-    gains: list[float]
-    asked: int
-    at_least_as_good: int
-    p: float | None
-    band: Interval | None
-    paired_p: float
-    paired_gain: float
-    paired_ci: Interval
-
-    @property
-    def best(self) -> float:
-        return max(self.gains)
-
-    @property
-    def beats_all(self) -> bool:
-        """Whether steering gains more than every draw."""
-        return not self.at_least_as_good
-
-
-class Format(Part):
-    """Flips by what the other answer was: no readable one, or a wrong one. ``fixed_*`` sum to the
-    fixed answers, ``broken_*`` to the broken ones."""
-
-    fixed_from_invalid: int
-    fixed_from_wrong: int
-    broken_to_invalid: int
-    broken_to_wrong: int
-
-
-class Constrained(Part):
-    """Steering where both arms may answer with option letters only. ``difference``: this gain minus
-    the free one, paired by question, with its interval."""
-
-    gain: float
-    ci: Interval
-    difference: float
-    difference_ci: Interval
-
-
-class OtherHalf(Part):
-    """Questions of the same benchmark where the one answer of :class:`OneAnswer` is wrong.
-    ``name``: what the benchmark calls them, such as disambig. Accuracies under the plan."""
-
-    name: str
-    n: int
-    baseline: float
-    steered: float
-    gain: float
-    ci: Interval
-
-
-class OneAnswer(Part):
-    """One ``answer``, by its meaning and not its letter, is right in every test row: accuracy is
-    the rate of that answer. ``half``: None where the task has none, or it was not answered."""
-
-    answer: str
-    half: OtherHalf | None
 
 
 class Noise(Part):
@@ -295,6 +220,16 @@ class ScorerUsed(Part):
     """Fingerprint of the scorer's own model, where it has one."""
 
 
+class Odometer(Part):
+    """``plans``: different steered plans that this test split has answered by now, from all runs
+    with this cache, controls not counted. ``best_null_gain``: what the best of as many plans of
+    random features would be expected to gain
+    (:func:`corrsteer.stats.joint.best_of`); None without random features."""
+
+    plans: int
+    best_null_gain: float | None
+
+
 class Stability(Part):
     resamples: int
 
@@ -422,6 +357,8 @@ class Record(Results):
     versions: dict[str, str]
     """Of the packages that the results depend on."""
     search: Search | None = None
+    odometer: Odometer | None = None
+    """None for a run that steered nothing."""
     verdict: list[str] = []
     """In sentences (:func:`corrsteer.report.verdict.verdict`)."""
 

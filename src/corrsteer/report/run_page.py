@@ -22,20 +22,26 @@ import yaml
 from corrsteer.records import RIGHT
 from corrsteer.report import figures
 from corrsteer.report.examples import CATEGORIES, Example, examples
-from corrsteer.report.numbers import layer_text, short
+from corrsteer.report.notes import end_of_search, notes
+from corrsteer.report.numbers import layer_text, r_value, short
 from corrsteer.report.pages import cut, write_page
 from corrsteer.report.plots import Figure
 from corrsteer.report.record import ArmSummary, Reading, Record, Trial, read_record
+from corrsteer.report.settings import splits_seed
 from corrsteer.report.tables import (
     ArmRow,
     TransferRow,
+    arm_lines,
     arm_rows,
+    by_kind,
+    folded_label,
     read_answers,
     read_features,
     read_json,
     read_table,
     reading,
     records,
+    span,
 )
 from corrsteer.stats.choice import RULE
 from corrsteer.stats.flips import STATES, flip_table
@@ -69,7 +75,10 @@ def write_run_report(folder: Path) -> Path:
         "plan": read_json(plan) if plan.exists() else None,
         "config": _text(folder / "config.yaml"),
         "name": given_name(folder / "config.yaml"),
-        "arms": arms,
+        "arms": arm_lines(record, arms),
+        "notes": notes(record),
+        "end_of_search": end_of_search(record),
+        "splits_seed": splits_seed(folder),
         "task_metrics": _task_metrics(record.task_metrics, arms),
         "best": features[features["rank"] == 1].to_dict("records"),
         "ablations": _ablations(folder / "ablations.csv"),
@@ -282,11 +291,15 @@ def _transitions(table: Sequence[Sequence[int]]) -> list[tuple[str, list[tuple[i
 def _task_metrics(
     metrics: Mapping[str, Mapping[str, float]], arms: Sequence[ArmRow[ArmSummary]]
 ) -> dict[str, object] | None:
-    """A row per arm and a column per number that the benchmark itself reports; None without any."""
+    """A row per kind of arm, with the range of several draws, and a column per number that the
+    benchmark itself reports; None without any."""
     names = list(dict.fromkeys(name for values in metrics.values() for name in values))
     if not names:
         return None
-    rows = [(arm.label, [metrics[arm.name].get(name) for name in names]) for arm in arms]
+    rows = []
+    for _, same in by_kind(arms):
+        columns = [[metrics[arm.name].get(name) for arm in same] for name in names]
+        rows.append((folded_label(same), [span(column, r_value) for column in columns]))
     return {"names": [name.replace("_", " ") for name in names], "rows": rows}
 
 

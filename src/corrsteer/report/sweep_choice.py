@@ -51,13 +51,12 @@ def validation_answers(folder: Path) -> pd.DataFrame:
 def with_choice(
     table: pd.DataFrame,
     answered: Mapping[int, pd.DataFrame],
-    question: Sequence[str],
-    settings: Sequence[str],
+    alike: Sequence[str],
 ) -> pd.DataFrame:
-    """``table`` with ``COLUMNS``: for jobs that answer the same ``question``, which is chosen.
+    """``table`` with ``COLUMNS``: of the jobs that share the columns ``alike``, and so differ in
+    the dial alone, which is chosen.
 
-    ``answered``: of the jobs that are done (:func:`validation_answers`). Only jobs that share their
-    ``settings`` and overrides but for the dial are preferred for a smaller one. ``validation_n``:
+    ``answered``: of the jobs that are done (:func:`validation_answers`). ``validation_n``:
     questions that all of them answered, on which they are compared; ``validation_behind`` and
     ``validation_error``: how much lower than the best one's a job's accuracy is there, and the
     standard error of that difference; ``chosen_share``: of the resamples, in how many the rule
@@ -65,13 +64,11 @@ def with_choice(
     have no question in common are chosen by their accuracy alone, and have no shares.
     """
     table = table.assign(**COLUMNS)
-    for _, jobs in table[table["state"] == "done"].groupby(list(question), dropna=False):
+    for _, jobs in table[table["state"] == "done"].groupby(list(alike), dropna=False):
         right = [answered[n][STEERED] for n in jobs["job"]]
         base = [answered[n][BASELINE] for n in jobs["job"]]
         ids = reduce(pd.Index.intersection, (r.index for r in right))
         at, sizes = jobs.index, jobs["coef"].tolist()
-        alike = [*(name for name in settings if name != "coef"), "overrides"]
-        series = [tuple(map(str, row)) for row in _without_dial(jobs)[alike].to_numpy()]
         if not len(ids):
             ranked = jobs.assign(size=jobs["coef"].abs()).sort_values(
                 ["validation_steered", "size", "job"], ascending=[False, True, True]
@@ -79,7 +76,7 @@ def with_choice(
             table.loc[ranked.index[0], "chosen"] = True
             continue
         x = np.stack([r.loc[ids].to_numpy() for r in right])
-        choice = choose(x, sizes, series)
+        choice = choose(x, sizes)
         table.loc[at[choice.chosen], "chosen"] = True
         table.loc[at, "chosen_share"] = choice.shares
         table.loc[at, "validation_n"] = len(ids)
@@ -91,15 +88,9 @@ def with_choice(
     return table
 
 
-def _without_dial(jobs: pd.DataFrame) -> pd.DataFrame:
-    words = jobs["overrides"].map(
-        lambda text: " ".join(w for w in text.split() if not w.lstrip("+").startswith("coef="))
-    )
-    return jobs.assign(overrides=words)
-
-
 def choice_sentence(jobs: pd.DataFrame) -> str:
-    """What validation chose among ``jobs`` of one question, rows of a table with ``COLUMNS``."""
+    """What validation chose among ``jobs`` that differ in the dial alone: rows of a table with
+    ``COLUMNS``."""
     (row,) = (job for _, job in jobs[jobs["chosen"]].iterrows())
     base, steered, n = row["validation_baseline"], row["validation_steered"], row["validation_n"]
     resamples = f"of {RESAMPLES:,} resamples of these {whole(n)} questions"
@@ -126,7 +117,7 @@ def choice_sentence(jobs: pd.DataFrame) -> str:
             f"In {pct(row['validation_ahead'])} {resamples} it is ahead of the unsteered model."
         )
     if steered <= base:
-        sentences.append("That is not above the baseline, so nothing here speaks for steering.")
+        sentences.append("That is not above the baseline.")
     return " ".join(sentences)
 
 

@@ -6,8 +6,7 @@ Reads only the folders of the jobs; needs no torch. Costs about 0.1 s per questi
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -21,13 +20,19 @@ from corrsteer.report.plots import Figure
 from corrsteer.report.record import Record, Transfer, read_record
 from corrsteer.report.sweep_choice import (
     HOW,
-    choice_sentence,
     choose_over_seeds,
     validation_answers,
 )
 from corrsteer.report.sweep_figures import Cell, Dial, Point, Spread
-from corrsteer.report.sweep_table import QUESTION, SETTINGS, sweep_table
-from corrsteer.report.sweep_verdict import Verdict, markdown
+from corrsteer.report.sweep_table import ALIKE, QUESTION, SETTINGS, sweep_table
+from corrsteer.report.sweep_verdict import (
+    Records,
+    Verdict,
+    markdown,
+    table_note,
+    verdicts,
+    with_verdicts,
+)
 from corrsteer.report.tables import (
     TransferRow,
     control_kinds,
@@ -36,14 +41,12 @@ from corrsteer.report.tables import (
     read_answers,
     records,
 )
+from corrsteer.report.verdict import headline_of_table
 from corrsteer.stats.intervals import SIGNIFICANT, holm
 from corrsteer.stats.seeds import SMALLEST_P, GainBySample, gain_by_sample, over_seeds
 from corrsteer.steering.arms import BASELINE, KINDS, STEERED
 
 __all__ = ["SETTINGS", "write_sweep_report"]
-
-Records = Mapping[int, Record]
-"""Of the jobs that are done, by their number."""
 
 
 def write_sweep_report(folder: Path) -> Path:
@@ -54,17 +57,15 @@ def write_sweep_report(folder: Path) -> Path:
     has no job at all.
     """
     table = sweep_table(folder)
-    table.to_csv(folder / "summary.csv", index=False)
     done = table[table["state"] == "done"]
     results = {n: read_record(folder / str(n)) for n in done["job"]}
+    found = verdicts(table, results)
+    table = with_verdicts(table, found)
+    table.to_csv(folder / "summary.csv", index=False)
     varied = [name for name in SETTINGS if done[name].nunique(dropna=False) > 1]
-    curves = [name for name in varied if name not in (*QUESTION, "coef")]
-    questions = [
-        _question(jobs, results, curves, name) for name, jobs in _questions(done, varied).items()
-    ]
-    verdicts = [question.verdict for question in questions]
-    kinds = [kind for kind in control_kinds() if any(kind in v.kinds for v in verdicts)]
-    (folder / "verdict.md").write_text(markdown(verdicts, kinds), encoding="utf-8")
+    questions = _questions(done, results, found)
+    kinds = [kind for kind in control_kinds() if any(kind in v.kinds for v in found)]
+    (folder / "verdict.md").write_text(markdown(found, kinds), encoding="utf-8")
     overridden = {
         word.lstrip("+").split("=")[0] for text in table["overrides"] for word in text.split()
     }
@@ -80,10 +81,12 @@ def write_sweep_report(folder: Path) -> Path:
         "overridden": bool(overridden),
         "links": {n for n in table["job"] if (folder / str(n) / "report.html").exists()},
         "questions": questions,
-        "verdicts": verdicts,
+        "verdicts": found,
+        "headline": headline_of_table([v.judged for v in found]) if len(found) > 1 else "",
+        "verdicts_note": table_note("shaded"),
         "controls": {kind: in_words(kind) for kind in kinds},
         "bands": [(KINDS[kind].colour, in_words(kind)) for kind in drawn_kinds() if kind in kinds],
-        "transfer": _transfer(verdicts),
+        "transfer": _transfer(found),
         "seeds": _seeds(folder, done, results),
         "counts": table["state"].value_counts().to_dict(),
         "how": HOW,
@@ -91,33 +94,17 @@ def write_sweep_report(folder: Path) -> Path:
     return write_page(folder / "report.html", "sweep.html.j2", page)
 
 
-def _questions(done: pd.DataFrame, varied: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The jobs of each question by its name: what sets it apart from the sweep's others."""
-    named: dict[str, pd.DataFrame] = {}
-    for key, jobs in done.groupby(list(QUESTION), sort=False):
-        settings = dict(zip(QUESTION, key, strict=True))
-        words = [_in_words(name, settings[name]) for name in QUESTION if name in varied]
-        name = cut(", ".join(words) or str(settings["task"]), 60)
-        if name in named:
-            name += f" ({len(named) + 1})"
-        named[name] = jobs
-    return named
-
-
-def _in_words(setting: str, value: object) -> str:
-    return f"{setting} {value}" if setting in ("seed", "coef", "layers") else str(value)
-
-
 # -- a question --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Question:
-    """Jobs that answer the same question. ``curves``: symbol and name of each; ``undefined``: coefs
-    whose side effect ratio is undefined. ``accuracy`` and ``ser`` None: all have the same coef."""
+    """Jobs that answer the same question: a verdict per setting, a curve per setting and seed.
+    ``curves``: symbol and name of each; ``undefined``: coefs whose side effect ratio is undefined.
+    ``accuracy`` and ``ser`` None: all have the same coef."""
 
     name: str
-    verdict: Verdict
+    verdicts: list[Verdict]
     curves: list[tuple[str, str]]
     constrained: bool
     undefined: list[float]
@@ -126,15 +113,32 @@ class Question:
     plane: Figure
 
 
-def _question(jobs: pd.DataFrame, results: Records, curves: Sequence[str], name: str) -> Question:
-    series = _series(jobs, results, curves)
+def _questions(done: pd.DataFrame, results: Records, found: Sequence[Verdict]) -> list[Question]:
+    questions: list[Question] = []
+    for key, jobs in done.groupby(list(QUESTION), sort=False):
+        here = [v for v in found if set(v.jobs) & set(jobs["job"])]
+        names = [v.name.split(", ") for v in here]
+        shared = [word for word in names[0] if all(word in words for words in names)]
+        name = cut(", ".join(shared) or str(key[0]), 60)
+        same = sum(q.name.split(" (")[0] == name for q in questions)
+        name += f" ({same + 1})" if same else ""
+        questions.append(_question(jobs, results, here, shared, name))
+    return questions
+
+
+def _question(
+    jobs: pd.DataFrame,
+    results: Records,
+    found: list[Verdict],
+    shared: Sequence[str],
+    name: str,
+) -> Question:
+    series = _series(jobs, results, shared)
     swept = jobs["coef"].nunique() > 1
     every = [job for same in series for job in same]
-    (best,) = jobs[jobs["chosen"]].to_dict("records")
-    job, choice = int(best["job"]), choice_sentence(jobs)
     return Question(
         name=name,
-        verdict=Verdict(name, job, results[job], float(best["p_holm"]), len(results), choice),
+        verdicts=found,
         curves=[
             (symbol, same[0].series)
             for symbol, same in zip(cycle(sweep_figures.SYMBOLS.values()), series, strict=False)
@@ -147,22 +151,28 @@ def _question(jobs: pd.DataFrame, results: Records, curves: Sequence[str], name:
     )
 
 
-def _series(jobs: pd.DataFrame, results: Records, curves: Sequence[str]) -> list[list[Point]]:
-    """Jobs sorted by coef, one list per combination of the settings in ``curves``."""
-    parts = [part for _, part in jobs.groupby(list(curves), sort=False)] if curves else [jobs]
-    return [
-        [
-            Point(
-                job=row["job"],
-                coef=row["coef"],
-                series=", ".join(f"{name} {row[name]}" for name in curves),
-                chosen=row["chosen"],
-                record=results[row["job"]],
-            )
-            for row in records(part.sort_values("coef"))
-        ]
-        for part in parts
-    ]
+def _series(jobs: pd.DataFrame, results: Records, shared: Sequence[str]) -> list[list[Point]]:
+    """Jobs sorted by coef, one list per setting and seed. ``shared``: words of the settings' names
+    that all of them have."""
+    seeds = jobs[["seed", "splits_seed"]].drop_duplicates()
+    series = []
+    for (setting, seed, dealt), part in jobs.groupby(list(ALIKE), sort=False, dropna=False):
+        words = [word for word in str(setting).split(", ") if word and word not in shared]
+        words += [f"seed {seed}"] if seeds["seed"].nunique() > 1 else []
+        words += [f"splits.seed {dealt}"] if seeds["splits_seed"].nunique(dropna=False) > 1 else []
+        series.append(
+            [
+                Point(
+                    job=row["job"],
+                    coef=row["coef"],
+                    series=", ".join(words),
+                    chosen=row["chosen"],
+                    record=results[row["job"]],
+                )
+                for row in records(part.sort_values("coef"))
+            ]
+        )
+    return series
 
 
 # -- transfer ----------------------------------------------------------------------------------
@@ -207,8 +217,6 @@ def _own(record: Record) -> Transfer:
 # -- seeds -------------------------------------------------------------------------------------
 
 AVERAGED = ("validation_steered", "baseline", "steered", "gain", "ser", "control_best")
-IN_OVERRIDES = ("method", "selector", "operator", "gate")
-"""Settings whose override says more than their column: options of the same class are different."""
 
 
 @dataclass(frozen=True)
@@ -227,22 +235,12 @@ class SeedGroup:
 
 
 def _seeds(folder: Path, done: pd.DataFrame, results: Records) -> list[SeedGroup]:
-    """One group for all jobs that differ only in seed and dial, where there are several seeds."""
-    alike = [name for name in (*SETTINGS, "question") if name not in ("seed", "coef")]
-    in_columns = [name for name in SETTINGS if name not in IN_OVERRIDES]
-    compared = re.compile(rf"\+*({'|'.join(in_columns)})=")
-    rest = done["overrides"].map(
-        lambda text: " ".join(word for word in text.split() if not compared.match(word))
-    )
-    varied = [name for name in in_columns if name in alike and done[name].nunique() > 1]
-    groups = []
-    for _, jobs in done.assign(rest=rest).groupby([*alike, "rest"], sort=False):
-        if jobs["seed"].nunique() < 2:
-            continue
-        words = [_in_words(name, jobs[name].iloc[0]) for name in varied] + [jobs["rest"].iloc[0]]
-        name = cut(", ".join(dict.fromkeys(w for w in words if w)), 80)
-        groups.append(_seed_group(folder, name, jobs, results))
-    return groups
+    """One group for each setting that has several seeds."""
+    return [
+        _seed_group(folder, cut(str(setting), 80), jobs, results)
+        for setting, jobs in done.groupby("setting", sort=False)
+        if len(jobs[["seed", "splits_seed"]].drop_duplicates()) > 1
+    ]
 
 
 def _seed_group(folder: Path, name: str, jobs: pd.DataFrame, results: Records) -> SeedGroup:
@@ -268,7 +266,8 @@ def _seed_group(folder: Path, name: str, jobs: pd.DataFrame, results: Records) -
 
 
 def _dial(jobs: pd.DataFrame, results: Records) -> Dial:
-    jobs = jobs.sort_values("seed").drop_duplicates("seed")
+    alike = ["seed", "splits_seed"]
+    jobs = jobs.sort_values(alike).drop_duplicates(alike)
     draws: dict[str, list[float]] = {}
     for n in jobs["job"]:
         for kind, control in results[n].controls.items():

@@ -14,8 +14,10 @@ import pandas as pd
 from corrsteer.errors import DataError
 from corrsteer.report.numbers import layer_text
 from corrsteer.report.record import Record, read_record
+from corrsteer.report.settings import DIAL, SEEDS, labels, leaves, splits_seed
 from corrsteer.report.sweep_choice import validation_answers, with_choice
 from corrsteer.report.tables import control_kinds
+from corrsteer.report.verdict import NULL
 from corrsteer.stats.intervals import holm
 from corrsteer.steering.arms import BASELINE, STEERED
 from corrsteer.store.runfolder import RunFolder, jobs
@@ -24,8 +26,10 @@ SETTINGS = (
     "task", "model", "method", "variant", "selector", "operator", "gate", "positions", "layers",
     "seed", "token_source", "pooling", "coef",
 )  # fmt: skip
-QUESTION = ("task", "model", "seed", "question")
-"""Jobs that share these answer the same question; their validation accuracies are comparable."""
+QUESTION = ("task", "model", "question")
+"""Jobs that share these answer the same question, with whatever plans."""
+ALIKE = ("setting", "seed", "splits_seed")
+"""Jobs that share these differ in the dial alone: validation chooses one of them."""
 
 
 def sweep_table(folder: Path) -> pd.DataFrame:
@@ -33,12 +37,14 @@ def sweep_table(folder: Path) -> pd.DataFrame:
 
     ``state`` is that of the job's ``status.json``, "missing" for a job without a folder or status,
     "unreadable" for one with incomplete files. Accuracies and gains are fractions of 1 and absent
-    for jobs that are not done. ``chosen`` marks, among jobs that answer the same question (task,
-    model, seed, rows, prompts, scorer), the one that validation chooses, and the columns after it
-    say how sure that is (:func:`corrsteer.report.sweep_choice.with_choice`). ``p_holm`` is
-    McNemar's p, corrected for the number of done jobs. ``random_gain_max`` and ``control_KIND``
-    are the best gains of each kind of control, ``control_best`` that of any. ``overrides`` are
-    those the jobs do not share. Raises :class:`DataError` without any job.
+    for jobs that are not done. ``setting`` is what tells jobs apart besides dial and seed
+    (:func:`corrsteer.report.settings.labels`); ``chosen`` marks, among those of one setting and
+    seed, the one that validation chooses, and the columns after it say how sure that is
+    (:func:`corrsteer.report.sweep_choice.with_choice`). ``p_holm`` is McNemar's p, corrected for
+    the number of done jobs; ``null_p`` that of the random features, uncorrected.
+    ``random_gain_max`` and ``control_KIND`` are the best gains of each kind of control,
+    ``control_best`` that of any.
+    ``overrides`` are those the jobs do not share. Raises :class:`DataError` without any job.
     """
     numbers = jobs(folder)
     if not numbers:
@@ -50,8 +56,11 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     for row in rows:
         row["overrides"] = " ".join(o for o in row["overrides"] or [] if o not in shared)
     table = pd.DataFrame(rows, columns=_columns()).astype(dict.fromkeys(_COUNTS, "Int64"))
-    table = with_choice(table, answered, QUESTION, SETTINGS).assign(p_holm=float("nan"))
     done = table["state"] == "done"
+    configs = {int(n): leaves(folder / str(n)) for n in table.loc[done, "job"]}
+    known = [name for name in SETTINGS if name not in (DIAL, *SEEDS)]
+    table.loc[done, "setting"] = labels(table[done], configs, known)
+    table = with_choice(table, answered, ALIKE).assign(p_holm=float("nan"))
     table.loc[done, "p_holm"] = holm(table.loc[done, "mcnemar_p"].astype(float).tolist())
     return table
 
@@ -76,6 +85,7 @@ def _job(folder: Path, number: int, answered: dict[int, pd.DataFrame]) -> dict[s
             record = read_record(home)
             answered[number] = validation_answers(home)
             row |= _settings(record) | _results(record)
+            row["splits_seed"] = splits_seed(home)
     except DataError as error:
         return row | {"state": "unreadable", "error": str(error)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -96,17 +106,21 @@ def _question(record: Record) -> str:
 
 
 _COUNTS = (
-    "seed", "n", "fixed", "broken", "noise_features", "changed_texts", "changed_texts_same_outcome",
+    "seed", "splits_seed", "n", "fixed", "broken", "fixed_from_invalid", "broken_to_invalid",
+    "noise_features", "changed_texts", "changed_texts_same_outcome", "random_draws",
+    "random_at_least_as_good", "plans_on_test",
 )  # fmt: skip
 
 
 def _columns() -> list[str]:
     controls = [_control_column(kind) for kind in control_kinds()]
     return [
-        "job", "state", "overrides", *SETTINGS, "question",
+        "job", "state", "overrides", "setting", *SETTINGS, "splits_seed", "question",
         "validation_baseline", "validation_steered", "n", "baseline", "steered",
-        "gain", "gain_low", "gain_high", "fixed", "broken", "ser", "mcnemar_p",
-        *controls, "control_best", "beats_all_controls", "constrained", "noise_features",
+        "gain", "gain_low", "gain_high", "fixed", "fixed_from_invalid", "broken",
+        "broken_to_invalid", "ser", "mcnemar_p", "random_draws", "random_at_least_as_good",
+        "null_p", *controls, "control_best", "constrained", "steered_constrained_gain",
+        "plans_on_test", "noise_features",
         "changed_texts", "changed_texts_same_outcome", "off_target_rate", "off_target_ser", "kl",
         "seconds", "error",
     ]  # fmt: skip
@@ -120,6 +134,7 @@ def _results(record: Record) -> dict[str, Any]:
     flips, effects = record.flips, record.side_effects
     unrelated = effects.off_target if effects else None
     neutral = effects.neutral if effects else None
+    null, both = record.controls.get(NULL), record.constrained_gain
     constrained = [arm.accuracy for arm in record.arms.values() if arm.kind == "constrained"]
     return {
         "validation_baseline": record.validation[BASELINE].accuracy,
@@ -131,13 +146,19 @@ def _results(record: Record) -> dict[str, Any]:
         "gain_low": record.gain_ci[0],
         "gain_high": record.gain_ci[1],
         "fixed": flips.fixed,
+        "fixed_from_invalid": record.format.fixed_from_invalid,
         "broken": flips.broken,
+        "broken_to_invalid": record.format.broken_to_invalid,
         "ser": flips.ser,
         "mcnemar_p": flips.mcnemar_p,
+        "random_draws": len(null.gains) if null else None,
+        "random_at_least_as_good": null.at_least_as_good if null else None,
+        "null_p": null.p if null else None,
         **{_control_column(kind): record.best_gain(kind) for kind in control_kinds()},
         "control_best": max((c.best for c in record.controls.values()), default=None),
-        "beats_all_controls": record.beats_all_controls,
         "constrained": max(constrained, default=None),
+        "steered_constrained_gain": both.gain if both else None,
+        "plans_on_test": record.odometer.plans if record.odometer else None,
         "noise_features": record.noise.below_ceiling,
         "changed_texts": record.changes.text,
         "changed_texts_same_outcome": record.changes.text_same_outcome,

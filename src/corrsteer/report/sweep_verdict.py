@@ -1,137 +1,292 @@
-"""The verdicts of a sweep, one per question: what validation chose, and what test and the controls
-say about it. In sentences for the page, and as a table for a README (``verdict.md``)."""
+"""The verdicts of a sweep, one per setting: what validation chose in each seed, and what test and
+the controls say about it. For the page, the terminal, and as a table for a README (``verdict.md``).
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
+import pandas as pd
+
+from corrsteer.report.notes import edge, odometer, side_effects
 from corrsteer.report.numbers import interval, p_value, pct, points, ratio, short, whole
-from corrsteer.report.pages import visible
+from corrsteer.report.pages import cut, visible
 from corrsteer.report.record import Record
+from corrsteer.report.sweep_choice import choice_sentence
+from corrsteer.report.sweep_table import ALIKE
 from corrsteer.report.tables import control_kinds, in_words
-from corrsteer.report.verdict import comparison, unrelated_changes
+from corrsteer.report.verdict import (
+    NULL,
+    Judgement,
+    beaten_in_most,
+    chance,
+    compared,
+    constrained,
+    form,
+    headline,
+    headline_of_seeds,
+    judge,
+    one_answer,
+    other_p,
+    own_null_p,
+    why_not,
+)
 from corrsteer.stats.intervals import SIGNIFICANT
+from corrsteer.stats.joint import Drawn, joint_p
+from corrsteer.stats.seeds import over_seeds
 from corrsteer.steering.arms import BASELINE, STEERED
+
+Records = Mapping[int, Record]
+"""Of the jobs that are done, by their number."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The job that validation chose of one seed. ``choice``: how, in sentences; ``edge``: which
+    dials to add, where it chose the first or the last of several."""
+
+    job: int
+    record: Record
+    judged: Judgement
+    choice: str
+    edge: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``name``: of the question. ``job``: the one that validation chose, with its ``record``.
-    ``p_holm``: McNemar's p, corrected for the ``n_jobs`` of the sweep that are done.
-    ``choice``: how validation chose (:func:`corrsteer.report.sweep_choice.choice_sentence`)."""
+    """``name``: of the setting. ``chosen``: of every seed. ``n_jobs``: of the sweep that are
+    done."""
 
     name: str
-    job: int
-    record: Record
-    p_holm: float
+    chosen: Sequence[Chosen]
     n_jobs: int
-    choice: str
 
     @property
-    def detected(self) -> bool:
-        return self.p_holm < SIGNIFICANT
+    def record(self) -> Record:
+        """Of the first seed."""
+        return self.chosen[0].record
+
+    @property
+    def records(self) -> list[Record]:
+        return [c.record for c in self.chosen]
+
+    @property
+    def judged(self) -> list[Judgement]:
+        return [c.judged for c in self.chosen]
+
+    @property
+    def jobs(self) -> list[int]:
+        return [c.job for c in self.chosen]
 
     @property
     def kinds(self) -> list[str]:
-        """Of the controls that the job has."""
-        return [kind for kind in control_kinds() if kind in self.record.controls]
+        """Of the controls that the jobs have."""
+        had = {kind for record in self.records for kind in record.controls}
+        return [kind for kind in control_kinds() if kind in had]
 
     @property
     def unbeaten(self) -> list[str]:
-        """Kinds of controls that steering does not beat."""
-        return [kind for kind in self.kinds if not self.record.controls[kind].beats_all]
+        """Kinds of controls that steering is not shown to beat in any seed."""
+        return [kind for kind in self.kinds if any(kind in j.unbeaten for j in self.judged)]
 
     @property
-    def helps(self) -> bool:
-        """Whether steering raises accuracy, by more than every control."""
-        return self.detected and self.record.gain >= 0 and not self.unbeaten
+    def beats_all(self) -> bool:
+        return beaten_in_most(self.judged)
 
     @property
     def why(self) -> str:
-        """What speaks against steering; empty where it helps."""
-        reasons = []
-        if not self.detected:
-            reasons.append("not significant")
-        elif self.record.gain < 0:
-            reasons.append("lowers accuracy")
-        if self.unbeaten:
-            names = [in_words(kind) for kind in self.unbeaten]
-            who = " and ".join(names) if len(names) < 3 else f"{len(names)} controls"
-            reasons.append(f"{who} at least as good")
-        return ", ".join(reasons)
+        return why_not(self.judged)
 
     @property
-    def sentences(self) -> list[str]:
-        return [self._effect(), *self._controls()]
+    def headline(self) -> str:
+        return headline_of_seeds(self.judged, *over_seeds([r.gain for r in self.records]))
+
+    @property
+    def advice(self) -> str:
+        return next((c.edge for c in self.chosen if c.edge), "")
+
+    @property
+    def lines(self) -> list[str]:
+        """What a reader of the headline needs next, at most five; all of it where there is one
+        seed."""
+        if len(self.chosen) > 1:
+            return [self.advice] if self.advice else []
+        record = self.record
+        more = (compared(self.judged[0]), form(record), constrained(record), one_answer(record))
+        return [sentence for sentence in (self.advice, *more, chance(record)) if sentence][:5]
 
     @property
     def details(self) -> list[str]:
-        return [self.choice, self._price()]
+        """Of each seed: what validation chose, and its price on test."""
+        return [sentence for one in self.chosen for sentence in self._details(one)]
 
-    def _effect(self) -> str:
-        record, ends = self.record, interval(self.record.gain_ci)
-        base, steered = (record.arms[arm].accuracy for arm in (BASELINE, STEERED))
-        if self.detected:
-            verb = "raises" if record.gain > 0 else "lowers"
-            size = points(abs(record.gain)).lstrip("+")
-            effect = f"{verb} accuracy by {size} points {ends}"
-        else:
-            effect = f"does not detectably change accuracy: {points(record.gain)} points {ends}"
-        test = p_value(self.p_holm)
-        test += f", corrected for {self.n_jobs} jobs" if self.n_jobs > 1 else ""
-        moved = f"from {pct(base)} to {pct(steered)}"
-        return f"Steering at coef {short(record.coef)} {effect}, {moved} ({test})."
+    def _details(self, one: Chosen) -> list[str]:
+        several = len(self.chosen) > 1
+        seed = f"Seed {one.record.seed}: " if several else ""
+        said = [f"{seed}{one.choice} {_price(one.record)}"]
+        if several:
+            return [f"{said[0]} {headline(one.judged)}"]
+        return [*said, *filter(None, (" ".join(side_effects(one.record)), odometer(one.record)))]
 
-    def _controls(self) -> list[str]:
-        controls = self.record.controls
-        if not controls:
-            return []
-        best = ", ".join(f"{in_words(kind)} {points(controls[kind].best)}" for kind in self.kinds)
-        return [
-            f"Best gain of each control: {best}.",
-            comparison(self.record.gain, controls, points=points),
-        ]
+    # -- the row of a table, with means over the seeds
 
-    def _price(self) -> str:
-        flips, effects = self.record.flips, self.record.side_effects
-        share = "SER undefined" if flips.ser is None else f"SER {ratio(flips.ser)}"
-        sentences = [
-            f"On test it fixes {whole(flips.fixed)} answers and breaks {whole(flips.broken)}: "
-            f"{share}, exact McNemar {p_value(flips.mcnemar_p)}."
-        ]
-        if effects and (unrelated := effects.off_target):
-            changed, ser = unrelated.arms[STEERED].changed, self.record.ser.off_target
-            sentences.append(f"{unrelated_changes(changed, unrelated.n, ser)}.")
-        if effects and (neutral := effects.neutral):
-            kl = short(neutral.arms[STEERED].kl)
-            sentences.append(f"The KL divergence on neutral text is {kl} nats per token.")
-        return " ".join(sentences)
+    @property
+    def cells(self) -> dict[str, str]:
+        records, judged = self.records, self.judged
+        gain, sd = over_seeds([r.gain for r in records])
+        one = len(records) == 1
+        null = [p for j in judged if (p := j.null_p) is not None]
+        sers = [r.flips.ser for r in records if r.flips.ser is not None]
+        return {
+            "coef": ", ".join(dict.fromkeys(short(r.coef) for r in records)),
+            "unsteered": pct(fmean(r.arms[BASELINE].accuracy for r in records)),
+            "steered": pct(fmean(r.arms[STEERED].accuracy for r in records)),
+            "gain": points(gain),
+            "spread": interval(records[0].gain_ci) if one or sd is None else f"± {100 * sd:.1f}",
+            "p": p_value(max(j.p for j in judged))[4:],
+            "null_p": p_value(max(null))[4:] if null else "–",
+            "fixed": _with_format([(r.flips.fixed, r.format.fixed_from_invalid) for r in records]),
+            "broken": _with_format([(r.flips.broken, r.format.broken_to_invalid) for r in records]),
+            "ser": ratio(fmean(sers) if sers else None),
+        }
+
+    def best_gain(self, kind: str) -> float | None:
+        """Of one kind of control, in the mean over the seeds that have it."""
+        gains = [g for r in self.records if (g := r.best_gain(kind)) is not None]
+        return fmean(gains) if gains else None
 
 
-def markdown(verdicts: Sequence[Verdict], kinds: Sequence[str]) -> str:
+def _with_format(counts: Sequence[tuple[int, int]]) -> str:
+    """Flipped answers and, in brackets, those with an answer that could not be read."""
+    flipped, unread = (fmean(column) for column in zip(*counts, strict=True))
+    return f"{whole(round(flipped))} ({whole(round(unread))})"
+
+
+# -- how they are found ------------------------------------------------------------------------
+
+
+def verdicts(table: pd.DataFrame, results: Records) -> list[Verdict]:
+    """Of every setting with a job that is done. ``table``: of
+    :func:`corrsteer.report.sweep_table.sweep_table`.
+
+    p-values are corrected for what the table compares: McNemar's for all done jobs, those of the
+    controls for the settings of each seed.
+    """
+    done = table[table["state"] == "done"]
+    chosen = done[done["chosen"]]
+    corrected = _corrected(chosen, results)
+    found: dict[str, list[Chosen]] = {}
+    for row in chosen.itertuples():
+        job = int(row.job)
+        record, (questions, null_p, others) = results[job], corrected[job]
+        alike = pd.Series(True, index=done.index)
+        for name in ALIKE:
+            value = getattr(row, name)
+            alike &= done[name].isna() if pd.isna(value) else done[name] == value
+        judged = judge(
+            record,
+            p=float(row.p_holm),
+            null_p=null_p,
+            others=others,
+            jobs=len(done),
+            questions=questions,
+        )
+        same = done[alike]
+        ends = edge(same["coef"].astype(float).tolist(), record.coef)
+        found.setdefault(str(row.setting), []).append(
+            Chosen(job, record, judged, choice_sentence(same), ends)
+        )
+    tasks = {name: some[0].record.task for name, some in found.items()}
+    return [
+        Verdict(cut(name or tasks[name], 60), sorted(some, key=lambda c: c.job), len(done))
+        for name, some in found.items()
+    ]
+
+
+def _corrected(
+    chosen: pd.DataFrame, results: Records
+) -> dict[int, tuple[int, float | None, dict[str, float]]]:
+    """By job: how many settings its seed has, and its p-values of the controls, corrected for
+    them."""
+    found = {}
+    for _, some in chosen.groupby(["seed", "splits_seed"], dropna=False):
+        jobs = [int(n) for n in some["job"]]
+        drawn = {
+            n: Drawn(results[n].gain, results[n].controls[NULL].gains, results[n].flips.n, p)
+            for n in jobs
+            if (p := own_null_p(results[n])) is not None
+        }
+        null = dict(zip(drawn, joint_p(list(drawn.values())), strict=True))
+        others = other_p([results[n] for n in jobs])
+        found |= {n: (len(jobs), null.get(n), o) for n, o in zip(jobs, others, strict=True)}
+    return found
+
+
+def with_verdicts(table: pd.DataFrame, found: Sequence[Verdict]) -> pd.DataFrame:
+    """The table with what is said of the chosen jobs: ``claim`` and p-values corrected for the
+    settings of the table, and the ``verdict`` and ``advice`` on the setting."""
+    rows: dict[int, dict[str, object]] = {}
+    for v in found:
+        for c in v.chosen:
+            rows[c.job] = {
+                "claim": str(c.judged.claim),
+                "null_p_table": c.judged.null_p,
+                "beats_all": c.judged.beats_all,
+                "verdict": v.headline if c is v.chosen[0] else None,
+                "advice": v.advice if c is v.chosen[0] else None,
+                "called": v.name if c is v.chosen[0] else None,
+            }
+    names = ("claim", "null_p_table", "beats_all", "called", "verdict", "advice")
+    new = {name: [rows.get(n, {}).get(name) for n in table["job"]] for name in names}
+    return table.assign(**{name: pd.array(values, dtype=object) for name, values in new.items()})
+
+
+# -- sentences and tables ----------------------------------------------------------------------
+
+
+def _price(record: Record) -> str:
+    flips = record.flips
+    share = "SER undefined" if flips.ser is None else f"SER {ratio(flips.ser)}"
+    return (
+        f"On test it fixes {whole(flips.fixed)} answers and breaks {whole(flips.broken)}: "
+        f"{share}, exact McNemar {p_value(flips.mcnemar_p)}."
+    )
+
+
+def markdown(found: Sequence[Verdict], kinds: Sequence[str]) -> str:
     """The verdicts as a table in GitHub's markdown. ``kinds``: of controls, a column each."""
     titles = ["Question", "Beats all", "coef", "Unsteered", "Steered", "Gain [95 %]", "p (Holm)"]
-    titles += ["Fixed", "Broken", "SER", *(in_words(kind).capitalize() for kind in kinds)]
+    titles += ["p (random)", "Fixed", "Broken", "SER"]
+    titles += [in_words(kind).capitalize() for kind in kinds]
     lines = ["| " + " | ".join(titles) + " |", "|---|---|" + "---:|" * (len(titles) - 2)]
-    for v in verdicts:
-        record, flips = v.record, v.record.flips
-        cells = [_escaped(v.name), "**yes**" if v.helps else f"no: {v.why}", short(record.coef)]
-        cells += [pct(record.arms[arm].accuracy) for arm in (BASELINE, STEERED)]
-        cells += [f"{points(record.gain)} {interval(record.gain_ci)}", p_value(v.p_holm)[4:]]
-        cells += [whole(flips.fixed), whole(flips.broken), ratio(flips.ser)]
+    for v in found:
+        c = v.cells
+        cells = [_escaped(v.name), "**yes**" if v.beats_all else f"no: {v.why}"]
+        cells += [c["coef"], c["unsteered"], c["steered"], f"{c['gain']} {c['spread']}"]
+        cells += [c[name] for name in ("p", "null_p", "fixed", "broken", "ser")]
         for kind in kinds:
-            gain = points(record.best_gain(kind))
+            gain = points(v.best_gain(kind))
             cells.append(f"**{gain}**" if kind in v.unbeaten else gain)
         lines.append("| " + " | ".join(cells) + " |")
-    note = (
-        "Gains are percentage points over the unsteered model. The gain of a control is that of "
-        "its best draw, in bold where steering does not beat it. “Beats all” means that steering "
-        f"raises accuracy (McNemar p below {SIGNIFICANT}, corrected for the number of jobs) by "
-        "more than every control does."
+    return "\n".join([*lines, "", table_note("in bold"), ""])
+
+
+def table_note(unbeaten: str) -> str:
+    """What the table of verdicts means. ``unbeaten``: how a control is marked that steering is not
+    shown to beat."""
+    return (
+        "Gains are percentage points over the unsteered model; several seeds have their mean and "
+        "standard deviation. Of fixed and broken answers those that could not be read before, or "
+        "after, are in brackets. The gain of a control is that of its best draw, "
+        f"{unbeaten} where steering is not shown to beat it. p (Holm) is that of the exact "
+        "McNemar test, corrected for the number of jobs; p (random) that the plan is one more plan "
+        "of random features, corrected for the rows of the table (Westfall and Young 1993). Both "
+        f"must be at most {SIGNIFICANT}, and every other control worse by a paired test (Holm), "
+        "for “Beats all”."
     )
-    return "\n".join([*lines, "", note, ""])
 
 
 def _escaped(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ import pandas as pd
 from pandas.api.types import is_integer_dtype, is_numeric_dtype
 
 from corrsteer.errors import DataError
-from corrsteer.report.record import Interval, Transfer
+from corrsteer.report.numbers import interval, p_value, pct, points, whole
+from corrsteer.report.record import ArmSummary, Control, Interval, Record, Transfer
 from corrsteer.steering.arms import BASELINE, KINDS, STEERED
 
 Result = TypeVar("Result")
@@ -154,6 +155,79 @@ def arm_rows(results: Mapping[str, Result], kinds: Mapping[str, str]) -> list[Ar
             number = f" {n}" if len(names) > 1 else ""
             rows.append(ArmRow(name, kind, KINDS[kind].label + number, results[name]))
     return rows
+
+
+def by_kind(rows: Sequence[ArmRow[Result]]) -> list[tuple[str, list[ArmRow[Result]]]]:
+    """Rows of one kind together, in the order of ``rows``."""
+    found: dict[str, list[ArmRow[Result]]] = {}
+    for row in rows:
+        found.setdefault(row.kind, []).append(row)
+    return list(found.items())
+
+
+def folded_label(same: Sequence[ArmRow[Result]]) -> str:
+    """Of one row, or of several draws of a kind that share one."""
+    return same[0].label if len(same) == 1 else f"{KINDS[same[0].kind].label} ×{len(same)}"
+
+
+def span(values: Sequence[float | None], text: Callable[[float | None], str]) -> str:
+    """A number, or the range of several."""
+    known = [value for value in values if value is not None]
+    ends = (
+        dict.fromkeys(text(value) for value in (min(known), max(known))) if known else [text(None)]
+    )
+    return " to ".join(ends)
+
+
+@dataclass(frozen=True)
+class ArmLine:
+    """A line of the table of arms, as text: one arm, or all draws of a kind. ``band``: where most
+    draws are. ``lead``: by how much steering is ahead of it, ``test``: how sure that is; both empty
+    where nothing is compared."""
+
+    label: str
+    accuracy: str
+    band: str
+    gain: str
+    invalid: str
+    degenerate: str
+    lead: str
+    test: str
+
+
+def arm_lines(record: Record, rows: Sequence[ArmRow[ArmSummary]]) -> list[ArmLine]:
+    """``rows``: of the record's arms, the baseline first. Several draws of a kind share a line."""
+    base = rows[0].result.accuracy
+    lines = []
+    for kind, same in by_kind(rows):
+        arms = [row.result for row in same]
+        band, control = "", record.controls.get(kind)
+        if len(arms) == 1:
+            band = " to ".join(map(pct, arms[0].ci))
+        elif control and control.band:
+            band = " to ".join(pct(base + bound) for bound in control.band)
+        lines.append(
+            ArmLine(
+                label=folded_label(same),
+                accuracy=span([arm.accuracy for arm in arms], pct),
+                band=band,
+                gain="" if kind == BASELINE else span([a.accuracy - base for a in arms], points),
+                invalid=span([arm.invalid_rate for arm in arms], pct),
+                degenerate=span([float(arm.degenerate) for arm in arms], whole),
+                lead=f"{points(control.paired_gain)} {interval(control.paired_ci)}"
+                if control
+                else "",
+                test=_test(kind, control) if control else "",
+            )
+        )
+    return lines
+
+
+def _test(kind: str, control: Control) -> str:
+    if kind != "random" or control.p is None:
+        return p_value(control.paired_p)
+    rank, of = control.at_least_as_good + 1, len(control.gains) + 1
+    return f"rank {rank} of {of}, {p_value(control.p)}"
 
 
 @dataclass(frozen=True)

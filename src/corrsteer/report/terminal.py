@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from corrsteer.report.numbers import plain_text
 from corrsteer.report.sweep_table import SETTINGS
 
 _RESULTS: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -54,20 +55,30 @@ def print_summary(folder: Path) -> None:
     if not console.is_terminal:
         console.width = 120  # rich assumes 80 in a file, and would cut the table
     console.print(table)
+    for line in told(jobs):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     if line := how_sure(jobs):
         console.print(line, soft_wrap=True, highlight=False)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def told(jobs: pd.DataFrame) -> list[str]:
+    """The verdict on each setting of a ``summary.csv``, and which dials to add."""
+    if "verdict" not in jobs:
+        return []
+    said = jobs[jobs["verdict"].notna()]
+    lines = []
+    for _, job in said.iterrows():
+        name = f"{job['called']}: " if len(said) > 1 else ""
+        advice = "" if pd.isna(job["advice"]) else f" {job['advice']}"
+        lines.append(plain_text(f"{name}{job['verdict']}{advice}"))
+    return lines
 
 
 def how_sure(jobs: pd.DataFrame) -> str:
     """In how many resamples of the validation questions the jobs that were chosen would be chosen
     again; empty where none had a rival."""
     several = jobs[jobs["chosen"] & (jobs["chosen_share"] < 1)]
-    shares = [
-        f"job {job['job']} in {100 * job['chosen_share']:.0f} %" for _, job in several.iterrows()
-    ]
-    return (
-        f"validation would choose again, on resampled questions: {', '.join(shares)}"
-        if shares
-        else ""
-    )
+    shares = [f"job {j['job']} in {100 * j['chosen_share']:.0f} %" for _, j in several.iterrows()]
+    told = f"validation would choose again, on resampled questions: {', '.join(shares)}"
+    return told if shares else ""

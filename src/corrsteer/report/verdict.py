@@ -1,285 +1,389 @@
-"""The result of a run in plain sentences: the gain, its price, and what the controls say about it.
+"""What steering did, in words: the one place that says whether it helped.
 
-Pure functions of the record; cheap to import, since a run ends with them.
+:func:`judge` decides from typed numbers with :mod:`corrsteer.stats.claims`, and every sentence here
+follows what it decided. Pages, tables, the terminal and trackers show these and add none of their
+own (a test reads all other files for such words). Pure functions of the record; cheap to import,
+since a run ends with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from corrsteer.report.notes import end_of_search
+from corrsteer.report.numbers import interval, p_value, pct, points, whole
 from corrsteer.report.record import Control, Record
-from corrsteer.report.tables import control_kinds, subject
-from corrsteer.stats.intervals import SIGNIFICANT
-from corrsteer.steering.arms import BASELINE, STEERED
+from corrsteer.report.tables import control_kinds, in_words, subject
+from corrsteer.stats.claims import Claim, beats_all, decide, least_draws
+from corrsteer.stats.intervals import SIGNIFICANT, detectable_gain, holm
+from corrsteer.steering.arms import BASELINE, KINDS
 
-INVALID_WORTH_SAYING = 0.05
-DEGENERATE_WORTH_SAYING = 0.02
-LENGTH_WORTH_SAYING = 0.1
+NULL = "random"
+"""The kind of control that a gain due to steering must beat."""
 
-Points = Callable[[float], str]
-"""Writes a difference of fractions in percentage points, signed."""
+Pair = tuple[int, str]
+
+# -- what is decided ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the numbers of one run allow to be said.
+
+    ``p``, ``null_p`` and the p-values behind ``level`` are corrected for the ``jobs`` and
+    ``questions`` of the table they stand in, if any. ``better``: kinds of controls that do better
+    than steering, ``worse``: those that do worse, both by paired tests, ``level``: all others; the
+    random features are in none of them. ``least``: the smallest gain that the paired test would
+    have found with 80 % power, None where there is none.
+    """
+
+    claim: Claim
+    gain: float
+    p: float
+    null_p: float | None
+    controls: Mapping[str, Control]
+    better: tuple[str, ...]
+    level: tuple[str, ...]
+    worse: tuple[str, ...]
+    beats_all: bool
+    flipped: int
+    least: float | None
+    questions: int = 1
+
+    @property
+    def null(self) -> Control | None:
+        return self.controls.get(NULL)
+
+    @property
+    def unbeaten(self) -> list[str]:
+        """Kinds of controls that steering is not shown to beat, the random features among them."""
+        above_null = self.null_p is not None and self.null_p <= SIGNIFICANT
+        null = [NULL] if self.null and not above_null else []
+        return [kind for kind in control_kinds() if kind in (*self.better, *self.level, *null)]
+
+
+def judge(
+    record: Record,
+    *,
+    p: float | None = None,
+    null_p: float | None = None,
+    others: Mapping[str, float] | None = None,
+    jobs: int = 1,
+    questions: int = 1,
+) -> Judgement:
+    """``p``: McNemar's, corrected for the ``jobs`` of a sweep; ``null_p``: of the random features,
+    ``others``: :func:`other_p` of the other controls by kind, both corrected for the ``questions``
+    of a table. Left out: the record's own."""
+    flips, controls = record.flips, record.controls
+    p = flips.mcnemar_p if p is None else p
+    null_p = own_null_p(record) if null_p is None else null_p
+    others = other_p([record])[0] if others is None else others
+    claim = decide(record.gain, p, null_p)
+    kinds = [kind for kind in control_kinds() if kind in others]
+    worse = tuple(kind for kind in kinds if others[kind] < SIGNIFICANT)
+    better = tuple(kind for kind in kinds if controls[kind].paired_ci[1] < 0)
+    flipped = flips.fixed + flips.broken
+    return Judgement(
+        claim=claim,
+        gain=record.gain,
+        p=p,
+        null_p=null_p,
+        controls=controls,
+        better=better,
+        level=tuple(kind for kind in kinds if kind not in (*worse, *better)),
+        worse=worse,
+        beats_all=beats_all(claim, [max(others.values())] if others else []),
+        flipped=flipped,
+        least=detectable_gain(flips.n, flipped / flips.n, level=SIGNIFICANT / jobs),
+        questions=questions,
+    )
+
+
+def own_null_p(record: Record) -> float | None:
+    """Of the random features of one run; None where there were none, or too few for any plan to
+    be told from them."""
+    null = record.controls.get(NULL)
+    return null.p if null and null.asked >= least_draws(1) else None
+
+
+def other_p(records: Sequence[Record]) -> list[dict[str, float]]:
+    """Of each record, by kind of control but random features: the p-value that steering does no
+    better than its best draw, after Holm over all controls of all records."""
+    raw: dict[Pair, float] = {
+        (n, kind): control.paired_p
+        for n, record in enumerate(records)
+        for kind, control in record.controls.items()
+        if kind != NULL
+    }
+    found: list[dict[str, float]] = [{} for _ in records]
+    for (n, kind), p in zip(raw, holm(list(raw.values())), strict=True):
+        found[n][kind] = p
+    return found
+
+
+# -- a run -------------------------------------------------------------------------------------
 
 
 def verdict(record: Record) -> list[str]:
-    """One sentence per finding, the most important first."""
-    return [
-        *_gain(record),
-        *_price(record),
-        *_power(record),
-        *_invalid(record),
-        *_degenerate(record),
-        *_random(record),
-        *_other_controls(record),
-        *_constrained(record),
-        *_side_effects(record),
-        *_chance(record),
-        *_noise(record),
-        *_stability(record),
-        *_length(record),
-    ]
+    """The verdict in one sentence, and at most five short ones that a reader of it needs next."""
+    judged = judge(record)
+    more = (compared(judged), form(record), constrained(record), one_answer(record))
+    said = [headline(judged), end_of_search(record), *more, chance(record)]
+    return [sentence for sentence in said if sentence][:6]
 
 
-# -- sentences that the verdicts of sweeps share -----------------------------------------------
+def headline(judged: Judgement) -> str:
+    gain = f"{points(judged.gain)} points"
+    match judged.claim:
+        case Claim.RAISES:
+            return f"Steering helps ({gain}){_beside(judged)}."
+        case Claim.LOWERS:
+            return f"Steering lowers accuracy ({gain})."
+        case Claim.NO_BETTER:
+            return f"Steering is {_no_better(judged)}."
+        case Claim.UNTESTED:
+            return (
+                f"Accuracy rises ({gain}), but whether steering is the cause is untested: "
+                f"{_untested(judged)}."
+            )
+        case Claim.UNDECIDED:
+            return f"Undecided ({gain}): {_least(judged)}."
 
 
-def ascii_points(share: float) -> str:
-    return f"{100 * share:+.1f}"
+def _beside(judged: Judgement) -> str:
+    """What else does as well, or better, than steering that helps."""
+    for kinds, verb, more in (
+        (judged.better, "help", "more"),
+        (judged.level, "may help", "as much"),
+    ):
+        if kinds:
+            best = max(kinds, key=lambda kind: judged.controls[kind].best)
+            plural = verb.startswith("may") or _several(best)
+            does = verb if plural else f"{verb}s"
+            return f", but {_at_length(best)} {does} {more} ({points(judged.controls[best].best)})"
+    if judged.worse:
+        return ", more than every control"
+    return ", more than random features of the same norm"
 
 
-def comparison(
-    gain: float,
-    controls: Mapping[str, Control],
-    together: str = "controls",
-    points: Points = ascii_points,
-) -> str:
-    """Which controls do better than steering, by their best draw. ``controls``: by kind, at least
-    one; ``together``: what all of them are called."""
-    kinds = [kind for kind in control_kinds() if kind in controls]
-    better = [kind for kind in kinds if controls[kind].best > gain]
-    equal = [kind for kind in kinds if controls[kind].best == gain]
-    worse = [kind for kind in kinds if controls[kind].best < gain]
-    best = [controls[kind].best for kind in kinds]
+def _no_better(judged: Judgement) -> str:
+    null, gain = judged.null, points(judged.gain)
+    assert null is not None and null.p is not None, judged
+    if null.p <= SIGNIFICANT:  # alone it would have been enough
+        return (
+            f"not shown to be better than random features of the same norm ({gain} points; "
+            f"{p_value(judged.null_p)} among {judged.questions} questions)"
+        )
+    return (
+        f"no better than random features of the same norm ({gain} points; {null.at_least_as_good} "
+        f"of {len(null.gains)} of their plans do as well, the best {points(null.best)})"
+    )
+
+
+def _untested(judged: Judgement) -> str:
+    if judged.null is None:
+        return "there are no random features of the same norm to compare with"
+    return (
+        f"{judged.null.asked} {'plan' if judged.null.asked == 1 else 'plans'} of random features "
+        f"cannot tell, {least_draws(1)} can"
+    )
+
+
+def _least(judged: Judgement) -> str:
+    if not judged.flipped:
+        return "no answer flipped"
+    if judged.least is None:
+        return "too few answers flipped to show any gain"
+    return f"the smallest gain that these data could have shown is {_size(judged.least)} points"
+
+
+def compared(judged: Judgement) -> str:
+    """How the other controls do beside steering, answer by answer; empty without any."""
+    if judged.beats_all and judged.worse:
+        best = max(judged.worse, key=lambda kind: judged.controls[kind].best)
+        verb = "come" if _several(best) else "comes"
+        return f"{_capital(subject(best))} {verb} closest ({points(judged.controls[best].best)})."
+    groups = (
+        (judged.better, "better than steering"),
+        (judged.level, "about as well as steering"),
+        (judged.worse, "worse than steering"),
+    )
     clauses = []
-    if len(better) == len(kinds) > 2:
-        reach = f"{points(min(best))} to {points(max(best))}"
+    for kinds, how in groups:
+        if kinds:
+            how = how if not clauses else how.removesuffix(" than steering")
+            how = how.removesuffix(" as steering") if clauses else how
+            several = len(kinds) > 1 or _several(kinds[0])
+            clauses.append(f"{_named(kinds, judged.controls)} {'do' if several else 'does'} {how}")
+    return f"{_capital('; '.join(clauses))}." if clauses else ""
+
+
+def form(record: Record) -> str:
+    """Where flips come from, or lead to, answers that cannot be read; empty where none do."""
+    f, flips = record.format, record.flips
+    clauses = []
+    if f.fixed_from_invalid:
         clauses.append(
-            f"all {together} do better than steering ({reach} against {points(gain)} points)"
+            f"of {_answers(flips.fixed, 'fixed')} {_all(f.fixed_from_invalid, flips.fixed)} "
+            f"{_was(f.fixed_from_invalid, 'no readable answer')} before"
         )
-    elif better:
-        gains = _listed([_best_draw(controls[kind], points) for kind in better])
+    if f.broken_to_invalid:
         clauses.append(
-            f"{_do(better)} better than steering ({gains} against {points(gain)} points)"
+            f"of {_answers(flips.broken, 'broken')} {_all(f.broken_to_invalid, flips.broken)} can "
+            "no longer be read"
         )
-    if equal:
-        clauses.append(
-            f"{_do(equal)} as well" + ("" if better else f" as steering ({points(gain)} points)")
+    return f"{_capital('; '.join(clauses))}." if clauses else ""
+
+
+def constrained(record: Record) -> str:
+    """How far the gain shrinks where only option letters may be answered."""
+    c = record.constrained_gain
+    if c is None:
+        return ""
+    gain = f"{points(c.gain)} points {interval(c.ci)}"
+    low, high = c.difference_ci
+    change = f"{_size(c.difference)} points {'more' if low > 0 else 'fewer'} than in free answers"
+    if low <= 0 <= high:
+        change = "not told apart from that of free answers"
+    return f"Where both may answer with option letters only, the gain is {gain}, {change}."
+
+
+def one_answer(record: Record) -> str:
+    """Where accuracy is the rate of one answer."""
+    one = record.one_answer
+    if one is None:
+        return ""
+    told = f"“{one.answer}” is right in every test question, so accuracy is the rate of that answer"
+    if one.half is None:
+        return f"{told}, and a mere push towards it would look the same."
+    half = one.half
+    return (
+        f"{told}; where it is wrong ({half.name}, {whole(half.n)} questions) accuracy goes from "
+        f"{pct(half.baseline)} to {pct(half.steered)} ({points(half.gain)} {interval(half.ci)})."
+    )
+
+
+def chance(record: Record) -> str:
+    """Where the unsteered model is below chance, or cannot be told from it."""
+    level, base = record.chance, record.arms[BASELINE]
+    if level is None or base.ci[0] > level:
+        return ""
+    if base.ci[1] < level:
+        return (
+            f"The unsteered model is below chance ({pct(base.accuracy)} against {pct(level)}): it "
+            "prefers wrong options, which is a finding of its own."
         )
-    if worse and (better or equal):
-        clauses.append(f"{_do(worse)} worse" if len(worse) == 1 else "the other controls do worse")
-    elif len(worse) == 1:
-        (only,) = (_best_draw(controls[kind], points) for kind in worse)
-        clauses.append(f"{_do(worse)} worse than steering ({only} against {points(gain)} points)")
-    elif worse:
-        least = f"at most {points(max(best))} against {points(gain)} points"
-        clauses.append(f"all {together} do worse than steering ({least})")
-    return sentence("; ".join(clauses))
+    return (
+        f"With {whole(base.n)} questions the unsteered model ({pct(base.accuracy)}) cannot be told "
+        f"apart from chance ({pct(level)})."
+    )
 
 
-def unrelated_changes(changed: int, n: int, ratio: float | None) -> str:
-    """``ratio``: unrelated answers changed per answer fixed, as fractions of their prompts."""
-    price = "" if ratio is None else f", an off-target side effect ratio of {ratio:.2f}"
-    return f"{changed:,} of {n:,} unrelated answers change (exact string comparison){price}"
+# -- a setting of a sweep, with its seeds ------------------------------------------------------
+
+_COUNTED = {
+    Claim.RAISES: "helps in",
+    Claim.LOWERS: "lowers accuracy in",
+    Claim.NO_BETTER: "is no better than random features in",
+    Claim.UNTESTED: "is untested in",
+    Claim.UNDECIDED: "is undecided in",
+}
 
 
-def sentence(words: str) -> str:
-    return f"{words[0].upper()}{words[1:]}."
+def headline_of_seeds(judged: Sequence[Judgement], mean: float, sd: float | None) -> str:
+    """One seed's own headline; for several, how many allow which claim. ``mean`` and ``sd``: of
+    their gains."""
+    if len(judged) == 1:
+        return headline(judged[0])
+    counts = Counter(j.claim for j in judged)
+    claims = _listed([f"{_COUNTED[claim]} {counts[claim]}" for claim in Claim if counts[claim]])
+    spread = "" if sd is None else f", standard deviation {_size(sd)}"
+    best = sum(j.beats_all for j in judged)
+    beats = f"; it beats every control in {best or 'none'}" if counts[Claim.RAISES] else ""
+    told = f"Steering {claims} of {len(judged)} seeds (mean gain {points(mean)} points{spread})"
+    return f"{told}{beats}."
 
 
-def _do(kinds: Sequence[str]) -> str:
-    """Subjects with their verb: the instruction does, random features and other layers do."""
-    names = [subject(kind) for kind in kinds]
-    several = len(names) > 1 or names[0].endswith("s")
-    return f"{_listed(names)} {'do' if several else 'does'}"
+def headline_of_table(settings: Sequence[Sequence[Judgement]]) -> str:
+    """How many settings allow which claim. ``settings``: the seeds of each."""
+    counts = Counter(claim_of_seeds(judged) for judged in settings)
+    claims = _listed([f"{_COUNTED[claim]} {counts[claim]}" for claim in Claim if counts[claim]])
+    best = sum(beaten_in_most(judged) for judged in settings)
+    beats = f"; it beats every control in {best or 'none'}" if counts[Claim.RAISES] else ""
+    return f"Of {len(settings)} settings, steering {claims}{beats}."
+
+
+def claim_of_seeds(judged: Sequence[Judgement]) -> Claim:
+    """What more than half of the seeds allow; undecided where no claim has so many."""
+    claim, count = Counter(j.claim for j in judged).most_common(1)[0]
+    return claim if 2 * count > len(judged) else Claim.UNDECIDED
+
+
+def beaten_in_most(judged: Sequence[Judgement]) -> bool:
+    """Whether steering beats every control in more than half of the seeds."""
+    return 2 * sum(j.beats_all for j in judged) > len(judged)
+
+
+def why_not(judged: Sequence[Judgement]) -> str:
+    """What speaks against steering, for a table; empty where it beats every control."""
+    if beaten_in_most(judged):
+        return ""
+    claim, least = claim_of_seeds(judged), judged[0].least
+    if claim is Claim.RAISES:
+        found = Counter(kind for j in judged for kind in (*j.better, *j.level))
+        kinds = [kind for kind in control_kinds() if 2 * found[kind] >= len(judged)]
+        names = [in_words(kind) for kind in kinds if found[kind]]
+        few = 0 < len(names) < 3
+        return f"helps, not shown to beat {' and '.join(names) if few else 'every control'}"
+    if claim is Claim.UNDECIDED and len(judged) == 1 and least is not None:
+        return f"undecided, {_size(least)} points would have shown"
+    return {
+        Claim.LOWERS: "lowers accuracy",
+        Claim.NO_BETTER: "no better than random features",
+        Claim.UNTESTED: "untested against random features",
+    }.get(claim, "undecided")
+
+
+# -- words -------------------------------------------------------------------------------------
+
+
+def _named(kinds: Sequence[str], controls: Mapping[str, Control]) -> str:
+    """At most three by name, with the gain of the best draw of each."""
+    ordered = sorted(kinds, key=lambda kind: -controls[kind].best)
+    if len(ordered) > 3:
+        most = points(controls[ordered[0]].best)
+        return f"{len(ordered)} controls (at most {most})"
+    return _listed([f"{subject(kind)} ({points(controls[kind].best)})" for kind in ordered])
+
+
+def _at_length(kind: str) -> str:
+    return f"{KINDS[kind].plural} in the prompt" if kind == "instruction" else KINDS[kind].plural
+
+
+def _several(kind: str) -> bool:
+    return KINDS[kind].plural.endswith("s")
 
 
 def _listed(words: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
-def _best_draw(control: Control, points: Points) -> str:
-    several = min(control.gains) < control.best
-    return points(control.best) + (" at best" if several else "")
+def _capital(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}"
 
 
-# -- a run -------------------------------------------------------------------------------------
+def _answers(n: int, how: str) -> str:
+    return f"{whole(n)} {how} {'answer' if n == 1 else 'answers'}"
 
 
-def _gain(record: Record) -> list[str]:
-    base, steered = record.arms[BASELINE].accuracy, record.arms[STEERED].accuracy
-    p = record.flips.mcnemar_p
-    low, high = map(ascii_points, record.gain_ci)
-    measured = f"95 % interval {low} to {high} points; exact McNemar p = {p:.2g}"
-    moved = f"from {_percent(base)} to {_percent(steered)}"
-    if p >= SIGNIFICANT:
-        return [f"Steering does not detectably change accuracy ({moved}; {measured})."]
-    verb = "raises" if record.gain > 0 else "lowers"
-    return [f"Steering {verb} accuracy by {_size(record.gain)} points, {moved} ({measured})."]
+def _all(n: int, of: int) -> str:
+    return whole(n) if n < of or of == 1 else f"all {whole(n)}"
 
 
-def _price(record: Record) -> list[str]:
-    flips = record.flips
-    if flips.ser is None or record.ser_ci is None:
-        return ["No answer flipped, so the side effect ratio is undefined."]
-    low, high = record.ser_ci
-    return [
-        f"It fixed {flips.fixed:,} answers and broke {flips.broken:,}: side effect ratio "
-        f"{flips.ser:.2f} (95 % interval {low:.2f} to {high:.2f})."
-    ]
-
-
-def _power(record: Record) -> list[str]:
-    if record.flips.mcnemar_p < SIGNIFICANT or record.detectable_gain is None:
-        return []
-    return [
-        f"At this flip rate and N = {record.flips.n:,} the test has 80 % power to detect "
-        f"{_size(record.detectable_gain)} points."
-    ]
-
-
-def _invalid(record: Record) -> list[str]:
-    base, steered = (record.arms[arm].invalid_rate for arm in (BASELINE, STEERED))
-    if max(base, steered) < INVALID_WORTH_SAYING:
-        return []
-    return [f"Invalid answers: {_percent(base)} without and {_percent(steered)} with steering."]
-
-
-def _degenerate(record: Record) -> list[str]:
-    base, steered = (record.arms[arm].degenerate for arm in (BASELINE, STEERED))
-    n = record.arms[STEERED].n
-    if max(base, steered) / n < DEGENERATE_WORTH_SAYING:
-        return []
-    return [
-        f"Degenerate text (loops or gibberish): {base:,} answers without and {steered:,} with "
-        f"steering, of {n:,}."
-    ]
-
-
-def _random(record: Record) -> list[str]:
-    if "random" not in record.controls:
-        return []
-    gains = record.controls["random"].gains
-    n, below = len(gains), sum(gain < record.gain for gain in gains)
-    if below == n:
-        rank = "all below steering" if n > 1 else "below steering"
-    else:
-        some = "" if n == 1 else "all " if not below else f"{n - below} of them "
-        rank = f"{some}at least as good as steering"
-    return [
-        f"Random features of the same norm ({n} {'draw' if n == 1 else 'draws'}): "
-        f"{_range(gains)} points, {rank}."
-    ]
-
-
-def _other_controls(record: Record) -> list[str]:
-    others = {kind: c for kind, c in record.controls.items() if kind != "random"}
-    together = "other controls" if len(others) < len(record.controls) else "controls"
-    return [comparison(record.gain, others, together)] if others else []
-
-
-def _constrained(record: Record) -> list[str]:
-    base = record.arms[BASELINE].accuracy
-    return [
-        f"The unsteered model restricted to the option letters reaches {_percent(arm.accuracy)} "
-        f"({ascii_points(arm.accuracy - base)} points)."
-        for arm in record.arms.values()
-        if arm.kind == "constrained"
-    ]
-
-
-def _side_effects(record: Record) -> list[str]:
-    sentences = []
-    effects = record.side_effects
-    if effects and effects.off_target:
-        unrelated = effects.off_target
-        steered = unrelated.arms[STEERED]
-        draws = [str(a.changed) for name, a in unrelated.arms.items() if _is_random(record, name)]
-        against = f"; random features change {_ends(draws)}" if draws else ""
-        changed = unrelated_changes(steered.changed, unrelated.n, record.ser.off_target)
-        sentences.append(f"Side effects: {changed}{against}.")
-    if effects and effects.neutral:
-        moved = effects.neutral.arms
-        draws = [f"{a.kl:.2g}" for name, a in moved.items() if _is_random(record, name)]
-        against = f" (random features: {_ends(draws)})" if draws else ""
-        sentences.append(
-            f"On neutral text the KL divergence to the unsteered model is {moved[STEERED].kl:.2g} "
-            f"nats per token{against}."
-        )
-    return sentences
-
-
-def _is_random(record: Record, name: str) -> bool:
-    return record.arms[name].kind == "random"
-
-
-def _chance(record: Record) -> list[str]:
-    chance, (low, high) = record.chance, record.arms[BASELINE].ci
-    if chance is None or low > chance:
-        return []
-    where = "below" if high < chance else "not above"
-    return [
-        f"The unsteered model is {where} chance ({_percent(chance)}): it cannot do this task, so a "
-        "change in accuracy says little about steering."
-    ]
-
-
-def _noise(record: Record) -> list[str]:
-    below, n = record.noise.below_ceiling, record.noise.features
-    if not below:
-        return []
-    return [
-        f"{below} of {n} chosen {_features_are(below, n)} at or below the noise ceiling of "
-        f"{'its layer' if below == 1 else 'their layers'}: shuffled outcomes give features that "
-        "correlate as well."
-    ]
-
-
-def _stability(record: Record) -> list[str]:
-    unstable, n = record.noise.unstable, record.noise.features
-    if not unstable:
-        return []
-    return [
-        f"{unstable} of {n} chosen {_features_are(unstable, n)} the best of "
-        f"{'its layer' if unstable == 1 else 'their layers'} in fewer than half of "
-        f"{record.stability.resamples} bootstrap resamples: other questions would have selected "
-        "other features."
-    ]
-
-
-def _features_are(some: int, n: int) -> str:
-    return f"{'feature' if n == 1 else 'features'} {'is' if some == 1 else 'are'}"
-
-
-def _length(record: Record) -> list[str]:
-    r = record.selection.length_r
-    if abs(r) < LENGTH_WORTH_SAYING:
-        return []
-    return [
-        f"Answer length correlates with the outcome (r = {r:.2f}), so pooling over an answer can "
-        "favour features that track length."
-    ]
-
-
-def _range(gains: Sequence[float]) -> str:
-    return _ends([ascii_points(gain) for gain in gains])
-
-
-def _ends(numbers: Sequence[str]) -> str:
-    """The smallest and the largest of numbers as text; once where they are the same."""
-    return " to ".join(sorted({min(numbers, key=float), max(numbers, key=float)}, key=float))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _was(n: int, what: str) -> str:
+    return f"{'was' if n == 1 else 'were'} {what}"
 
 
 def _size(share: float) -> str:

@@ -283,7 +283,7 @@ def _deal(cfg: DictConfig, task: Task, spec: Model, setting: str) -> _Dealt:
     dealt = split_questions(
         arranged,
         splits,
-        cfg.seed,
+        cfg.seed if splits.seed is None else splits.seed,
         cfg.limit,
         official=splits.official,
         shots=task.shots,

@@ -23,7 +23,7 @@ from corrsteer.steering.controls import NULLS
 log = logging.getLogger(__name__)
 
 Frames = dict[str, pd.DataFrame]
-LETTERS_ONLY = "steered, letters only"
+LETTERS_ONLY = "steered_constrained"
 """Name of the arm that is both steered and restricted to option letters."""
 
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from corrsteer.errors import DegenerateOutcomesError
 from corrsteer.methods.protocol import Fitted
 from corrsteer.methods.search import Pareto
+from corrsteer.report.numbers import plain_text
 from corrsteer.report.record import Record
 from corrsteer.run.build import Parts, build
 from corrsteer.run.drawing import tested
 from corrsteer.run.elsewhere import other_answers, side_effects, unrelated_answers
 from corrsteer.run.fitted import checked
+from corrsteer.run.odometer import counted
 from corrsteer.run.results import (
     answers_table,
     classes_table,
@@ -101,6 +103,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
         effects,
         transfer,
     )
+    run_record = counted(parts, fitted, run_record)
     run_record.write(folder)
     write_cards(cards, folder)
     classes_table(cards).to_csv(folder / "classes.csv", index=False)
@@ -126,7 +129,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
     report = write_run_report(folder)
     track(folder)
     for sentence in run_record.verdict:
-        log.info(sentence)
+        log.info(plain_text(sentence))
     log.info("report: %s", report)
     return run_record.arms["steered"].accuracy
 

@@ -101,7 +101,8 @@ def _first_best(means: np.ndarray, size: np.ndarray) -> np.ndarray:
     """[R] of means [R, J]: the highest, of equal ones the smallest, then the first."""
     top = means.max(1, keepdims=True)
     among = np.where(np.isclose(means, top, rtol=0, atol=1e-12), size, np.inf)
-    return among.argmin(1)
+    first: np.ndarray = among.argmin(1)
+    return first
 
 
 def _differences(weights: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

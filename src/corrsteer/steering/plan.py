@@ -291,7 +291,8 @@ def _whole(name: str, value: Any, least: int) -> int:
 def _number(name: str, value: Any) -> float:
     if type(value) not in (int, float) or not abs(value) < _LARGEST:
         raise ValueError(f"{name} is {value!r}, no finite number")
-    return value
+    number: float = value
+    return number
 
 
 def _spec(part: Any) -> Any:
@@ -311,7 +312,8 @@ def _component(spec: Mapping[str, Any], does: str, folder: Path) -> Any:
     for member in (does, "parts", *(("additive",) if does == "apply" else ())):
         if not hasattr(made, member):
             raise DataError(
-                f"{folder / FILE} names {str(spec)[:200]}, which has no {member}; make the plan again"
+                f"{folder / FILE} names {str(spec)[:200]}, which has no {member}; make the plan"
+                " again"
             )
     return made
 

@@ -155,8 +155,10 @@ def make_folder(path: Path, root: Path) -> None:
     """Make a folder below ``root``, and those on the way; one that is there will do."""
     if is_folder(path):
         return
-    if path != root:
-        make_folder(path.parent, root)
+    if path == root:  # somebody deleted the cache
+        root.mkdir(parents=True, exist_ok=True)
+        return
+    make_folder(path.parent, root)
     try:
         path.mkdir()
     except FileExistsError:

@@ -108,14 +108,14 @@ def _delete(item: Item, before: float) -> bool:
 
 
 def clear(root: Path) -> None:
-    """Delete all that a cache has put into its folder, and the folder if that was all. No run may be
-    working with it. Raises DataError for what cannot be deleted."""
+    """Delete all that a cache has put into its folder, and the folder if that was all. No run may
+    be working with it. Raises DataError for what cannot be deleted."""
     files = [LOCK, *(name for name, kind in _KINDS.items() if kind == _ASIDE)]
     try:
         for stage in filter(is_folder, root.iterdir() if root.is_dir() else ()):
             for path in stage.iterdir():
-                names = files if is_file(path) else (*files, *_KINDS)
-                if any(name.fullmatch(path.name) for name in names):
+                own = files if is_file(path) else (*files, *_KINDS)
+                if any(name.fullmatch(path.name) for name in own):
                     discard(path)
             with contextlib.suppress(OSError):
                 stage.rmdir()

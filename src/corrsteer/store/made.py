@@ -7,6 +7,7 @@ was there before, or holds anything but what a run writes before it computes, is
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from corrsteer.store.runfolder import ALIVE
 
 OWN = frozenset({"log.txt", "status.json", "config.yaml", "multirun.yaml", ALIVE})
 """Files of a run, or of a sweep, that has computed nothing."""
+
+_JOBS = re.compile(r"\d+|shared|local|(answer|collect|search)-\d+")
 
 _noted: dict[Path, list[Path]] = {}
 
@@ -28,7 +31,7 @@ def note(folder: Path) -> None:
 
 def unmake(folder: Path) -> None:
     """Remove a folder that was noted and was not there, with the parents that were made for it,
-    where it holds nothing but files of ``OWN``, in folders of jobs among it."""
+    where it holds nothing but files of ``OWN``, in folders of jobs too."""
     missing = _noted.pop(Path(os.path.abspath(folder)), [])
     if not missing or missing[0].is_symlink() or not missing[0].is_dir():
         return
@@ -54,11 +57,13 @@ def unmake_all() -> None:
 
 
 def _own(entry: os.DirEntry[str]) -> bool:
-    return entry.name in OWN and entry.is_file(follow_symlinks=False)
+    said = Path(entry.path).parent.name == "local" and entry.name.endswith(".txt")
+    return (entry.name in OWN or said) and entry.is_file(follow_symlinks=False)
 
 
 def _job(entry: os.DirEntry[str]) -> bool:
-    return entry.name.isdigit() and entry.is_dir(follow_symlinks=False)
+    """Whether it is the folder of a job, of a shared stage, or of what processes said."""
+    return bool(_JOBS.fullmatch(entry.name)) and entry.is_dir(follow_symlinks=False)
 
 
 def _inside(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +35,19 @@ def jobs(sweep: Path) -> list[int]:
         and is_folder(folder)
         and (is_file(folder / STATUS) or is_file(folder / "log.txt"))
     )
+
+
+class LogFile(logging.FileHandler):
+    """``log.txt``, as ``conf/hydra/job_logging`` has it. On a full disk its lines are lost without
+    a word, since the run says so itself; a link is not followed, and a pipe not waited for."""
+
+    def _open(self) -> Any:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        return open(os.open(self.baseFilename, flags, 0o666), "a", encoding="utf-8")
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 class RunFolder:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 CLOCK = 2.0  # seconds: the coarsest time stamps of a file system
-# What opening or reading one says of an entry that is harmed, as opposed to one that nobody may read.
+# What reading one says of an entry that is harmed, as opposed to one that nobody may read.
 _HARMED = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ESTALE, errno.EIO, errno.ELOOP, errno.ENXIO,
 }  # fmt: skip

@@ -91,6 +91,8 @@ def pieces(
         job = Piece("job", str(number), cfg)
         try:
             check(settings(cfg))
+            if cfg.job:
+                raise ConfigError("it runs alone: leave out -m and hydra/launcher")
         except ConfigError as error:
             raise ConfigError(f"{job.label}: {error}") from None
         groups.setdefault(_shared(cfg), []).append(len(jobs))
@@ -196,6 +198,10 @@ def check_before(piece: Piece) -> None:
         if status.get("state") == "done":
             continue
         error, failed = status.get("error") or "", "the shared stage failed: "
+        if status.get("refused"):  # so is every job
+            refusal = CorrSteerError(error)
+            refusal.before_compute = True
+            raise refusal
         if error.startswith(failed):  # the shard that stopped the others says why
             raise CorrSteerError(error)
         log = piece.sweep / folder / "log.txt"
@@ -260,8 +266,8 @@ def job_returns(all_pieces: Sequence[Piece]) -> list[JobReturn]:
         if piece.kind != "job":
             continue
         value = float("nan")
-        if piece.run_folder.status().get("state") == "done":
-            with suppress(DataError):  # the report of the sweep says what is wrong with it
+        with suppress(DataError):  # the report of the sweep says what is wrong with it
+            if piece.run_folder.status().get("state") == "done":
                 value = read_record(piece.run_folder.path).arms["steered"].accuracy
         returns.append(
             JobReturn(

@@ -33,7 +33,8 @@ def take_run(folder: Path, words: Sequence[str]) -> None:
             before = RunFolder(folder).status().get("overrides", [])
         except DataError:
             before = None
-        if before != list(words):
+        results = any(os.path.lexists(folder / name) for name in WRITTEN if name != "config.yaml")
+        if before != list(words) and results:  # what failed early has none
             raise _refused(folder, "run", before)
     else:
         _check_foreign(folder, "run")
@@ -43,8 +44,7 @@ def take_sweep(folder: Path, words: Sequence[str]) -> None:
     """The same for a sweep. Forgets how its jobs ended where the same command is typed again."""
     if (folder / "multirun.yaml").exists():
         before = _words_of(folder / "multirun.yaml")
-        killed_at_once = before is None and not jobs(folder)
-        if before != list(words) and not killed_at_once:
+        if before != list(words) and jobs(folder):
             raise _refused(folder, "sweep", before)
         for path in (*(folder / str(n) for n in jobs(folder)), *_shared(folder)):
             RunFolder(path).forget()

@@ -60,7 +60,7 @@ class Template:
                     "name; write e.g. '{question}\\nAnswer:', and a literal brace twice"
                 )
             names.append(name)
-        if not names and self.text:
+        if not names and (self.text or self.setting != "task.prompt"):
             raise ConfigError(
                 f"{self.setting}={self.text!r} has no field, so every question would be the same; "
                 "write e.g. '{question}\\nAnswer:'"

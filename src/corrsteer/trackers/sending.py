@@ -85,18 +85,6 @@ def _in_a_process(folder: Path) -> str:
     return last.removeprefix("error: ") if child.returncode else ""
 
 
-def main(arguments: list[str]) -> int:
-    """Send a folder; return the exit code."""
-    try:
-        send(Path(arguments[0]))
-    except Exception as error:
-        words = " ".join(str(error).split()) or type(error).__name__
-        log.debug("the tracker failed", exc_info=True)
-        print(f"error: {words}", file=sys.stderr)
-        return 1
-    return 0
-
-
 def send(folder: Path) -> None:
     """Raises whatever goes wrong, ConfigError for a folder that was not tracked."""
     cfg = _config(folder)
@@ -191,13 +179,18 @@ def summary(record: Record) -> dict[str, Number]:
 
     Accuracies, gains and rates are fractions of 1.
     """
+    from corrsteer.report.verdict import judge
+    from corrsteer.stats.claims import Claim
+
     base, steered = record.arms["baseline"], record.arms["steered"]
     constrained = next((a for a in record.arms.values() if a.kind == "constrained"), None)
+    judged = judge(record)
     random, noise, flips = record.controls.get("random"), record.noise, record.flips
     validation = {name: arm.accuracy for name, arm in record.validation.items()}
     return {
         **{f"control_gain/{kind}": control.best for kind, control in record.controls.items()},
-        "beats_all_controls": int(record.beats_all_controls),
+        "beats_all_controls": int(judged.beats_all),
+        **{f"claim/{claim.name.lower()}": int(claim is judged.claim) for claim in Claim},
         **{f"ser_as/{name}": ratio for name, ratio in record.ser.model_dump().items()},
         **{f"changed/{name}": count for name, count in record.changes.model_dump().items()},
         **_side_effects(record),
@@ -205,8 +198,7 @@ def summary(record: Record) -> dict[str, Number]:
         "accuracy/steered": steered.accuracy,
         "accuracy/constrained": constrained.accuracy if constrained else None,
         "gain": record.gain,
-        "gain_low": record.gain_ci[0],
-        "gain_high": record.gain_ci[1],
+        **dict(zip(("gain_low", "gain_high"), record.gain_ci, strict=True)),
         "fixed": flips.fixed,
         "broken": flips.broken,
         "ser": flips.ser,
@@ -214,7 +206,10 @@ def summary(record: Record) -> dict[str, Number]:
         "invalid_rate/baseline": base.invalid_rate,
         "invalid_rate/steered": steered.invalid_rate,
         "random_gain_max": random.best if random else None,
-        "beats_random": int(random.beats_all) if random else None,
+        "random_at_least_as_good": random.at_least_as_good if random else None,
+        "null_p": random.p if random else None,
+        **{f"format/{name}": count for name, count in record.format.model_dump().items()},
+        "plans_on_test": record.odometer.plans if record.odometer else None,
         "constrained_gain": constrained.accuracy - base.accuracy if constrained else None,
         "noise_share": noise.below_ceiling / noise.features if noise.features else None,
         "layers_steered": noise.features,
@@ -346,7 +341,7 @@ def _seconds(status: Mapping[str, Any]) -> float:
 def send_sweep(folder: Path) -> None:
     import pandas as pd
 
-    from corrsteer.report.sweep_table import QUESTION, SETTINGS
+    from corrsteer.report.sweep_table import ALIKE
 
     cfg = _config(folder)
     assert cfg is not None, folder
@@ -361,21 +356,15 @@ def send_sweep(folder: Path) -> None:
         config={"sweep": folder.name},
     ) as run:
         run.axis("dose_response/*", "coef")
-        curves = [
-            n for n in (*SETTINGS, "question") if n != "coef" and done[n].nunique(dropna=False) > 1
-        ]
-        # dropna: a method without variants has none.
-        groups = done.groupby(curves, sort=False, dropna=False) if curves else [((), done)]
-        for values, part in groups:
-            words = [
-                f"{name} {value}"
-                for name, value in zip(curves, values, strict=True)
-                if name != "question" and not pd.isna(value)
-            ]
+        # dropna: one setting has no name, and most splits no seed of their own.
+        for (setting, seed, dealt), part in done.groupby(list(ALIKE), sort=False, dropna=False):
+            words = [setting] if done["setting"].nunique(dropna=False) > 1 else []
+            words += [f"seed {seed}"] if done["seed"].nunique() > 1 else []
+            words += [] if pd.isna(dealt) else [f"splits.seed {dealt:g}"]
             for row in dose_rows(part, ", ".join(words)):
                 run.log(row)
         run.table("dose_response", table.drop(columns=["question"]))
-        run.log({"jobs": len(table), "jobs_done": len(done)} | _chosen(done, list(QUESTION)))
+        run.log({"jobs": len(table), "jobs_done": len(done)} | _chosen(done))
         files = [folder / "report.html", folder / "summary.csv"]
         run.artifact(f"sweep_{cfg.name}", "report", files)
 
@@ -391,14 +380,13 @@ def dose_rows(jobs: pd.DataFrame, series: str) -> Iterator[dict[str, Number]]:
         yield {"coef": job["coef"], **{f"{group}{n}": job[n] for n in DOSE}}
 
 
-def _chosen(done: pd.DataFrame, question: list[str]) -> dict[str, Number]:
-    """The job that validation chooses, if the sweep asks a single question."""
-    if len(done[question].drop_duplicates()) != 1:
+def _chosen(done: pd.DataFrame) -> dict[str, Number]:
+    """The job that validation chooses, if the sweep has one setting and seed."""
+    best = done[done["chosen"]]
+    if len(best) != 1:
         return {}
-    best = done[done["chosen"]].iloc[0]
-    return {
-        f"chosen/{n}": best[n].item() for n in ("coef", "validation_steered", "steered", "gain")
-    }
+    numbers = ("coef", "validation_steered", "steered", "gain")
+    return {f"chosen/{n}": best.iloc[0][n].item() for n in numbers}
 
 
 def _json(path: Path) -> Any:

@@ -1,0 +1,88 @@
+"""The parts of a record that say what a gain is worth; :mod:`corrsteer.report.record` has the rest,
+and is where all of them are imported from."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Part(BaseModel):
+    """A part of the record. Frozen; an unknown field is an error, so that a typo cannot pass."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Interval = tuple[float, float]
+"""95 %, low and high."""
+
+
+class Control(Part):
+    """Draws of one kind of control, beside steering.
+
+    ``gains``: of each draw, in drawing order. ``asked``: how many were asked for; fewer gains mean
+    that drawing ended early. ``at_least_as_good``: draws that do as well as steering. ``p``: of the
+    Monte Carlo test that the plan is one more such draw
+    (:func:`corrsteer.stats.draws.monte_carlo_p`); None where the control is no draw from a null,
+    such as an instruction. ``band``: 5 to 95 % of the draws; None for fewer than
+    :data:`corrsteer.stats.draws.BAND_NEEDS`. ``paired_*``: steering against the best draw, answer
+    by answer: the gain over it, its interval, and the exact one-sided McNemar p-value that steering
+    is no better.
+    """
+
+    gains: list[float]
+    asked: int
+    at_least_as_good: int
+    p: float | None
+    band: Interval | None
+    paired_p: float
+    paired_gain: float
+    paired_ci: Interval
+
+    @property
+    def best(self) -> float:
+        return max(self.gains)
+
+    @property
+    def beats_all(self) -> bool:
+        """Whether steering gains more than every draw."""
+        return not self.at_least_as_good
+
+
+class Format(Part):
+    """Flips by what the other answer was: no readable one, or a wrong one. ``fixed_*`` sum to the
+    fixed answers, ``broken_*`` to the broken ones."""
+
+    fixed_from_invalid: int
+    fixed_from_wrong: int
+    broken_to_invalid: int
+    broken_to_wrong: int
+
+
+class Constrained(Part):
+    """Steering where both arms may answer with option letters only. ``difference``: this gain minus
+    the free one, paired by question, with its interval."""
+
+    gain: float
+    ci: Interval
+    difference: float
+    difference_ci: Interval
+
+
+class OtherHalf(Part):
+    """Questions of the same benchmark where the one answer of :class:`OneAnswer` is wrong.
+    ``name``: what the benchmark calls them, such as disambig. Accuracies under the plan."""
+
+    name: str
+    n: int
+    baseline: float
+    steered: float
+    gain: float
+    ci: Interval
+
+
+class OneAnswer(Part):
+    """One ``answer``, by its meaning and not its letter, is right in every test row: accuracy is
+    the rate of that answer. ``half``: None where the task has none, or it was not answered."""
+
+    answer: str
+    half: OtherHalf | None

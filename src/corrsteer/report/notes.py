@@ -1,0 +1,175 @@
+"""What a reader of one section of a report needs to know: sentences for its places.
+
+None of them says whether steering helped, which is for :mod:`corrsteer.report.verdict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from corrsteer.report.numbers import pct, points, short, whole
+from corrsteer.report.record import Record
+from corrsteer.steering.arms import BASELINE, STEERED
+
+INVALID_WORTH_SAYING = 0.05
+DEGENERATE_WORTH_SAYING = 0.02
+LENGTH_WORTH_SAYING = 0.1
+
+ACCURACY, CORRELATION, EFFECTS = "accuracy", "correlation", "effects"
+
+
+def notes(record: Record) -> dict[str, list[str]]:
+    """By section."""
+    return {
+        ACCURACY: [
+            *_above_chance(record),
+            *_invalid(record),
+            *_degenerate(record),
+            *filter(None, [odometer(record)]),
+        ],
+        EFFECTS: side_effects(record),
+        CORRELATION: [*_noise(record), *_stability(record), *_length(record)],
+    }
+
+
+def unrelated_changes(changed: int, n: int, ratio: float | None) -> str:
+    """``ratio``: unrelated answers changed per answer fixed, as fractions of their prompts."""
+    price = "" if ratio is None else f", an off-target side effect ratio of {ratio:.2f}"
+    return f"{changed:,} of {n:,} unrelated answers change (exact string comparison){price}"
+
+
+def edge(dials: Sequence[float], chosen: float) -> str:
+    """Where validation chooses the largest or smallest of several dials: which values to add."""
+    known = sorted(set(dials))
+    if len(known) < 2 or chosen not in (known[0], known[-1]):
+        return ""
+    which = "largest" if chosen == known[-1] else "smallest"
+    near = known[-2] if which == "largest" else known[1]
+    if chosen * near > 0 and abs(chosen) != abs(near):
+        more = [chosen * (chosen / near), chosen * (chosen / near) ** 2]
+    elif chosen == 0:
+        more = [near / 4, near / 2]  # between: smaller than nothing is another question
+    else:
+        more = [chosen + (chosen - near), chosen + 2 * (chosen - near)]
+    values = ",".join(f"{value:g}" for value in more)
+    return f"Validation chooses the {which} dial that was tried ({chosen:g}): add coef={values}."
+
+
+def end_of_search(record: Record) -> str:
+    """Where a search chooses the largest dial that it may: which range to search."""
+    search = record.search
+    if search is None or search.chosen.coef <= 0.95 * search.coef[1]:
+        return ""
+    low, high = search.coef
+    return (
+        f"The search chooses the largest dial that it may ({search.chosen.coef:.3g}): type "
+        f"search.coef=[{low:g},{2 * high:g}]."
+    )
+
+
+def odometer(record: Record) -> str:
+    """How many plans the test split has answered, and what the best of as many would reach by
+    luck; empty where it was not counted."""
+    o = record.odometer
+    if o is None:
+        return ""
+    plans = f"{whole(o.plans)} steered {'plan' if o.plans == 1 else 'plans'}"
+    told = f"This test split has answered {plans}"
+    if o.best_null_gain is None or o.plans == 1:
+        return f"{told}."
+    return (
+        f"{told}; the best of {whole(o.plans)} plans of random features would be expected to reach "
+        f"{points(o.best_null_gain)} points."
+    )
+
+
+def _above_chance(record: Record) -> list[str]:
+    chance, base = record.chance, record.arms[BASELINE]
+    if chance is None or base.ci[0] <= chance:
+        return []  # a matter for the verdict
+    return [f"The unsteered model is above chance ({pct(base.accuracy)} against {pct(chance)})."]
+
+
+def _invalid(record: Record) -> list[str]:
+    base, steered = (record.arms[arm].invalid_rate for arm in (BASELINE, STEERED))
+    if max(base, steered) < INVALID_WORTH_SAYING:
+        return []
+    return [f"Invalid answers: {pct(base)} without and {pct(steered)} with steering."]
+
+
+def _degenerate(record: Record) -> list[str]:
+    base, steered = (record.arms[arm].degenerate for arm in (BASELINE, STEERED))
+    n = record.arms[STEERED].n
+    if max(base, steered) / n < DEGENERATE_WORTH_SAYING:
+        return []
+    return [
+        f"Degenerate text (loops or gibberish): {whole(base)} answers without and {whole(steered)} "
+        f"with steering, of {whole(n)}."
+    ]
+
+
+def side_effects(record: Record) -> list[str]:
+    sentences = []
+    effects = record.side_effects
+    if effects and effects.off_target:
+        unrelated = effects.off_target
+        steered = unrelated.arms[STEERED]
+        draws = [str(a.changed) for name, a in unrelated.arms.items() if _is_random(record, name)]
+        against = f"; random features change {_ends(draws)}" if draws else ""
+        changed = unrelated_changes(steered.changed, unrelated.n, record.ser.off_target)
+        sentences.append(f"{changed}{against}.")
+    if effects and effects.neutral:
+        moved = effects.neutral.arms
+        draws = [f"{a.kl:.2g}" for name, a in moved.items() if _is_random(record, name)]
+        against = f" (random features: {_ends(draws)})" if draws else ""
+        sentences.append(
+            "On neutral text the KL divergence to the unsteered model is "
+            f"{short(moved[STEERED].kl)} nats per token{against}."
+        )
+    return sentences
+
+
+def _is_random(record: Record, name: str) -> bool:
+    return record.arms[name].kind == "random"
+
+
+def _noise(record: Record) -> list[str]:
+    below, n = record.noise.below_ceiling, record.noise.features
+    if not below:
+        return []
+    return [
+        f"{below} of {n} chosen {_features_are(below, n)} at or below the noise ceiling of "
+        f"{'its layer' if below == 1 else 'their layers'}: shuffled outcomes give features that "
+        "correlate as well."
+    ]
+
+
+def _stability(record: Record) -> list[str]:
+    unstable, n = record.noise.unstable, record.noise.features
+    if not unstable:
+        return []
+    return [
+        f"{unstable} of {n} chosen {_features_are(unstable, n)} the best of "
+        f"{'its layer' if unstable == 1 else 'their layers'} in fewer than half of "
+        f"{record.stability.resamples} bootstrap resamples: other questions would have selected "
+        "other features."
+    ]
+
+
+def _features_are(some: int, n: int) -> str:
+    return f"{'feature' if n == 1 else 'features'} {'is' if some == 1 else 'are'}"
+
+
+def _length(record: Record) -> list[str]:
+    r = record.selection.length_r
+    if abs(r) < LENGTH_WORTH_SAYING:
+        return []
+    return [
+        f"Answer length correlates with the outcome (r = {r:.2f}), so pooling over an answer can "
+        "favour features that track length."
+    ]
+
+
+def _ends(numbers: Sequence[str]) -> str:
+    """The smallest and the largest of numbers as text; once where they are the same."""
+    return " to ".join(sorted({min(numbers, key=float), max(numbers, key=float)}, key=float))

@@ -1,0 +1,67 @@
+"""Several plans of one table against their random draws, corrected for their number.
+
+Holm's correction multiplies p-values, and that of 39 draws is at least 1/40: among three plans it
+could never fall below 5 %. His step-down is kept here and the multiplication replaced by what it
+stands for, the largest of several draws (Westfall and Young 1993, "Resampling-based multiple
+testing", algorithm 2.8). Cost: a sort; nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A plan's ``gain`` over ``n`` questions, and those of random ``draws`` in its place; ``p``: of
+    the plan alone (:func:`corrsteer.stats.draws.monte_carlo_p`)."""
+
+    gain: float
+    draws: Sequence[float]
+    n: int
+    p: float
+
+
+def joint_p(plans: Sequence[Drawn]) -> list[float]:
+    """Of each plan, the p-value that it is one more of its draws, corrected for the number of
+    plans: below 5 %, the chance of any false alarm among all of them is at most 5 %.
+
+    Gains of different tasks are compared in units of their own upper spread, since most random
+    plans do harm, and how much says nothing about the best ones. Each p-value is at least
+    that of its plan alone. Plans with fewer draws than others have theirs used again.
+    """
+    if not plans:
+        return []
+    width = max(len(plan.draws) for plan in plans)
+    scaled = np.array([_scaled(plan, width) for plan in plans])  # [plans, 1 + draws]
+    p = np.empty(len(plans))
+    order = np.argsort(-scaled[:, 0], kind="stable")
+    for place, n in enumerate(order):
+        largest = scaled[order[place:], 1:].max(axis=0)
+        p[n] = (1 + (largest >= scaled[n, 0]).sum()) / (1 + width)
+    p[order] = np.maximum.accumulate(p[order])
+    alone = [
+        (1 + sum(d >= plan.gain for d in plan.draws)) / (1 + len(plan.draws)) for plan in plans
+    ]
+    return np.maximum(p, alone).tolist()
+
+
+def _scaled(plan: Drawn, width: int) -> np.ndarray:
+    """[1 + width]: the gain, then the draws, in a scale that takes the plan for one of them."""
+    assert len(plan.draws), plan
+    values = np.array([plan.gain, *plan.draws], dtype=np.float64)
+    middle, high = np.quantile(values, [0.5, 0.9])
+    scaled = (values - middle) / max(high - middle, 1 / plan.n)  # at least one answer
+    return np.concatenate([scaled[:1], np.resize(scaled[1:], width)])
+
+
+def best_of(draws: Sequence[float], n: int) -> float:
+    """The gain that the best of ``n`` plans drawn from ``draws`` is expected to have: the mean over
+    resamples with replacement, summed exactly. No more than the best draw, so for many more plans
+    than draws it is a lower bound."""
+    assert len(draws) and n >= 1, (draws, n)
+    ranks = np.arange(len(draws) + 1) / len(draws)
+    return float(np.diff(ranks**n) @ np.sort(np.asarray(draws, dtype=np.float64)))
