@@ -152,20 +152,21 @@ def train(
     def batches(fresh: bool) -> Iterator[dict[int, torch.Tensor]]:
         nonlocal row
         buffer = torch.empty(size, len(layers), d_model, device=device)
+
+        def batch(part: torch.Tensor) -> dict[int, torch.Tensor]:
+            return {n: buffer[part, i] for i, n in enumerate(layers)}
+
         while True:
             order, row = stream.fill(buffer, row)
-            parts = [order[at : at + recipe.batch] for at in range(0, size, recipe.batch)]
-            some = ({n: buffer[p, i] for i, n in enumerate(layers)} for p in parts)
+            parts = order.split(recipe.batch)
             if fresh:  # what the trainer estimates the mean norm from is trained on as well
-                few = [{n: buffer[p, i] for i, n in enumerate(layers)} for p in parts[:NORM_BATCHES]]
-                yield from islice(cycle(few), NORM_BATCHES)
+                yield from map(batch, islice(cycle(parts), NORM_BATCHES))
                 fresh = False
-            yield from some
+            yield from map(batch, parts)
 
     saved = time.monotonic()
     saes = {
-        f"layer_{n}": _make(recipe, n, d_model, model_name, stream.seed, device)
-        for n in layers
+        f"layer_{n}": _make(recipe, n, d_model, model_name, stream.seed, device) for n in layers
     }
     names = {f"layer_{n}": n for n in layers}
     with _quiet():
