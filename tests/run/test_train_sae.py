@@ -198,9 +198,10 @@ def test_the_record_says_how_good_each_layer_is_on_held_out_text(good, model, te
 def test_saes_of_the_bundled_model_keep_most_of_its_loss(tmp_path):
     """A few hundred steps, on questions about its own world."""
     from corrsteer.config import bundled
-    from corrsteer.tasks.bbq import BBQ
+    from corrsteer.config import instantiate
 
-    questions = [e.prompt for e in BBQ(data="bundled").examples()][:3000]
+    task = instantiate(composed("task=bbq", "data=bundled").task)
+    questions = [" ".join(q.fields.values()) for q in task.questions()][:3000]
     (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": q}) for q in questions))
     more = ["job.positions=100000", "job.batch=256", "job.context=128", "job.k=16", "job.lr=0.001"]
     more += ["job.heldout_positions=4000", "job.loss_positions=2000"]

@@ -33,7 +33,7 @@ def rows_of(model: LoadedModel, texts: Iterable[str], length: int) -> Iterator[l
     Raises DataError where the model has fewer positions.
     """
     room = model._max_positions
-    if length > room:
+    if room is not None and length > room:
         raise DataError(
             f"rows of {length} tokens: model {model._model.name!r} has room for {room}."
         )

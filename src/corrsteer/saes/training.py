@@ -123,7 +123,7 @@ def train(
         device=device,
     )
     points: list[Point] = []
-    row = 0
+    row, saved = 0, time.monotonic()
 
     class Trainer(MultiSAETrainer):  # type: ignore[misc]  # sae_lens is not followed
         def _update_pbar(self, step_outputs: Mapping[str, Any], pbar: Any, *_: Any) -> None:
@@ -164,7 +164,6 @@ def train(
                 fresh = False
             yield from map(batch, parts)
 
-    saved = time.monotonic()
     saes = {
         f"layer_{n}": _make(recipe, n, d_model, model_name, stream.seed, device) for n in layers
     }
@@ -239,26 +238,24 @@ def _make(
     )
     from sae_lens.saes.sae import SAEMetadata
 
-    own: dict[str, Any]
-    sae_class, config_class, own = {
-        # Its threshold follows the batches; at sae_lens's own rate short runs end far from k.
-        "batchtopk": (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, {"topk_threshold_lr": 0.1}),
-        "topk": (TopKTrainingSAE, TopKTrainingSAEConfig, {}),
-        "jumprelu": (
-            JumpReLUTrainingSAE,
-            JumpReLUTrainingSAEConfig,
-            {
-                "jumprelu_sparsity_loss_mode": "quadratic",
-                "target_l0": float(recipe.k),
-                "l0_coefficient": 0.3,
-                "l0_warm_up_steps": recipe.steps // 10,
-                "jumprelu_bandwidth": 0.5,
-                "jumprelu_init_threshold": 0.1,
-            },
-        ),
+    sae_class, config_class = {
+        "batchtopk": (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig),
+        "topk": (TopKTrainingSAE, TopKTrainingSAEConfig),
+        "jumprelu": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig),
     }[recipe.architecture]
-    if recipe.architecture != "jumprelu":
-        own = {**own, "k": recipe.k}
+    own: dict[str, Any] = {"k": recipe.k}
+    if recipe.architecture == "batchtopk":
+        # Its threshold follows the batches; at sae_lens's own rate short runs end far from k.
+        own["topk_threshold_lr"] = 0.1
+    if recipe.architecture == "jumprelu":
+        own = {
+            "jumprelu_sparsity_loss_mode": "quadratic",
+            "target_l0": float(recipe.k),
+            "l0_coefficient": 0.3,
+            "l0_warm_up_steps": recipe.steps // 10,
+            "jumprelu_bandwidth": 0.5,
+            "jumprelu_init_threshold": 0.1,
+        }
     metadata = SAEMetadata(
         model_name=model_name,
         hook_name=f"blocks.{layer}.hook_resid_post",
