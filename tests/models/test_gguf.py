@@ -79,7 +79,7 @@ def test_the_folder_is_made_once_and_named_by_what_the_file_holds(made, tmp_path
     assert spec(file, cache, revision=sha).folder() == spec(file, cache).folder()
     copy.write_bytes(file.read_bytes() + b"\0" * 32)
     assert spec(copy, cache).fingerprint() != spec(file, cache).fingerprint()
-    with pytest.raises(ModelError, match=f"its sha256 is .*model.revision=null"):
+    with pytest.raises(ModelError, match="its sha256 is .*model.revision=null"):
         spec(copy, cache, revision=sha).folder()
 
 
