@@ -36,11 +36,13 @@ def rows_of(model: LoadedModel, texts: Iterable[str], length: int) -> Iterator[l
     Raises DataError where the model has fewer positions.
     """
     room = model._max_positions
-    if length > room:
-        raise DataError(f"rows of {length} tokens: model {model._model.name!r} has room for {room}.")
+    if room is not None and length > room:
+        raise DataError(
+            f"rows of {length} tokens: model {model._model.name!r} has room for {room}."
+        )
     tokenizer = model._tokenizer
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
+    (whole,) = model._ids(["a"], special=True)
     before = whole[: len(whole) - len(plain)] if whole[len(whole) - len(plain) :] == plain else []
     step = length - len(before)
     for text in texts:
