@@ -52,8 +52,9 @@ def sunk(tiny_model, tiny_saes, tmp_path):
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
-@pytest.mark.parametrize("source", ["generated", "all"])
-@pytest.mark.parametrize("on", ["ordinary", "sunk"])
+@pytest.mark.parametrize(
+    ("on", "source"), [("ordinary", "generated"), ("ordinary", "all"), ("sunk", "all")]
+)
 def test_r_and_coefficients_agree_with_scipy_on_the_same_activations(
     bench, sunk, on, source, pooling
 ):
