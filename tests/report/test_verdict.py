@@ -290,7 +290,7 @@ EFFECT = re.compile(
     r"|\baccuracy (rises|falls|improves|drops)"
     r"|\b[Ss]teering (helps|hurts|works|raises|lowers|improves|fails|gains)"
     r"|\b[Ss]teering is (no |not )?(better|worse)"
-    r"|\b(do|does|help|helps|performs?) (better|worse|more|as well|as much)\b"
+    r"|\b(do|does|help|helps|performs?) (better|worse|more)\b"
     r"|\b(due to|thanks to|because of) (the )?steering"
     r"|\bno better than random|\bmore than (every|any) control|\bhelps? (in|more|most)\b"
 )

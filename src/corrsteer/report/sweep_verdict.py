@@ -211,7 +211,7 @@ def _corrected(
 ) -> dict[int, tuple[int, float | None, dict[str, float]]]:
     """By job: how many settings its seed has, and its p-values of the controls, corrected for
     them."""
-    found = {}
+    found: dict[int, tuple[int, float | None, dict[str, float]]] = {}
     for _, some in chosen.groupby(["seed", "splits_seed"], dropna=False):
         jobs = [int(n) for n in some["job"]]
         drawn = {

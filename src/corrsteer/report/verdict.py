@@ -210,7 +210,7 @@ def compared(judged: Judgement) -> str:
         (judged.level, "about as well as steering"),
         (judged.worse, "worse than steering"),
     )
-    clauses = []
+    clauses: list[str] = []
     for kinds, how in groups:
         if kinds:
             how = how if not clauses else how.removesuffix(" than steering")
