@@ -39,7 +39,7 @@ def rows_of(model: LoadedModel, texts: Iterable[str], length: int) -> Iterator[l
         )
     tokenizer = model._tokenizer
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
+    (whole,) = model._ids(["a"], special=True)
     before = whole[: len(whole) - len(plain)] if whole[len(whole) - len(plain) :] == plain else []
     step = length - len(before)
     for text in texts:
