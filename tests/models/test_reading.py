@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,7 @@ from corrsteer.errors import ConfigError, DataError, ModelError
 from corrsteer.models import reading
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
+from corrsteer.steering.plan import Plan, PlanEntry
 from tests.conftest import byte_tokenizer
 
 pytestmark = pytest.mark.long
@@ -309,6 +311,9 @@ def test_logits_that_overflow_are_no_answer():
         model.generate(QUESTIONS, [None], max_new_tokens=2)
     with pytest.raises(ModelError, match="likelihoods that are not finite"):
         model.choose(QUESTIONS, [None], [("a", "b")] * 2)
+    entries = (PlanEntry(0, 0, 0.0, 1.0, np.ones(128, np.float32)),)
+    with pytest.raises(ModelError, match="predictions that are not finite .* under the plan"):
+        model.divergence(QUESTIONS, [Plan(entries)])
 
 
 def test_shards_that_are_not_there_are_refused(copied):

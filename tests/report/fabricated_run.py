@@ -354,6 +354,7 @@ def _contexts(dice, chosen, hostile) -> list[dict]:
             activations = [max(0.0, dice.gauss(-0.5, 1.5)) for _ in tokens]
             within = [n >= 10 for n in range(len(tokens))]  # the answer
             peak = max(range(10, len(tokens)), key=activations.__getitem__)
+            activations[peak] += 0.5
             passages.append(
                 {"id": f"amb-selection-{k}", "pooled": activations[peak], "tokens": tokens,
                  "activations": activations, "within": within, "peak": peak, "right": k % 3 != 0}

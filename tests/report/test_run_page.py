@@ -347,7 +347,7 @@ def test_a_count_is_of_what_was_asked_and_a_rate_says_so(run: Path) -> None:
     text = Page(report.write_run_report(run)).text
     assert "Rate per 1,000" in text
     assert f"Steered {off['arms']['steered']['changed']} of {off['n']} " in text
-    assert "of 1,000 unrelated" not in text
+    assert f"{1000 * off['arms']['steered']['rate']:.0f} of 1,000" not in text
 
 
 def test_positions_that_the_site_check_left_out_are_counted(run: Path) -> None:
@@ -473,3 +473,17 @@ def test_examples_have_the_right_kind(run: Path) -> None:
         assert (e["from"] == "") == (e["kind"] == "unrelated")
     same = metrics["n"]["test"] - sum(kinds.count(k) for k in ("fixed", "broken", "moved", "text"))
     assert f"unchanged (50 of {same})" in page.text
+
+
+def test_the_settings_say_how_a_chat_was_written(run: Path) -> None:
+    asked = edit(run)["asked"] | {
+        "chat_template": True,
+        "chat_template_kwargs": {"enable_thinking": False},
+        "system_prompt": "Be <brief>.",
+    }
+    edit(run, asked=asked)
+    page = Page(report.write_run_report(run))
+    how = 'in the chat template with {"enable_thinking": false}'
+    assert f"{how}, behind the system prompt Be <brief>." in page.text
+    edit(run, asked=edit(run)["asked"] | {"chat_template": False, "empty_prompt": "<s>"})
+    assert "read as <s> where it is empty" in Page(report.write_run_report(run)).text

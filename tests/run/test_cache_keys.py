@@ -595,9 +595,9 @@ def one_by_one(bench, asking, examples, arms, what):
 
 
 def decoder_rows(bench, layer, features):
-    """Made up, without SAEs."""
+    """Made up, without SAEs; as wide as the bundled model."""
     of = bench.sae_key(layer)
-    return np.stack([dice(of, int(f)).normal(size=8) for f in features]).astype(np.float32)
+    return np.stack([dice(of, int(f)).normal(size=128) for f in features]).astype(np.float32)
 
 
 def answered(example, random):

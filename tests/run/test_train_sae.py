@@ -1,4 +1,4 @@
-"""SAEs trained on a tiny random model: what they are trained on, what is saved, how it is judged."""
+"""SAEs trained on a tiny random model: on what, what is saved, and how it is judged."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_the_record_says_how_good_each_layer_is_on_held_out_text(good, model, te
         x_hat, l0 = sae.reconstruct(x[:, n].float())
         error = (x[:, n] - x_hat).square().sum()
         explained = 1 - error / (x[:, n] - x[:, n].mean(0)).square().sum()
-        assert row["positions"] == len(x)
+        assert row["positions"] == len(x) >= 256
         assert row["explained"] == pytest.approx(float(explained), abs=1e-5)
         assert row["l0"] == pytest.approx(float(l0.mean()))
         assert 0 < row["dead"] < 1
@@ -197,10 +197,10 @@ def test_the_record_says_how_good_each_layer_is_on_held_out_text(good, model, te
 @pytest.mark.night
 def test_saes_of_the_bundled_model_keep_most_of_its_loss(tmp_path):
     """A few hundred steps, on questions about its own world."""
-    from corrsteer.config import bundled
-    from corrsteer.tasks.bbq import BBQ
+    from corrsteer.config import bundled, instantiate
 
-    questions = [e.prompt for e in BBQ(data="bundled").examples()][:3000]
+    task = instantiate(composed("task=bbq", "data=bundled").task)
+    questions = [" ".join(q.fields.values()) for q in task.questions()][:3000]
     (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": q}) for q in questions))
     more = ["job.positions=100000", "job.batch=256", "job.context=128", "job.k=16", "job.lr=0.001"]
     more += ["job.heldout_positions=4000", "job.loss_positions=2000"]
@@ -210,8 +210,9 @@ def test_saes_of_the_bundled_model_keep_most_of_its_loss(tmp_path):
         assert row["recovered"] > 0.8 and row["explained"] > 0.7, row
 
 
-def test_training_that_was_stopped_ends_with_the_same_weights(trained, tiny_llama, text, tmp_path,
-                                                              monkeypatch):
+def test_training_that_was_stopped_ends_with_the_same_weights(
+    trained, tiny_llama, text, tmp_path, monkeypatch
+):
     monkeypatch.setattr(training, "CHECKPOINTS_EVERY", -1.0)
     cfg = settings(tiny_llama, text, tmp_path / "saes")
     seen: list[int] = []

@@ -13,14 +13,16 @@ from scipy.stats import pearsonr
 
 from corrsteer.errors import DegenerateOutcomesError
 from corrsteer.models.local import LocalModel
-from corrsteer.records import Score
+from corrsteer.records import Completion, Score, Weighed
 from corrsteer.saes.folder import Folder
 from corrsteer.stages import bench as bench_module
 from corrsteer.stages import statistics as statistics_module
+from corrsteer.stages.answers import keep_answers, kept_answers
 from corrsteer.stages.contexts import contexts
 from corrsteer.stages.statistics import _brief, statistics
 from corrsteer.steering.arms import BASELINE, baseline, steered
 from corrsteer.steering.plan import load_plan
+from corrsteer.store.partial import Partial
 from tests.stages.made import (
     Stop,
     asked,
@@ -50,8 +52,9 @@ def sunk(tiny_model, tiny_saes, tmp_path):
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
-@pytest.mark.parametrize("source", ["generated", "all"])
-@pytest.mark.parametrize("on", ["ordinary", "sunk"])
+@pytest.mark.parametrize(
+    ("on", "source"), [("ordinary", "generated"), ("ordinary", "all"), ("sunk", "all")]
+)
 def test_r_and_coefficients_agree_with_scipy_on_the_same_activations(
     bench, sunk, on, source, pooling
 ):
@@ -364,3 +367,16 @@ def test_saes_are_paged_within_their_budget(bench, tmp_path, monkeypatch):
     cards = contexts(tight, base, chosen)
     assert [c["layer"] for c in cards] == [0, 1, 2]
     assert max(most) == 2
+
+
+def test_what_options_weigh_is_kept_batch_by_batch(tmp_path):
+    """JSON keeps a double whole; an answer that no option was chosen for has none."""
+    part = Partial(tmp_path / "part")
+    made = {
+        0: Completion("B. two", (5, 6), 0, (Weighed(-1.25, 3, 1), Weighed(-0.1234567890123, 3, 2))),
+        1: Completion("free", (7,), 1),
+    }
+    keep_answers(part, made)
+    kept = kept_answers(part)
+    assert kept == made
+    assert [c.options for c in kept.values()] == [c.options for c in made.values()]

@@ -301,6 +301,8 @@ class LoadedModel(Tracing):
                             *sums, fired = self._diverged(inputs, counted, how, options)
                         if fired != len(how.layers):
                             raise not_fired(0, positions[0], batch[0])
+                        if sums[0].isnan().any():
+                            raise not_finite(self._model.name, "predictions", bool(how.layers))
                         kl, changed = (x.tolist() for x in sums)
                     for i, nats, others, n in zip(batch, kl, changed, positions, strict=True):
                         column[i] = Divergence(nats, others, n)

@@ -90,6 +90,7 @@ class Local:
         wrapped = TransformersModel(
             module, task="text-generation", tokenizer=reading.tokenizer(model), **place
         )
+        weights.check_numbers(model, module)
         return LocalModel(wrapped, model, self.batch_size)
 
 
@@ -126,13 +127,14 @@ class LocalModel(LoadedModel):
         options: dict[str, Any],
     ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
         cache = self._prompt_cache(inputs, options["max_new_tokens"])
+        restricted, options = "suppress_tokens" in options, self._processed(options)
         self._finite = None  # a prompt of one token has only padding in that pass
         for how in interventions:
             self._logits = None
             answers = self._continue(inputs, None if how.changes_prompt else cache, how, options)
             if self._finite is not None and not self._finite:
                 raise not_finite(self._model.name, "logits", bool(how.layers))
-            yield *answers, self._logits if "suppress_tokens" in options else None
+            yield *answers, self._logits if restricted else None
 
     def _watch(self, module: Any, args: Any, output: Any) -> None:
         """A hook on the model: the largest of logits that are not finite is no answer. The result
@@ -140,6 +142,17 @@ class LocalModel(LoadedModel):
         self._logits = output.logits[:, -1]
         finite = (self._logits < float("inf")).all()
         self._finite = finite if self._finite is None else self._finite & finite
+
+    def _processed(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options with suppressed tokens as an object. nnsight walks through all that it is
+        given, and as a list they are nearly the whole vocabulary."""
+        from transformers import LogitsProcessorList, SuppressTokensLogitsProcessor
+
+        if "suppress_tokens" not in options:
+            return options
+        others = {name: value for name, value in options.items() if name != "suppress_tokens"}
+        processor = SuppressTokensLogitsProcessor(options["suppress_tokens"], str(self.device))
+        return {**others, "logits_processor": LogitsProcessorList([processor])}
 
     def _prompt_cache(self, inputs: dict[str, torch.Tensor], room: int) -> DynamicCache | None:
         """Keys and values of all prompt tokens but the last; None when there is only one."""

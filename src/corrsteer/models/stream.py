@@ -13,13 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corrsteer.errors import DataError
 from corrsteer.models.loaded import LoadedModel
-from corrsteer.models.protocol import UNSTEERED
+from corrsteer.models.protocol import UNSTEERED, sinks
 
 if TYPE_CHECKING:
     import torch
-
-SINK = 10.0
-"""A position is an attention sink where its norm at any layer is above this many medians."""
 
 
 class Read(NamedTuple):
@@ -36,11 +33,13 @@ def rows_of(model: LoadedModel, texts: Iterable[str], length: int) -> Iterator[l
     Raises DataError where the model has fewer positions.
     """
     room = model._max_positions
-    if length > room:
-        raise DataError(f"rows of {length} tokens: model {model._model.name!r} has room for {room}.")
+    if room is not None and length > room:
+        raise DataError(
+            f"rows of {length} tokens: model {model._model.name!r} has room for {room}."
+        )
     tokenizer = model._tokenizer
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
+    (whole,) = model._ids(["a"], special=True)
     before = whole[: len(whole) - len(plain)] if whole[len(whole) - len(plain) :] == plain else []
     step = length - len(before)
     for text in texts:
@@ -62,8 +61,8 @@ def read(model: LoadedModel, rows: Sequence[list[int]], layers: Sequence[int]) -
     x = torch.stack([found[n].to(model.device, torch.float32) for n in layers], 1)
     if not len(x):
         return Read(x, 0)
-    norms = x.norm(dim=-1)
-    kept = (norms <= SINK * norms.median(0).values).all(1)
+    sample = counted.nonzero()[:, 0].to(x.device)
+    kept = ~torch.stack([sinks(x[:, i], sample) for i in range(len(layers))]).any(0)
     return Read(x[kept], int((~kept).sum()))
 
 
@@ -103,14 +102,13 @@ def _logits(
     import nnsight
 
     counted = _counted(model, inputs)
-    wrapped, block, swap, sink = model._wrapped, model._blocks[layer], change, SINK
+    wrapped, block, swap, outliers = model._wrapped, model._blocks[layer], change, sinks
     with wrapped.trace(inputs, use_cache=False, **options):
         if swap is not None:
             output = block.output
             hidden = output[0] if isinstance(output, tuple) else output
-            at = counted.to(hidden.device)
-            norms = hidden.float().norm(dim=-1)
-            at = at & (norms <= sink * norms[at].median())
+            at = counted.to(hidden.device, copy=True)
+            at[at.clone()] = ~outliers(hidden[at].float(), at.nonzero()[:, 0])
             hidden[at] = swap(hidden[at].float()).to(hidden)
         logits = nnsight.save(wrapped.output.logits)
     return logits

@@ -1,7 +1,7 @@
 """Weights from disk into memory, every one of them.
 
 transformers warns about what it does not find and goes on with random numbers; what it warns about
-is an error here. Cost: besides loading, one pass over the weights, which finds NaN and infinity.
+is an error here. Cost: besides loading, one pass over the weights, for NaN and infinity.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BUFFERS = re.compile(r"\.(attn|attention)\.(masked_)?bias$|\.inv_freq$|position
 
 def load(model: Model, dtype: str, device_map: str | None) -> torch.nn.Module:
     """The language model, on the CPU or spread by ``device_map``. Raises ModelError when a weight
-    is missing, of another shape, of no use in a part that is there, or not finite."""
+    is missing, of another shape, or of no use in a part that is there."""
     folder = model.folder()
     model.config()  # has better words for what is wrong with it
     import torch
@@ -49,12 +49,20 @@ def load(model: Model, dtype: str, device_map: str | None) -> torch.nn.Module:
         ) from error
     if wrong := _wrong(module, told):
         raise ModelError(f"model.path={model.path!r}: {wrong}; give the whole, unchanged model.")
-    if broken := _not_finite(module):
-        raise ModelError(
-            f"model.path={model.path!r}: {broken} is not finite (nan or inf): run the model in"
-            " float32 (model.dtype=float32), or give a model whose weights are numbers."
-        )
     return module
+
+
+def check_numbers(model: Model, module: torch.nn.Module) -> None:
+    """Raise ModelError, naming a weight, where one is not finite. Sums pass NaN and infinity on,
+    and take no memory; do it where the weights are to be used, since a CPU adds slowly."""
+    import torch
+
+    for name, weight in module.named_parameters():
+        if weight.is_floating_point() and not weight.sum(dtype=torch.float32).isfinite():
+            raise ModelError(
+                f"model.path={model.path!r}: {name} is not finite (nan or inf): run the model in"
+                " float32 (model.dtype=float32), or give a model whose weights are numbers."
+            )
 
 
 def _class(config: Any) -> Any:
@@ -95,16 +103,6 @@ def _wrong(module: torch.nn.Module, told: Mapping[str, Any]) -> str:
             " so it would be left out"
         )
     return ""
-
-
-def _not_finite(module: torch.nn.Module) -> str | None:
-    """The first weight with NaN or infinity in it. Sums pass both on, and take no memory."""
-    import torch
-
-    for name, weight in module.named_parameters():
-        if weight.is_floating_point() and not weight.sum(dtype=torch.float32).isfinite():
-            return str(name)
-    return None
 
 
 def _more(keys: list[Any]) -> str:

@@ -7,6 +7,7 @@ a few milliseconds each.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pandas as pd
 import yaml
 
 DIAL, SEEDS = "coef", ("seed", "splits.seed")
+COPIES = re.compile(r"(strategy|search(\.method)?)\.(coef|start)")
+"""Where conf/ writes ${coef}: in a config.yaml, which is resolved, they are the dial once more."""
 NO_RESULT = ("name", "cache", "tracker", "hydra", "collect.shards")
 """Where a run lies, what it is called, who hears of it, how its work is shared out."""
 BARE = ("task", "model", "method", "variant")
@@ -24,10 +27,12 @@ BARE = ("task", "model", "method", "variant")
 def leaves(home: Path) -> dict[str, str]:
     """A job's settings by dotted name, as text, but for dial, seeds and what changes no result;
     empty where there is no file that can be read."""
+    settings = _settings(home)
     return {
         name: str(value)
-        for name, value in _settings(home).items()
+        for name, value in settings.items()
         if name != DIAL and name not in SEEDS and not _within(name, NO_RESULT)
+        if not (COPIES.fullmatch(name) and value == settings.get(DIAL))
     }
 
 

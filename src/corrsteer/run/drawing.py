@@ -49,12 +49,15 @@ def tested(bench: Bench, asking: Asking, arms: Sequence[Arm], stop: int | None) 
     (steered,) = (arm for arm in fixed if arm.name == STEERED)
     both = [replace(steered, name=LETTERS_ONLY, decoding=arm.decoding) for arm in restricted]
     _say_cost(len(asking.splits["test"]), len(fixed) + len(both), asked, stop)
+    # Draws of one-token answers cost so little beside their prompts that all are made at once.
+    short = asking.decoding == "constrained" or asking.task.max_new_tokens == 1
+    together = None if short else stop
     test: Frames = {}
     made = dict.fromkeys(drawn, 0)
     chunk = [*fixed, *both]
     while True:
         for kind, of_kind in drawn.items():
-            end = chunk_end(made[kind], len(of_kind), stop)
+            end = chunk_end(made[kind], len(of_kind), together)
             chunk += of_kind[made[kind] : end]
             made[kind] = end
         if not chunk:

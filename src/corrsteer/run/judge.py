@@ -63,22 +63,18 @@ def judged(
     return made
 
 
-def _per_token(model: LoadedModel, rows: list[list[int]], *swap: Any) -> float | None:
+def _per_token(model: LoadedModel, rows: Sequence[list[int]], *swap: Any) -> float | None:
     if not rows:
         return None
     nats, tokens = loss(model, rows, *swap)
     return nats / max(1, tokens)
 
 
-def _up_to(rows: Sequence[list[int]], positions: int) -> list[list[int]]:
-    """The first rows with about so many positions."""
-    found, n = [], 0
-    for row in rows:
-        if n >= positions:
-            break
-        found.append(row)
-        n += len(row) - 1
-    return found
+def _up_to(rows: Sequence[list[int]], positions: int) -> Sequence[list[int]]:
+    """Rows with at least so many positions, or all, evenly over those that there are."""
+    if not positions:
+        return []
+    return rows[:: max(1, sum(len(row) - 1 for row in rows) // positions)]
 
 
 class _Sums:

@@ -45,8 +45,6 @@ log = logging.getLogger(__name__)
 RECORD = "saes.json"
 """In the folder of the SAEs and in the run's: what they are, and how good."""
 WORK = ".training"
-HELDOUT = 20
-"""One row in so many is held out, where no other text is given."""
 
 
 @dataclass(frozen=True)
@@ -219,10 +217,9 @@ def _rows(parts: Parts, model: LocalModel) -> tuple[list[list[int]], list[list[i
     if parts.heldout:
         rows, heldout = some(parts.files, recipe.positions), some(parts.heldout, least)
     else:
-        every = some(parts.files, recipe.positions + max(least, recipe.positions / HELDOUT))
+        every = some(parts.files, recipe.positions + least)
         # Evenly over the text, so that all of its files are in it.
-        share = max(least / max(1, sum(len(row) - 1 for row in every)), 1 / HELDOUT)
-        step = max(2, round(1 / share))
+        step = max(2, sum(len(row) - 1 for row in every) // least)
         heldout, rows = every[::step], [row for n, row in enumerate(every) if n % step]
     if not rows or not heldout:
         raise DataError("job.text is too short to train on and hold some out: give more text")

@@ -237,9 +237,9 @@ def from_sae_lens(
             f" {weights['W_dec'].shape[1]}: use an SAE, not a transcoder."
         )
     on_device = {name: tensor.to(device) for name, tensor in weights.items() if name != "W_dec"}
-    for name, tensor in on_device.items():
+    for name in on_device:
         # A threshold may be infinite: that feature is never active. Sums take no memory.
-        total = tensor.sum()
+        total = weights[name].sum()
         if total.isnan() if name == "threshold" else not total.isfinite():
             raise not_finite(sae_id, name)
     gated = architecture == "gated"

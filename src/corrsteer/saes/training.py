@@ -123,7 +123,7 @@ def train(
         device=device,
     )
     points: list[Point] = []
-    row = 0
+    row, saved = 0, time.monotonic()
 
     class Trainer(MultiSAETrainer):  # type: ignore[misc]  # sae_lens is not followed
         def _update_pbar(self, step_outputs: Mapping[str, Any], pbar: Any, *_: Any) -> None:
@@ -152,20 +152,20 @@ def train(
     def batches(fresh: bool) -> Iterator[dict[int, torch.Tensor]]:
         nonlocal row
         buffer = torch.empty(size, len(layers), d_model, device=device)
+
+        def batch(part: torch.Tensor) -> dict[int, torch.Tensor]:
+            return {n: buffer[part, i] for i, n in enumerate(layers)}
+
         while True:
             order, row = stream.fill(buffer, row)
-            parts = [order[at : at + recipe.batch] for at in range(0, size, recipe.batch)]
-            some = ({n: buffer[p, i] for i, n in enumerate(layers)} for p in parts)
+            parts = order.split(recipe.batch)
             if fresh:  # what the trainer estimates the mean norm from is trained on as well
-                few = [{n: buffer[p, i] for i, n in enumerate(layers)} for p in parts[:NORM_BATCHES]]
-                yield from islice(cycle(few), NORM_BATCHES)
+                yield from map(batch, islice(cycle(parts), NORM_BATCHES))
                 fresh = False
-            yield from some
+            yield from map(batch, parts)
 
-    saved = time.monotonic()
     saes = {
-        f"layer_{n}": _make(recipe, n, d_model, model_name, stream.seed, device)
-        for n in layers
+        f"layer_{n}": _make(recipe, n, d_model, model_name, stream.seed, device) for n in layers
     }
     names = {f"layer_{n}": n for n in layers}
     with _quiet():
@@ -238,26 +238,24 @@ def _make(
     )
     from sae_lens.saes.sae import SAEMetadata
 
-    own: dict[str, Any]
-    sae_class, config_class, own = {
-        # Its threshold follows the batches; at sae_lens's own rate short runs end far from k.
-        "batchtopk": (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, {"topk_threshold_lr": 0.1}),
-        "topk": (TopKTrainingSAE, TopKTrainingSAEConfig, {}),
-        "jumprelu": (
-            JumpReLUTrainingSAE,
-            JumpReLUTrainingSAEConfig,
-            {
-                "jumprelu_sparsity_loss_mode": "quadratic",
-                "target_l0": float(recipe.k),
-                "l0_coefficient": 0.3,
-                "l0_warm_up_steps": recipe.steps // 10,
-                "jumprelu_bandwidth": 0.5,
-                "jumprelu_init_threshold": 0.1,
-            },
-        ),
+    sae_class, config_class = {
+        "batchtopk": (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig),
+        "topk": (TopKTrainingSAE, TopKTrainingSAEConfig),
+        "jumprelu": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig),
     }[recipe.architecture]
-    if recipe.architecture != "jumprelu":
-        own = {**own, "k": recipe.k}
+    own: dict[str, Any] = {"k": recipe.k}
+    if recipe.architecture == "batchtopk":
+        # Its threshold follows the batches; at sae_lens's own rate short runs end far from k.
+        own["topk_threshold_lr"] = 0.1
+    if recipe.architecture == "jumprelu":
+        own = {
+            "jumprelu_sparsity_loss_mode": "quadratic",
+            "target_l0": float(recipe.k),
+            "l0_coefficient": 0.3,
+            "l0_warm_up_steps": recipe.steps // 10,
+            "jumprelu_bandwidth": 0.5,
+            "jumprelu_init_threshold": 0.1,
+        }
     metadata = SAEMetadata(
         model_name=model_name,
         hook_name=f"blocks.{layer}.hook_resid_post",

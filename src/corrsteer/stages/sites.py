@@ -50,9 +50,10 @@ SAEs of real models explain 45 % of the ordinary positions of short questions.""
 SCALES = (1 / 16, 1 / 4, 4.0, 16.0)
 """Factors on the residual, besides those that would bring its norm to 1 and to sqrt(M), which is
 what SAEs with a normalised input are trained on."""
-SCALE_MARGIN = 0.1
+SCALE_MARGIN, SCALE_SHARE = 0.1, 1 / 3
 """Of an SAE that is right, other units let more features through or fewer, which can explain a
-little more."""
+little more, the more so the less it explains. So they must explain this much more, and this share
+of what is left unexplained in its own."""
 
 
 def sites(bench: Bench) -> list[SiteFit]:
@@ -160,10 +161,11 @@ def _fit(
         errors[site, scale], l0[site, scale] = _errors(sae, residuals[site], scale)
     declared = errors[layer, 1.0]
     explained = {key: 1 - float(error.mean()) for key, error in errors.items()}
+    unexplained = 1 - explained[layer, 1.0]
 
     def better(key: tuple[int, float]) -> bool:
         gain, error = trimmed_mean(declared - errors[key])
-        margin = MARGIN if key[1] == 1 else SCALE_MARGIN
+        margin = MARGIN if key[1] == 1 else max(SCALE_MARGIN, SCALE_SHARE * unexplained)
         return explained[key] > explained[layer, 1.0] and gain > max(margin, 3 * error)
 
     rivals = [key for key in candidates[1:] if better(key)]
