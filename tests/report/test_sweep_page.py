@@ -17,7 +17,7 @@ from corrsteer.report.sweep_table import sweep_table
 from corrsteer.report.terminal import told
 from corrsteer.stats.claims import Claim
 from corrsteer.stats.intervals import holm
-from corrsteer.stats.joint import Drawn, joint_p
+from corrsteer.stats.joint import Drawn, best_of, joint_p
 from tests.report.fabricated_run import DRAWS, Page, control, edit, fabricate_run, set_status
 
 pytestmark = pytest.mark.long
@@ -380,6 +380,18 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for n, coef in enumerate((1, 2, 1, 2)):
         fabricate_run(folder / str(n), coef=coef, n_test=60, transfer=(), side_effects=False)
     return folder
+
+
+def test_the_latest_count_of_plans_is_told(four: Path) -> None:
+    for n, plans in enumerate((3, 4, 5, 6)):
+        edit(four / str(n), odometer={"plans": plans, "best_null_gain": 0.0})
+        configured(four / str(n), f"collect.pooling={'max' if n < 2 else 'mean'}")
+    text = Page(sweep_report.write_sweep_report(four)).text
+    draws = json.loads((four / "0" / "metrics.json").read_text())["controls"]["random"]["gains"]
+    told = "the best of 6 plans of random features would be expected to reach "
+    told += f"{100 * best_of(draws, 6):+.1f} points"
+    assert text.count("has answered 6 steered plans") == 2 and told.replace("-", "−") in text
+    assert pd.read_csv(four / "summary.csv")["plans_on_test"].tolist() == [3, 4, 5, 6]
 
 
 def test_jobs_that_differ_in_where_they_lie_are_alike(tmp_path: Path) -> None:

@@ -69,9 +69,7 @@ def off_target(rows: Sequence[ArmRow[Changed]], n: int) -> Figure:
         Row(r.label, r.kind, 1000 * r.result.rate, [1000 * bound for bound in r.result.ci])
         for r in rows
     ]
-    figure = by_row(
-        shown, f"of {n:,} prompts, changed: rate per 1,000", digits=0, lines={"baseline": 0}
-    )
+    figure = by_row(shown, "changed, rate per 1,000", digits=0, lines={"baseline": 0})
     table = [
         {
             "arm": r.label,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from corrsteer.report.numbers import pct, points, short, whole
-from corrsteer.report.record import Record
+from corrsteer.report.record import Odometer, Record
 from corrsteer.steering.arms import BASELINE, STEERED
 
 INVALID_WORTH_SAYING = 0.05
@@ -25,7 +25,7 @@ def notes(record: Record) -> dict[str, list[str]]:
             *_above_chance(record),
             *_invalid(record),
             *_degenerate(record),
-            *filter(None, [odometer(record)]),
+            *filter(None, [odometer(record.odometer)]),
         ],
         EFFECTS: side_effects(record),
         CORRELATION: [*_noise(record), *_stability(record), *_length(record)],
@@ -67,10 +67,9 @@ def end_of_search(record: Record) -> str:
     )
 
 
-def odometer(record: Record) -> str:
+def odometer(o: Odometer | None) -> str:
     """How many plans the test split has answered, and what the best of as many would reach by
     luck; empty where it was not counted."""
-    o = record.odometer
     if o is None:
         return ""
     plans = f"{whole(o.plans)} steered {'plan' if o.plans == 1 else 'plans'}"

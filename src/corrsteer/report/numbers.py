@@ -72,7 +72,7 @@ def date(stamp: str) -> str:
 
 def plain_text(text: str) -> str:
     """A sentence for a terminal, which may know ASCII alone: plain minus signs, quotes, spaces."""
-    return text.translate(str.maketrans({"−": "-", "–": "-", NBSP: " ", "“": '"', "”": '"'}))
+    return text.translate(str.maketrans(f"−–{NBSP}“”", '-- ""'))
 
 
 def _minus(text: str) -> str:

@@ -14,9 +14,9 @@ import pandas as pd
 from corrsteer.report.notes import edge, odometer, side_effects
 from corrsteer.report.numbers import interval, p_value, pct, points, ratio, short, whole
 from corrsteer.report.pages import cut, visible
-from corrsteer.report.record import Record
+from corrsteer.report.record import Odometer, Record
 from corrsteer.report.sweep_choice import choice_sentence
-from corrsteer.report.sweep_table import ALIKE
+from corrsteer.report.sweep_table import ALIKE, QUESTION
 from corrsteer.report.tables import control_kinds, in_words
 from corrsteer.report.verdict import (
     NULL,
@@ -35,7 +35,7 @@ from corrsteer.report.verdict import (
     why_not,
 )
 from corrsteer.stats.intervals import SIGNIFICANT
-from corrsteer.stats.joint import Drawn, joint_p
+from corrsteer.stats.joint import Drawn, best_of, joint_p
 from corrsteer.stats.seeds import over_seeds
 from corrsteer.steering.arms import BASELINE, STEERED
 
@@ -46,13 +46,15 @@ Records = Mapping[int, Record]
 @dataclass(frozen=True)
 class Chosen:
     """The job that validation chose of one seed. ``choice``: how, in sentences; ``edge``: which
-    dials to add, where it chose the first or the last of several."""
+    dials to add, where it chose the first or the last of several. ``seen``: the plans that its test
+    split had answered when the sweep's last job was done."""
 
     job: int
     record: Record
     judged: Judgement
     choice: str
     edge: str
+    seen: Odometer | None
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,10 @@ class Verdict:
         several = len(self.chosen) > 1
         seed = f"Seed {one.record.seed}: " if several else ""
         said = [f"{seed}{one.choice} {_price(one.record)}"]
+        seen = odometer(one.seen)
         if several:
-            return [f"{said[0]} {headline(one.judged)}"]
-        return [*said, *filter(None, (" ".join(side_effects(one.record)), odometer(one.record)))]
+            return [" ".join(filter(None, (said[0], headline(one.judged), seen)))]
+        return [*said, *filter(None, (" ".join(side_effects(one.record)), seen))]
 
     # -- the row of a table, with means over the seeds
 
@@ -177,7 +180,7 @@ def verdicts(table: pd.DataFrame, results: Records) -> list[Verdict]:
     """
     done = table[table["state"] == "done"]
     chosen = done[done["chosen"]]
-    corrected = _corrected(chosen, results)
+    corrected, seen = _corrected(chosen, results), _seen(done, results)
     found: dict[str, list[Chosen]] = {}
     for row in chosen.itertuples():
         job = int(row.job)
@@ -197,7 +200,7 @@ def verdicts(table: pd.DataFrame, results: Records) -> list[Verdict]:
         same = done[alike]
         ends = edge(same["coef"].astype(float).tolist(), record.coef)
         found.setdefault(str(row.setting), []).append(
-            Chosen(job, record, judged, choice_sentence(same), ends)
+            Chosen(job, record, judged, choice_sentence(same), ends, seen[job])
         )
     tasks = {name: some[0].record.task for name, some in found.items()}
     return [
@@ -222,6 +225,19 @@ def _corrected(
         null = dict(zip(drawn, joint_p(list(drawn.values())), strict=True))
         others = other_p([results[n] for n in jobs])
         found |= {n: (len(jobs), null.get(n), o) for n, o in zip(jobs, others, strict=True)}
+    return found
+
+
+def _seen(done: pd.DataFrame, results: Records) -> dict[int, Odometer | None]:
+    """By job, the largest count of those that share its test split, which is the latest one."""
+    found: dict[int, Odometer | None] = {}
+    for _, some in done.groupby([*QUESTION, "seed", "splits_seed"], dropna=False):
+        jobs = [int(n) for n in some["job"]]
+        plans = max((o.plans for n in jobs if (o := results[n].odometer)), default=0)
+        for n in jobs:
+            null = results[n].controls.get(NULL)
+            best = best_of(null.gains, plans) if null and plans else None
+            found[n] = Odometer(plans=plans, best_null_gain=best) if plans else None
     return found
 
 

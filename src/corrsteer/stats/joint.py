@@ -46,7 +46,7 @@ def joint_p(plans: Sequence[Drawn]) -> list[float]:
     alone = [
         (1 + sum(d >= plan.gain for d in plan.draws)) / (1 + len(plan.draws)) for plan in plans
     ]
-    return np.maximum(p, alone).tolist()
+    return [float(larger) for larger in np.maximum(p, alone)]
 
 
 def _scaled(plan: Drawn, width: int) -> np.ndarray:
