@@ -74,11 +74,11 @@ def main(words: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args(words)
     clock = time.process_time if given.cpu_time else time.perf_counter
-    size = (16, 8, 1) if given.small else (512, 128, given.repeats)
-    seconds = measure(*size, clock)
+    prompts, batch, repeats = (16, 8, 1) if given.small else (512, 128, given.repeats)
+    seconds = measure(prompts, batch, repeats, clock)
     base = median(seconds[f"{BEFORE} draws"])
     ratios = {name: median(times) / base for name, times in seconds.items()}
-    print(f"{size[0]} prompts in batches of {size[1]}, median of {size[2]}")
+    print(f"{prompts} prompts in batches of {batch}, median of {repeats}")
     for name, ratio in ratios.items():
         print(f"{name:12} {ratio:5.2f} times {BEFORE} draws")
     return ratios

@@ -11,6 +11,7 @@ import pytest
 from corrsteer.models.local import LocalModel
 from corrsteer.records import Score
 from corrsteer.run import drawing
+from corrsteer.stages.answers import answers
 from corrsteer.stages.controls import controls
 from corrsteer.stages.evaluate import evaluate
 from corrsteer.steering.arms import Arm, baseline, steered
@@ -71,7 +72,7 @@ def test_drawing_ends_at_the_draw_that_decides_whatever_the_chunks(bench, monkey
 
 def test_the_cost_is_said_before_anything_is_answered(bench, monkeypatch, caplog):
     arms = arms_of(bench, random=12, layers=2, flipped=1)
-    monkeypatch.setattr(drawing, "answers", stop_after(0, drawing.answers))
+    monkeypatch.setattr(drawing, "answers", stop_after(0, answers))
     with caplog.at_level(logging.INFO), pytest.raises(Stop):
         drawing.tested(bench, bench.asking, arms, 3)
     assert "8 to 17 arms x 60 questions" in caplog.text
