@@ -10,6 +10,7 @@ from datetime import datetime
 
 _ABSENT = "–"
 NBSP = "\N{NO-BREAK SPACE}"
+_PLAIN = str.maketrans("−–“”" + NBSP, '--"" ')
 
 
 def pct(share: float | None) -> str:
@@ -72,7 +73,7 @@ def date(stamp: str) -> str:
 
 def plain_text(text: str) -> str:
     """A sentence for a terminal, which may know ASCII alone: plain minus signs, quotes, spaces."""
-    return text.translate(str.maketrans({"−": "-", "–": "-", NBSP: " ", "“": '"', "”": '"'}))
+    return text.translate(_PLAIN)
 
 
 def _minus(text: str) -> str:
