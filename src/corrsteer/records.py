@@ -195,8 +195,8 @@ class SiteFit:
 
     ``explained`` is 1 - squared error / variance, over ``n`` positions; ``l0`` the mean number
     of active features; ``left_out``: how many positions more there were, the first of a text and
-    attention sinks. ``before`` and ``after`` are the neighbouring sites, None where there is
-    none. ``better_*``: the site and the factor on the residual that fit better, None if none do.
+    outliers such as attention sinks. ``before`` and ``after`` are the neighbouring sites, None where
+    there is none. ``better_*``: the site and the factor on the residual that fit better, None if none do.
     """
 
     layer: int

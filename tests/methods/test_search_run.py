@@ -131,7 +131,7 @@ def test_the_test_split_is_asked_once_after_the_choice(searched):
     assert calls[tries[0]] == ("validation", "trial_0", None)  # it is answered already
     assert splits.index("test") > max(tries)
     test = [arm for split, arm, _ in calls if split == "test"]
-    assert test == ["baseline", "steered", *(f"random_{n}" for n in range(1, 6))]
+    assert test == ["baseline", "steered", "random_1", "random_2"]
 
 
 @pytest.mark.long
@@ -146,7 +146,7 @@ def test_the_plan_is_the_candidates_and_random_ones_are_as_long(searched, place)
     expected = {n: plain[n] * f for n, f in factors.items() if f}
     assert lengths == pytest.approx(expected, rel=1e-5)
     assert lengths != pytest.approx(plain, rel=1e-2)
-    for n in range(1, 6):
+    for n in (1, 2):
         assert norms(arms[f"random_{n}"]) == pytest.approx(lengths, rel=1e-5)
     kept = load_plan(place / "first" / "plan")
     assert norms(kept) == lengths and kept.coef == metrics["coef"]

@@ -211,7 +211,17 @@ def failed(remote, host: str, monkeypatch) -> str:
     return text
 
 
-@pytest.mark.parametrize("how", CASES)
+BY_DAY = {
+    "greets and falls silent", "greets with a word", "hangs up in a message", "says bytes at work",
+    "repeats the key", "completes with a number", "is cut", "is half", "lacks the tokens",
+}  # fmt: skip
+
+
+def night_but_for(cases):
+    return [how if how in BY_DAY else pytest.param(how, marks=pytest.mark.night) for how in cases]
+
+
+@pytest.mark.parametrize("how", night_but_for(CASES))
 def test_a_server_that_misbehaves_is_one_line(remote, how, monkeypatch):
     subscribe, post, words = CASES[how]
     with server(subscribe, post, closes) as host:
@@ -219,7 +229,7 @@ def test_a_server_that_misbehaves_is_one_line(remote, how, monkeypatch):
     assert re.search(words, text), text
 
 
-@pytest.mark.parametrize("how", RESULTS)
+@pytest.mark.parametrize("how", night_but_for(RESULTS))
 def test_a_result_that_does_not_come_whole_is_one_line(remote, how, monkeypatch):
     download, words = RESULTS[how]
     address: list[str] = []

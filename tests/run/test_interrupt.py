@@ -123,7 +123,12 @@ COMMAND = (
     "task=bbq controls=few side_effects=none limit=20 backend.batch_size=4 collect.shuffles=20"
     " layers=[1,3] cache=cache hydra.run.dir=run"
 )
-SLACK = 5.0  # seconds, on a machine that is busy with other tests
+
+
+def patience() -> float:
+    """Seconds that a process may take to end: 5, and as much again on a machine with nothing else
+    to do, more where it has."""
+    return 5 + 5 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def typed(home: Path) -> subprocess.Popen[str]:
@@ -137,7 +142,7 @@ def typed(home: Path) -> subprocess.Popen[str]:
 @pytest.mark.night
 @pytest.mark.long
 def test_a_run_that_is_stopped_at_any_moment_goes_on(tmp_path):
-    """Twelve times, from the first import to the report."""
+    """Eight times, from the first import to the report."""
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
         for link in ("src", "conf"):
@@ -148,13 +153,13 @@ def test_a_run_that_is_stopped_at_any_moment_goes_on(tmp_path):
     lasted, dice = time.monotonic() - begun, random.Random(0)
     home = tmp_path / "stopped"
     said = set()
-    for n in range(12):
+    for n in range(8):
         process = typed(home)
-        time.sleep((n + dice.random()) / 12 * lasted)
+        time.sleep((n + dice.random()) / 8 * lasted)
         process.send_signal((signal.SIGINT, signal.SIGTERM)[n % 2])
         sent = time.monotonic()
         _, err = process.communicate(timeout=60)
-        assert time.monotonic() - sent < 5 + SLACK
+        assert time.monotonic() - sent < patience(), n
         if process.returncode == 0:  # it was done
             continue
         # A signal in the first milliseconds is not Python's yet.

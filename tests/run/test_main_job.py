@@ -87,6 +87,10 @@ def arm(table, name, split="test"):
     return table[(table["arm"] == name) & (table["split"] == split)].set_index("id")
 
 
+def random_gains(job):
+    return metrics(job)["controls"]["random"]["gains"]
+
+
 def test_the_sweep_prints_its_table_and_leaves_one_report(sweep):
     assert "report.html" in sweep.ended.out
     table = pd.read_csv(sweep.folder / "summary.csv")
@@ -125,13 +129,16 @@ def test_answers_hold_every_sample_of_every_arm(sweep):
         counts = table.groupby(["split", "arm"]).size()
         assert (counts["test"] == sweep.sizes["test"]).all()
         assert sorted(counts["test"].index) == [
-            "baseline", "constrained", "direction_1", "direction_2", "flipped", "instruction",
-            "layers_1", *(f"random_{n}" for n in range(1, 6)), "shuffled_1", "shuffled_2",
-            "steered",
+            "baseline", "constrained", "flipped", "instruction", "layers_1",
+            *sorted(f"random_{n + 1}" for n in range(len(random_gains(job)))),
+            "shuffled_1", "shuffled_2", "steered",
         ]  # fmt: skip
+        for half in ("test, letters only", "test, disambiguated"):
+            assert sorted(counts[half].index) == ["baseline", "steered"]
+            assert (counts[half] == sweep.sizes["test"]).all()
         assert counts["selection"]["baseline"] == sweep.sizes["selection"]
-        splits = table.groupby("id")["split"].nunique()
-        assert (splits == 1).all()  # the splits do not overlap
+        same = table["split"].str.startswith("test, letters")
+        assert (table[~same].groupby("id")["split"].nunique() == 1).all()  # splits do not overlap
         plain = table["arm"].isin(["baseline", "constrained", "instruction"])
         assert (table[~plain]["n_steered"] == table[~plain]["n_tokens"]).all()
         assert (table[plain]["n_steered"] == 0).all()
@@ -155,10 +162,26 @@ def test_metrics_are_what_the_answers_say(jobs):
         assert fixed + broken > 0
         assert m["flips"]["ser"] == pytest.approx(broken / (fixed + broken))
         assert m["flips"]["mcnemar_p"] == pytest.approx(binomtest(fixed, fixed + broken).pvalue)
-        gains = [arm(table, f"random_{n}")["score"].mean() for n in range(1, 6)]
-        np.testing.assert_allclose(
-            m["controls"]["random"]["gains"], np.array(gains) - base["score"].mean(), atol=1e-12
-        )
+        gains = [
+            arm(table, f"random_{n + 1}")["score"].mean() - base["score"].mean()
+            for n in range(len(random_gains(job)))
+        ]
+        np.testing.assert_allclose(random_gains(job), gains, atol=1e-12)
+        null = m["controls"]["random"]
+        good = sum(gain >= m["gain"] - 1e-12 for gain in gains)
+        assert null["at_least_as_good"] == good and null["asked"] == 39
+        assert len(gains) == 39 or good == 10
+        assert null["p"] == pytest.approx(10 / len(gains) if good == 10 else (1 + good) / 40)
+        invalid = base["invalid"]
+        assert m["format"]["fixed_from_invalid"] == int((invalid & (steered["score"] == 1)).sum())
+        assert m["format"]["fixed_from_invalid"] + m["format"]["fixed_from_wrong"] == fixed
+        restricted = [arm(table, a, "test, letters only")["score"] for a in ("baseline", "steered")]
+        letters = (restricted[1] - restricted[0]).mean()
+        assert m["constrained_gain"]["gain"] == pytest.approx(letters)
+        assert m["constrained_gain"]["difference"] == pytest.approx(letters - m["gain"])
+        half = [arm(table, a, "test, disambiguated")["score"] for a in ("baseline", "steered")]
+        assert m["one_answer"]["answer"] == "unknown"
+        assert m["one_answer"]["half"]["gain"] == pytest.approx((half[1] - half[0]).mean())
 
 
 def test_features_hold_the_chosen_one_of_every_layer(jobs):

@@ -105,7 +105,7 @@ def test_a_method_without_features(place):
     assert "Pushed" in page.text and "No feature was" in page.text
     plan = load_plan(folder)
     assert [e.norm for e in plan.entries] == pytest.approx([4.0, 4.0])
-    assert len(record.controls["random"].gains) == 5  # at the plan's norms, as for any plan
+    assert len(record.controls["random"].gains) == 2  # at the plan's norms, as for any plan
     assert pd.read_csv(folder / "features.csv").empty
     assert summary(record)["layers_steered"] == 0
 

@@ -162,7 +162,7 @@ def metrics(job: Path) -> dict:
 def test_the_pipeline_runs_with_every_arm_but_the_letters(jobs):
     values = metrics(jobs[2])
     assert values["n"] == {"selection": 24, "validation": 6, "test": 16}
-    assert list(values["arms"]) == ["baseline", "steered", *(f"random_{n}" for n in range(1, 6))]
+    assert list(values["arms"]) == ["baseline", "steered", "random_1", "random_2"]
     assert (jobs[2] / "report.html").is_file()
     assert set(pd.read_csv(jobs[2] / "features.csv")["layer"]) == set(range(LAYERS))
 

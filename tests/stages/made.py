@@ -113,13 +113,13 @@ def story(
     return Story(base, stats, chosen, plan, random, asked(bench, baseline(), steered(plan)))
 
 
-def with_a_sink(folder: Path, factor: float = 100.0) -> None:
-    """Enlarge what a tiny GPT-2 adds at the first position of every text: it becomes an attention
-    sink, with about ``factor`` times the norm of the others from the first block on."""
+def with_a_sink(folder: Path, factor: float = 100.0, position: int = 0) -> None:
+    """Enlarge what a tiny GPT-2 adds at a position of every text: it becomes an attention sink,
+    with about ``factor`` times the norm of the others from the first block on."""
     from safetensors.torch import load_file, save_file
 
     weights = load_file(folder / "model.safetensors")
-    row = weights["transformer.wpe.weight"][0]
+    row = weights["transformer.wpe.weight"][position]
     row *= factor * 15 / row.norm()
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 

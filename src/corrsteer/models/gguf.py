@@ -27,7 +27,7 @@ from corrsteer.store.entries import Store
 _AS_GPT2 = ("gpt-2", "phi-2", "olmo", "mpt", "jais")
 _DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
 _LLAMA3 = ("llama3", "llama-v3", "llama-bpe", "falcon3")
-"""Those that begin with BOS where the file does not say (llama.cpp's ``llama_vocab::impl::load``)"""
+"""Those that begin with BOS where the file does not say, as llama.cpp takes it."""
 _SCALED = ("rope_freqs", "rope_factors_long", "rope_factors_short")
 """Tensors that scale the rotary frequencies: transformers leaves them out."""
 

@@ -10,7 +10,6 @@ from datetime import datetime
 
 _ABSENT = "–"
 NBSP = "\N{NO-BREAK SPACE}"
-_PLAIN = str.maketrans("−–“”" + NBSP, '--"" ')
 
 
 def pct(share: float | None) -> str:
@@ -73,7 +72,7 @@ def date(stamp: str) -> str:
 
 def plain_text(text: str) -> str:
     """A sentence for a terminal, which may know ASCII alone: plain minus signs, quotes, spaces."""
-    return text.translate(_PLAIN)
+    return text.translate(str.maketrans(f"−–{NBSP}“”", '-- ""'))
 
 
 def _minus(text: str) -> str:

@@ -3,9 +3,9 @@
 An SAE that is read one block off, or in scaled units, still gives numbers; published work has
 been bitten by both. So a few hundred positions of real prompts are reconstructed at the declared
 site, at its two neighbours, and at the declared site in other units, and the shares of variance
-explained are compared. The first position of a text and attention sinks are left out: they can have
-150 times the norm of the others, and a mean of squares over all would be theirs alone. The
-comparison is by trimmed means, so that no few positions decide it.
+explained are compared. The first position of a text and outliers such as attention sinks are left
+out: they can have 150 times the norm of the others, and a mean of squares over all would be theirs
+alone. The comparison is by trimmed means, so that no few positions decide it.
 
 Cost: one pass over a handful of prompts, and encoding them up to seven times per layer.
 """
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from corrsteer.errors import ModelError
-from corrsteer.models.protocol import sinks
 from corrsteer.records import Example, SiteFit
 from corrsteer.stages.bench import Bench, prompts_digest, read_json, write_json
 
@@ -42,6 +41,10 @@ POSITIONS = 400
 MARGIN = 0.01
 """A site that explains this much more variance fits better, if it is not an accident (3 standard
 errors over positions): neighbouring blocks differ little in large models."""
+FAR = 4.0
+"""A position this many times as far from the middle of its site as the median one is an outlier: it
+would weigh as much as sixteen others. Ten times the norm is not enough to ask: where the sinks of
+SmolLM2 begin to form, positions five times as long as the median carry most of the variance."""
 TRIM = 0.1
 """Share of the positions at either end that a trimmed mean leaves out."""
 FOREIGN = 0.3
@@ -120,30 +123,39 @@ def site_fits(
 
     The neighbour before block 0 is what that block reads; the last block has none after it.
     BOS, other special tokens and padding never count, nor do the first position of a prompt and
-    those that are attention sinks at any of the sites compared.
+    those that are outliers (``FAR``) at any of the sites compared.
     """
     near = {n + d for n in saes for d in (-1, 0, 1)} & set(range(-1, model.n_layers))
     residuals: dict[int, list[torch.Tensor]] = {n: [] for n in near}
-    odd: dict[int, list[torch.Tensor]] = {n: [] for n in near}
+    first: list[torch.Tensor] = []
     for rows in model.batches(prompts):
         read = model.replay([prompts[i] for i in rows], [()] * len(rows), sorted(near), "prompt")
         for n in near:
             residuals[n].append(read.layers[n])
-            odd[n].append((read.position == 0) | sinks(read.layers[n], read.sample))
+        first.append(read.position == 0)
     import torch
 
+    begins = torch.cat(first)
+    if begins.all():
+        raise ModelError(
+            "the SAEs cannot be checked: the prompts have no position but their first; type"
+            " sae.check=off"
+        )
+    whole = {n: torch.cat(parts) for n, parts in residuals.items()}
+    odd = {n: begins | _far(x, ~begins) for n, x in whole.items()}
     fits = {}
     for layer, sae in saes.items():
         compared = [n for n in (layer, layer - 1, layer + 1) if n in near]
-        left_out = torch.stack([torch.cat(odd[n]) for n in compared]).any(0)
-        ordinary = {n: torch.cat(residuals[n])[~left_out] for n in compared}
-        if not len(ordinary[layer]):
-            raise ModelError(
-                f"the SAE of layer {layer} cannot be checked: the prompts have no position but"
-                " their first; type sae.check=off"
-            )
+        left_out = torch.stack([odd[n] for n in compared]).any(0)
+        ordinary = {n: whole[n][~left_out] for n in compared}
         fits[layer] = _fit(layer, sae, ordinary, int(left_out.sum()))
     return fits
+
+
+def _far(x: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """[N] bool: which residuals ``x`` [N, M] are outliers among those ``counted`` [N]."""
+    distance = (x - x[counted].median(0).values).norm(dim=1)
+    return distance > FAR * distance[counted].median()
 
 
 def _fit(
@@ -215,7 +227,7 @@ def sentence(fit: SiteFit) -> str:
         parts.append(
             f"block {fit.layer + 1}'s output: {_percent(fit.after)}, L0 {fit.l0_after:.0f}"
         )
-    beside = f"; {fit.left_out} first positions and attention sinks left out"
+    beside = f"; {fit.left_out} first positions and outliers left out"
     return (
         f"layer {fit.layer}: the SAE explains {_percent(fit.explained)} of the variance, L0"
         f" {fit.l0:.0f} ({'; '.join(parts)}), over {fit.n} positions"
@@ -229,7 +241,7 @@ def problem(fit: SiteFit, sae_id: str) -> str | None:
     fact = f"SAE {sae_id} explains {_percent(fit.explained)} of the variance of block {fit.layer}'s"
     fact += f" output over {fit.n} positions"
     if fit.left_out:
-        fact += f" (without {fit.left_out} first positions and attention sinks)"
+        fact += f" (without {fit.left_out} first positions and outliers)"
     if fit.better_scale is None and fit.explained > 0:
         return None
     if max(fit.explained, fit.better_explained or 0) < FOREIGN:

@@ -30,11 +30,13 @@ def take_run(folder: Path, words: Sequence[str]) -> None:
     was typed, without Hydra's own settings."""
     if (folder / STATUS).exists():
         try:
-            before = RunFolder(folder).status().get("overrides", [])
+            status = RunFolder(folder).status()
         except DataError:
-            before = None
+            status = {"state": "done"}
+        before = status.get("overrides")
         results = any(os.path.lexists(folder / name) for name in WRITTEN if name != "config.yaml")
-        if before != list(words) and results:  # what failed early has none
+        ended_well = results or status.get("state") == "done"
+        if before != list(words) and ended_well:  # what failed early has no results
             raise _refused(folder, "run", before)
     else:
         _check_foreign(folder, "run")

@@ -1,0 +1,148 @@
+"""Chains without an effect, and with one that was planted: what is said of them, and how often.
+
+A chain is a plan, its draws and a set of questions. All are taken from a pool of answers that were
+made once: whether each of N questions is answered right without steering, and under each of many
+plans of random features. The plan of a chain is one of these at random, so there is nothing to
+find; its questions are drawn from the pool with replacement, so the truth is the pool's.
+Pure functions of arrays of right and wrong answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from corrsteer.stats.claims import Claim, beats_all, decide, least_draws
+from corrsteer.stats.draws import monte_carlo_p
+from corrsteer.stats.intervals import (
+    better_p,
+    difference_ci,
+    holm,
+    mcnemar_exact,
+    proportion_ci,
+    ser_ci,
+)
+
+STOP, OTHERS, OLD_DRAWS, TABLE = 10, 2, 5, 7
+"""Draws as good that end drawing; other controls of a chain; draws of the rule that was given up;
+questions of a table."""
+PROMISED = 0.05
+
+
+@dataclass(frozen=True)
+class Pool:
+    """``base`` [N], ``drawn`` [R, N], ``chosen`` [S, N]: right answers without steering, of plans
+    of random features, and of plans that a selection on shuffled outcomes chose."""
+
+    base: np.ndarray
+    drawn: np.ndarray
+    chosen: np.ndarray
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Right answers to the same n questions: ``base`` and ``plan`` [n], ``draws`` and ``others``
+    [k, n]."""
+
+    base: np.ndarray
+    plan: np.ndarray
+    draws: np.ndarray
+    others: np.ndarray
+
+    @property
+    def gain(self) -> float:
+        return float(self.plan.mean() - self.base.mean())
+
+    @property
+    def mcnemar_p(self) -> float:
+        return mcnemar_exact(*flips(self.base, self.plan))
+
+    @property
+    def null_p(self) -> float:
+        return monte_carlo_p(list(self.draws.sum(1) >= self.plan.sum()), STOP)
+
+    @property
+    def claim(self) -> Claim:
+        return decide(self.gain, self.mcnemar_p, self.null_p, draws=len(self.draws))
+
+    @property
+    def beats_all(self) -> bool:
+        return beats_all(self.claim, [better_p(*flips(other, self.plan)) for other in self.others])
+
+
+def flips(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
+    return int((after & ~before).sum()), int((before & ~after).sum())
+
+
+def chains(
+    pool: Pool,
+    n_chains: int,
+    draws: int,
+    rng: np.random.Generator,
+    *,
+    chosen: bool = False,
+    planted: float = 0.0,
+) -> Iterator[Chain]:
+    """``chosen``: the plan is one that a selection on shuffled outcomes chose. ``planted``: a share
+    of the questions that the plan turns right besides, as a feature would that is the outcome."""
+    n = len(pool.base)
+    for _ in range(n_chains):
+        rows = rng.integers(n, size=n)
+        order = rng.permutation(len(pool.drawn))[: 1 + draws + OTHERS]
+        assert len(order) == 1 + draws + OTHERS, "too few plans in the pool for so many draws"
+        taken = pool.drawn[order][:, rows]
+        plan = pool.chosen[rng.integers(len(pool.chosen))][rows] if chosen else taken[0]
+        if planted:
+            wrong = np.flatnonzero(~plan)
+            plan = plan.copy()
+            plan[rng.permutation(wrong)[: round(planted * n)]] = True
+        yield Chain(pool.base[rows], plan, taken[1 : 1 + draws], taken[1 + draws :])
+
+
+def said(found: list[Chain]) -> dict[str, int]:
+    """How many of the chains each thing was said of."""
+    old = [c for c in found if c.gain > 0 and c.mcnemar_p < PROMISED]
+    return {
+        "raises": sum(c.claim is Claim.RAISES for c in found),
+        "beats all": sum(c.beats_all for c in found),
+        "McNemar alone": len(old),
+        f"McNemar and best of {OLD_DRAWS} draws": sum(
+            c.plan.sum() > c.draws[:OLD_DRAWS].sum(1).max() for c in old
+        ),
+    }
+
+
+def false_tables(pool: Pool, tables: int, rng: np.random.Generator) -> int:
+    """Of so many tables of seven questions without an effect, how many claim one somewhere, with
+    p-values corrected over the seven."""
+    wrong = 0
+    for _ in range(tables):
+        rows = list(chains(pool, TABLE, least_draws(TABLE), rng))
+        p, null = holm([c.mcnemar_p for c in rows]), holm([c.null_p for c in rows])
+        claims = [decide(c.gain, a, b) for c, a, b in zip(rows, p, null, strict=True)]
+        wrong += Claim.RAISES in claims
+    return wrong
+
+
+def covered(
+    pool: Pool, samples: int, n: int, rng: np.random.Generator
+) -> dict[str, tuple[int, int]]:
+    """Of ``samples`` of n questions, how many intervals hold the pool's value, and of how many:
+    where nothing flips, SER has none."""
+    held: dict[str, list[bool]] = {"accuracy": [], "gain": [], "difference": [], "SER": []}
+    for _ in range(samples):
+        rows = rng.integers(len(pool.base), size=n)
+        one, other = pool.drawn[rng.permutation(len(pool.drawn))[:2]]
+        changes = {"gain": (pool.base, one), "difference": (other, one)}
+        for name, (before, after) in changes.items():
+            change = after.astype(float) - before
+            low, high = difference_ci(change[rows])
+            held[name].append(low <= float(change.mean()) <= high)
+        low, high = proportion_ci(int(one[rows].sum()), n)
+        held["accuracy"].append(low <= float(one.mean()) <= high)
+        fixed, broken = flips(pool.base, one)
+        if interval := ser_ci(*flips(pool.base[rows], one[rows])):
+            held["SER"].append(interval[0] <= broken / (fixed + broken) <= interval[1])
+    return {name: (sum(hits), len(hits)) for name, hits in held.items() if hits}
