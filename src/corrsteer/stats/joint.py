@@ -43,10 +43,7 @@ def joint_p(plans: Sequence[Drawn]) -> list[float]:
         largest = scaled[order[place:], 1:].max(axis=0)
         p[n] = (1 + (largest >= scaled[n, 0]).sum()) / (1 + width)
     p[order] = np.maximum.accumulate(p[order])
-    alone = [
-        (1 + sum(d >= plan.gain for d in plan.draws)) / (1 + len(plan.draws)) for plan in plans
-    ]
-    return [float(larger) for larger in np.maximum(p, alone)]
+    return [max(float(one), plan.p) for one, plan in zip(p, plans, strict=True)]
 
 
 def _scaled(plan: Drawn, width: int) -> np.ndarray:
