@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -32,6 +32,7 @@ def test_the_p_value_is_that_of_besag_and_clifford(good: str, stop: int | None, 
     assert monte_carlo_p([c == "x" for c in good], stop) == pytest.approx(p)
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 12), st.data())
 def test_what_is_drawn_after_the_end_changes_nothing(good, stop, data) -> None:
     n = counted(good, stop)
@@ -42,6 +43,7 @@ def test_what_is_drawn_after_the_end_changes_nothing(good, stop, data) -> None:
     assert 0 < monte_carlo_p(good, stop) <= 1
 
 
+@settings(deadline=None)
 @given(st.integers(0, 500), st.none() | st.integers(1, 20))
 def test_chunks_reach_the_end_and_the_first_can_end_it(asked, stop) -> None:
     done, chunks = 0, []

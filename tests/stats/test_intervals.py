@@ -6,7 +6,7 @@ from math import comb, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as sps
 from scipy.optimize import brentq, minimize_scalar
@@ -118,6 +118,7 @@ def test_the_paired_interval_has_published_values(up, down, n, level, low, high)
     assert [round(end, digits) for end in paired_ci(up, down, n, level)] == [low, high]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 200), st.sampled_from([0.5, 0.95]))
 def test_the_paired_interval_is_sound(up, down, same, level):
     """It holds the gain, has a width, turns with the directions and grows with the level."""
