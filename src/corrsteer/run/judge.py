@@ -46,26 +46,24 @@ def judged(
                 sums[n].add(x[:, i])
             show(at)
     few = _up_to(rows, recipe.loss_positions)
+    if not few:
+        none = dict.fromkeys(("loss", "loss_sae", "loss_zero", "recovered"))
+        return [{"layer": n, **sums[n].result(), **none} for n in layers]
     made = []
     with progress("measure loss", len(layers)) as show:
         clean = _per_token(model, few)
         for i, n in enumerate(layers):
-            losses: dict[str, Any] = {"loss": clean, "loss_sae": None, "loss_zero": None}
-            recovered = None
-            if clean is not None:
-                sae = saes[n]
-                losses["loss_sae"] = _per_token(model, few, n, lambda x, s=sae: s.reconstruct(x)[0])
-                losses["loss_zero"] = _per_token(model, few, n, lambda x: x * 0)
-                lost = losses["loss_zero"] - clean
-                recovered = (losses["loss_zero"] - losses["loss_sae"]) / lost if lost else None
+            sae = saes[n]
+            kept = _per_token(model, few, n, lambda x, s=sae: s.reconstruct(x)[0])
+            zero = _per_token(model, few, n, lambda x: x * 0)
+            losses = {"loss": clean, "loss_sae": kept, "loss_zero": zero}
+            recovered = (zero - kept) / (zero - clean) if zero != clean else None
             made.append({"layer": n, **sums[n].result(), **losses, "recovered": recovered})
             show(i + 1)
     return made
 
 
-def _per_token(model: LoadedModel, rows: Sequence[list[int]], *swap: Any) -> float | None:
-    if not rows:
-        return None
+def _per_token(model: LoadedModel, rows: Sequence[list[int]], *swap: Any) -> float:
     nats, tokens = loss(model, rows, *swap)
     return nats / max(1, tokens)
 
