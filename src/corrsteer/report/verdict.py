@@ -57,6 +57,11 @@ class Judgement:
         return self.controls.get(NULL)
 
     @property
+    def others(self) -> bool:
+        """Whether there are controls besides the random features."""
+        return bool(self.better or self.level or self.worse)
+
+    @property
     def unbeaten(self) -> list[str]:
         """Kinds of controls that steering is not shown to beat, the random features among them."""
         above_null = self.null_p is not None and self.null_p <= SIGNIFICANT
@@ -224,16 +229,11 @@ def form(record: Record) -> str:
     """Where flips come from, or lead to, answers that cannot be read; empty where none do."""
     f, flips = record.format, record.flips
     clauses = []
-    if f.fixed_from_invalid:
-        clauses.append(
-            f"of {_answers(flips.fixed, 'fixed')} {_all(f.fixed_from_invalid, flips.fixed)} "
-            f"{_was(f.fixed_from_invalid, 'no readable answer')} before"
-        )
-    if f.broken_to_invalid:
-        clauses.append(
-            f"of {_answers(flips.broken, 'broken')} {_all(f.broken_to_invalid, flips.broken)} can "
-            "no longer be read"
-        )
+    if n := f.fixed_from_invalid:
+        was = "was" if n == 1 else "were"
+        clauses.append(f"{_of(n, flips.fixed, 'fixed')} {was} no readable answer before")
+    if n := f.broken_to_invalid:
+        clauses.append(f"{_of(n, flips.broken, 'broken')} can no longer be read")
     return f"{_capital('; '.join(clauses))}." if clauses else ""
 
 
@@ -292,17 +292,18 @@ _COUNTED = {
 }
 
 
-def headline_of_seeds(judged: Sequence[Judgement], mean: float, sd: float | None) -> str:
+def headline_of_seeds(
+    judged: Sequence[Judgement], mean: float, sd: float | None, seeds: str = "seeds"
+) -> str:
     """One seed's own headline; for several, how many allow which claim. ``mean`` and ``sd``: of
-    their gains."""
+    their gains. ``seeds``: what they are called."""
     if len(judged) == 1:
         return headline(judged[0])
     counts = Counter(j.claim for j in judged)
     claims = _listed([f"{_COUNTED[claim]} {counts[claim]}" for claim in Claim if counts[claim]])
     spread = "" if sd is None else f", standard deviation {_size(sd)}"
-    best = sum(j.beats_all for j in judged)
-    beats = f"; it beats every control in {best or 'none'}" if counts[Claim.RAISES] else ""
-    told = f"Steering {claims} of {len(judged)} seeds (mean gain {points(mean)} points{spread})"
+    beats = _beats(judged, sum(j.beats_all for j in judged))
+    told = f"Steering {claims} of {len(judged)} {seeds} (mean gain {points(mean)} points{spread})"
     return f"{told}{beats}."
 
 
@@ -310,9 +311,20 @@ def headline_of_table(settings: Sequence[Sequence[Judgement]]) -> str:
     """How many settings allow which claim. ``settings``: the seeds of each."""
     counts = Counter(claim_of_seeds(judged) for judged in settings)
     claims = _listed([f"{_COUNTED[claim]} {counts[claim]}" for claim in Claim if counts[claim]])
-    best = sum(beaten_in_most(judged) for judged in settings)
-    beats = f"; it beats every control in {best or 'none'}" if counts[Claim.RAISES] else ""
+    helped = [j for judged in settings if claim_of_seeds(judged) is Claim.RAISES for j in judged]
+    beats = _beats(helped, sum(beaten_in_most(judged) for judged in settings))
     return f"Of {len(settings)} settings, steering {claims}{beats}."
+
+
+def _beats(judged: Sequence[Judgement], best: int) -> str:
+    """In how many, ``best``, steering that helps beats every control; empty where it never
+    helps."""
+    helped = [j for j in judged if j.claim is Claim.RAISES]
+    if not helped:
+        return ""
+    if not any(j.others for j in helped):
+        return "; random features are its only control"
+    return f"; it beats every control in {best or 'none'}"
 
 
 def claim_of_seeds(judged: Sequence[Judgement]) -> Claim:
@@ -332,6 +344,8 @@ def why_not(judged: Sequence[Judgement]) -> str:
         return ""
     claim, least = claim_of_seeds(judged), judged[0].least
     if claim is Claim.RAISES:
+        if not any(j.others for j in judged):
+            return "helps, random features are its only control"
         found = Counter(kind for j in judged for kind in (*j.better, *j.level))
         kinds = [kind for kind in control_kinds() if 2 * found[kind] >= len(judged)]
         names = [in_words(kind) for kind in kinds if found[kind]]
@@ -374,16 +388,11 @@ def _capital(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}"
 
 
-def _answers(n: int, how: str) -> str:
-    return f"{whole(n)} {how} {'answer' if n == 1 else 'answers'}"
-
-
-def _all(n: int, of: int) -> str:
-    return whole(n) if n < of or of == 1 else f"all {whole(n)}"
-
-
-def _was(n: int, what: str) -> str:
-    return f"{'was' if n == 1 else 'were'} {what}"
+def _of(n: int, all_: int, how: str) -> str:
+    """So many, at least one, of the answers that are fixed or broken."""
+    if all_ == 1:
+        return f"the one {how} answer"
+    return f"of {whole(all_)} {how} answers {whole(n) if n < all_ else f'all {whole(n)}'}"
 
 
 def _size(share: float) -> str:
