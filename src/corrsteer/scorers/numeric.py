@@ -13,9 +13,10 @@ by 1 or 2 that holds no number makes the answer invalid. Only the reply is read 
 
 What a number is: ASCII digits in English notation, ``1,234.50``, with sign (``-5``, ``−5``),
 currency (``$18``, ``-$3``, ``18 €``), per cent (``50%`` is 50), unit (``5kg``, ``30^\\circ``),
-exponent (``1e3``), thousands (``70k``; with currency in front also ``$3M`` and ``$2B``; ``70 million``);
-whole fractions ``3/4`` and ``1 1/2``, also as ½, ``\\frac{3}{4}`` or ``\\frac34``. Spaces of any kind
-(``70 000``) and LaTeX's ``{,}`` separate thousands; ``1.234`` is a decimal.
+exponent (``1e3``), thousands (``70k``; with currency in front also ``$3M`` and ``$2B``; and
+``70 million``); whole fractions ``3/4`` and ``1 1/2``, also as ½, ``\\frac{3}{4}`` or
+``\\frac34``. Spaces of any kind (``70 000``) and LaTeX's ``{,}`` separate thousands; ``1.234`` is
+a decimal.
 
 Not numbers, and passed over: digits glued to letters (``B12``, ``x_1``), exponents of units
 (``m^2``), digits of other scripts, number words.
