@@ -59,12 +59,17 @@ class Question:
 
     @property
     def content(self) -> tuple[object, ...]:
-        """What is asked, whatever the row is called and in whatever order options are listed: equal
-        for rows that are one question. A row with nothing to ask is like no other."""
+        """What is asked, whatever the row is called and in whatever order options are listed, white
+        space and case aside: equal for rows that are one question. A row with nothing to ask is
+        like no other."""
         if not (self.fields or self.options):
             return (self.id,)
-        fields = ((name, " ".join(text.split())) for name, text in self.fields.items())
-        return (*sorted(fields), *sorted(self.options))
+        fields = ((name, _folded(text)) for name, text in self.fields.items())
+        return (*sorted(fields), *sorted(map(_folded, self.options)))
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 PARTS = ("shots", "train", "validation", "test")

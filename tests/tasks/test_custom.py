@@ -213,6 +213,17 @@ def test_files_of_a_folder_are_its_splits_where_all_names_say_so(tmp_path):
     assert {q.part for q in build(tmp_path).questions()} == {""}
 
 
+def test_a_file_whose_name_is_no_split_among_others_is_told(tmp_path, caplog):
+    for name in ("train.jsonl", "test.jsonl"):
+        write(tmp_path, PLAIN, name)
+    build(tmp_path).questions()
+    assert not caplog.messages
+    write(tmp_path, PLAIN, "README.jsonl")
+    assert {q.part for q in build(tmp_path).questions()} == {""}
+    (told,) = caplog.messages
+    assert "the name of README.jsonl speaks of no split" in told
+
+
 def test_the_name_of_a_single_file_is_no_split(tmp_path):
     assert build(write(tmp_path, PLAIN, "dev.jsonl")).questions()[0].part == ""
 
@@ -342,6 +353,13 @@ def test_numbers_that_may_be_counted_from_0_or_1_are_not_guessed_at(tmp_path, ca
 def test_options_that_are_no_list_of_texts(tmp_path, options, message):
     with pytest.raises(DataError, match=message):
         questions(tmp_path, [{"q": "?", "opts": options, "answer": "A"}], options="opts")
+
+
+def test_a_gold_that_no_reading_fits_names_them_all(tmp_path):
+    rows = [{"q": "Wet?", "opts": ["Yes", "No"], "answer": True}]
+    tried = r"'true', which is not the letter, index \(from 0\), text or number \(from 1\) of one"
+    with pytest.raises(DataError, match=tried):
+        questions(tmp_path, rows, options="opts")
 
 
 def test_ids_must_be_unique(tmp_path):

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import random
 import resource
 import shutil
@@ -85,6 +86,24 @@ def test_neither_are_they_of_a_benchmark_or_a_download(tmp_path, monkeypatch):
 def test_a_folder_that_is_itself_hidden_may_hold_data(tmp_path):
     put(tmp_path / ".cache" / "mine" / "rows.jsonl", ROWS)
     assert len(build(tmp_path / ".cache" / "mine").questions()) == 30
+
+
+def test_what_is_no_file_in_a_folder_is_told(tmp_path, caplog):
+    folder, other = tmp_path / "data", tmp_path / "other"
+    put(folder / "rows.jsonl", ROWS)
+    put(folder / "deep.jsonl" / "more.jsonl", ROWS)
+    put(other / "rows.jsonl", ROWS)
+    (folder / "linked.jsonl").symlink_to(other / "rows.jsonl")
+    assert len(build(folder).questions()) == 90
+    assert not caplog.messages
+    (folder / "dangling.jsonl").symlink_to(tmp_path / "nowhere")
+    (folder / "sub").symlink_to(other)
+    (folder / ".hidden").symlink_to(other)
+    (folder / "notes.txt").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(folder / "pipe.jsonl")
+    assert len(build(folder).questions()) == 90
+    (told,) = caplog.messages
+    assert "no files: dangling.jsonl, pipe.jsonl, sub (" in told
 
 
 def fingerprint(path):
@@ -207,6 +226,15 @@ def test_numbers_longer_than_python_reads(tmp_path):
     assert "r.jsonl, line 1: a number too long to read" in refusal(tmp_path / "r.jsonl")
     put(tmp_path / "s.jsonl", [{"question": "a", "answer": "9" * 5000, "o": ["x", "y"]}])
     assert "which is not the" in refusal(tmp_path / "s.jsonl", options="o")
+
+
+@pytest.mark.parametrize("line", [
+    '{"question": "a", "answer": "1", "answer": "2"}',
+    '{"question": "a", "answer": "1", "o": {"answer": "x", "answer": "y"}}',
+])  # fmt: skip
+def test_a_field_that_stands_twice(tmp_path, line):
+    (tmp_path / "r.jsonl").write_text(json.dumps(ROWS[0]) + "\n" + line)
+    assert "r.jsonl, line 2: field 'answer' stands there twice" in refusal(tmp_path / "r.jsonl")
 
 
 def test_long_fields_and_lines(tmp_path):

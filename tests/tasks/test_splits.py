@@ -145,6 +145,7 @@ def test_one_question_stands_in_one_split_whatever_its_rows_are_called(often, se
 def test_white_space_and_the_order_of_options_make_no_other_question():
     one = Question("1", {"q": "Who  ran?"}, "A", ("x", "y"))
     assert one.content == Question("2", {"q": "Who ran?\n"}, "B", ("y", "x")).content
+    assert one.content == Question("2", {"q": "WHO ran?"}, "A", ("x ", "Y")).content
     for other in (
         Question("3", {"q": "Who ran?"}, "A", ("x", "z")),
         Question("4", {"q": "Who sat?"}, "A", ("x", "y")),

@@ -8,12 +8,15 @@ of a steering gain on multiple choice can be "emits a letter at all". The rules,
 2. A first line that is nothing but an option's text. To the letter it even outranks rule 1
    ("A and B only", "B. subtilis"), unless it is a letter alone.
 3. What is stated anywhere: "the answer is B", "I choose B", ``\\boxed{B}``, "B is correct", or
-   "the answer is" and an option's text. Two different statements are ambiguous. "answer: b" names
-   a letter where it ends its line.
+   "the answer is" and an option's text. Two different statements are ambiguous. "answer: b" and
+   "the option is b" name a letter where it ends its line.
 4. Where nothing is stated so, a letter that is said in plain words and ends its clause: "It is B.",
    "Therefore, B.", "I'd say B because ...". What is only supposed ("if it is B") is not said.
 5. The one option whose text stands in the answer as whole words; within a longer option's text a
    shorter one does not count.
+6. A lower-case letter that is all of the reply: "b", "option b"; but "a" alone is an article.
+
+What stands before "no wait" or "scratch that" is taken back, whatever it names.
 
 Ambiguous, so invalid: two letters ("A or B"); a letter labelling another option's text ("B. <text
 of C>", a letter that is another option's text, a first line that starts with one letter and states
@@ -40,13 +43,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from corrsteer.records import LETTERS, Example, Score
-from corrsteer.scorers.folding import seen
+from corrsteer.scorers.folding import last_of, seen
 from corrsteer.scorers.reply import reply
 
 _NOUN = r"(?i:(?:option|choice|letter|answer)\s{1,3})"
 # Marks before a letter; ~B, !B and ¬B are not B.
 _MARKS = r"(?:[^\w~!¬≠]|_)"
-_LETTER = r"([A-J]|[a-hj](?=[)\]]))"
+_LETTER = r"([A-J]|[a-hj](?=[)\]}]))"
 _END = r"(?=\s*\Z|[ \t]*\n|[.):;,\]}*`$>\"”]|__?(?![^\W_])|['’](?!\w)|\s?[–—]|\s-\s)"
 # A and I are words: prose may follow them only where it cannot be their noun or verb.
 _PROSE = r"(?=\s(?:because|since|as|for|due|given|and|or|but)\b)|(?<![AI])(?=\s)"
@@ -62,18 +65,24 @@ _SECOND = re.compile(
 _LABEL_END = re.compile(r"[\])*_]{0,4}[.):][*_]{0,2}|[\])*_]{0,4}\s[-–—](?=\s)|[\])*_\s]{1,4}")
 
 _STATING = re.compile(
-    r"\b(?:answer|option|choice)\b[*_\"”]{0,3}\s{0,2}"
+    r"\b(?:answer|option|choice|ans)\b[*_\"”]{0,3}\s{0,2}"
     r"(?:(?:is|was|(?:would|will|must|should|has\sto)\sbe)\b[*_\s]{0,4}:?|[:=])[*_]{0,3}"
     r"(?:\s{1,2}(?:therefore|thus|clearly|definitely|probably|most\slikely|likely|indeed|simply)\b)?"
     r"|\b(?:choose|chose|pick|select|go\swith|going\swith|answer|guess)\b"
     r"|\\boxed\s{0,2}(?=\{)",
     re.IGNORECASE,
 )
-# After a colon a lower-case letter is one, where a word that was cut off is unlikely.
+# At the end of a line a lower-case letter is one, where a word that was cut off is unlikely: behind
+# a colon, or where "option" is the noun. "The answer is b" may be cut off.
 _SMALL = re.compile(
-    r"\b(?i:answer)\b[*_\"”]{0,3}\s{0,2}[:=][*_]{0,3}[ \t]{0,3}[*_]{0,3}([a-hj])"
+    r"(?:\b(?i:answer|option|choice|ans)\b[*_\"”]{0,3}\s{0,2}[:=][*_]{0,3}[ \t]{0,3}[*_]{0,3}"
+    r"|\b(?i:option|choice)\sis\s[*_]{0,3}(?!a))([a-hj])"
     r"(?=[.*_]{0,3}[ \t]*(?:\n|\Z))"
 )
+_ONLY_SMALL = re.compile(
+    rf"{_MARKS}{{0,8}}(?:{_NOUN}[*_]{{0,2}}|(?!a\s*\Z))([a-hj])[\s.:*_]{{0,8}}"
+)
+_CORRECTED = re.compile(r"\b(?:no,?\swait|wait,?\sno|scratch\sthat)\b\W{0,8}", re.IGNORECASE)
 _CUE = (
     r"(?:(?:it|that|this)(?:\s|'\s?)(?:is|s|was|would\sbe|must\sbe|has\sto\sbe)"
     r"|therefore|thus|hence|so|consequently|probably|definitely|certainly|surely|clearly"
@@ -98,7 +107,8 @@ _BEFORE_VERDICT = re.compile(r"([A-J])\W{1,3}(?:and|or)\W{1,8}(?:option\s)?\Z")
 _CLAUSE = re.compile(r"[.!?;:,\n]|\b(?:but|so|however|therefore)\b", re.IGNORECASE)
 _DENIED = re.compile(
     r"\bi\s(?:can(?:not|'t|\snot)|could(?:n't|\snot)|won't|will\snot|would(?:n't|\snot)"
-    r"|do(?:n't|\snot)|did(?:n't|\snot)|am\s(?:not|unable)|must\snot|refuse|decline|never)\b"
+    r"|do(?:n't|\snot)|did(?:n't|\snot)|am\s(?:not|unable)|must\snot|refuse|decline|never"
+    r"|(?:really\s|strongly\s)?doubt)\b|\b(?:nobody|no\sone)\s(?:would|could|can|will|should)\b"
     r"|\bi'm\s(?:not|unable)\b|\bi'd\srather\snot\b|\b(?:not\strue|false|wrong)\sthat\b"
     r"|(?:\bnot|n't|\bnever|\bneither|\bnor|\bthan|\bexcept|\binstead\sof)\W{1,4}"
     r"(?:(?:the|a|an|option|choice|answer)\W{1,3}){0,2}\Z",
@@ -117,7 +127,12 @@ class Choice:
 
     def __call__(self, example: Example, text: str) -> Score:
         read = _reasoned if self.reasoning else _answered
-        named = read(_normal(reply(text)).strip(), _normal_options(example.options))
+        said, options = _normal(reply(text)).strip(), _normal_options(example.options)
+        corrected = last_of(_CORRECTED.finditer(said))
+        named = read(said[corrected.end() :] if corrected else said, options)
+        small = _ONLY_SMALL.fullmatch(said)
+        if small and not named:
+            named = {small[1].upper()}
         letter = named.pop() if len(named) == 1 else ""
         parsed = letter if letter in LETTERS[: len(example.options)] else None
         return Score(float(parsed == example.gold), parsed or None)
@@ -230,7 +245,7 @@ def _statements(text: str, options: tuple[str, ...]) -> Iterator[tuple[int, Name
             yield match.start(), named
     for match in _SMALL.finditer(text):
         if not _denied(text, match.start()):
-            yield match.start(), {match[1].upper()}
+            yield match.start(), _plainly(match[1], options) or {match[1].upper()}
     for match in _VERDICT.finditer(text):
         if not _denied(text, match.start()):
             before = _BEFORE_VERDICT.search(text[max(0, match.start() - 24) : match.start()])

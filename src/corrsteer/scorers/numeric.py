@@ -7,14 +7,16 @@ Where it stands, the first of these that the answer has:
 3. after the last "answer is", "answer:" or "answer =": the number that follows at once;
 4. the last number, but for one that is set against another: "8, not 7" is 8.
 
-A sum in place of a number counts for what it comes to: ``3 + 4 = 7`` is 7. A place named by 1 or 2
-that holds no number makes the answer invalid. Only the reply is read (``reply``).
+A sum in place of a number counts for what it comes to: ``3 + 4 = 7`` is 7, and so are "3 plus 4
+equals 7" and "3 + 4, which is 7"; "2 hours and 30 minutes, i.e. 150 minutes" is 150. A place named
+by 1 or 2 that holds no number makes the answer invalid. Only the reply is read (``reply``).
 
 What a number is: ASCII digits in English notation, ``1,234.50``, with sign (``-5``, ``−5``),
 currency (``$18``, ``-$3``, ``18 €``), per cent (``50%`` is 50), unit (``5kg``, ``30^\\circ``),
-exponent (``1e3``), thousands (``70k``; with currency in front also ``$3M`` and ``$2B``); whole
-fractions ``3/4`` and ``1 1/2``, also as ½, ``\\frac{3}{4}`` or ``\\frac34``. Spaces of any kind
-(``70 000``) and LaTeX's ``{,}`` separate thousands; ``1.234`` is a decimal.
+exponent (``1e3``), thousands (``70k``; with currency in front also ``$3M`` and ``$2B``; and
+``70 million``); whole fractions ``3/4`` and ``1 1/2``, also as ½, ``\\frac{3}{4}`` or
+``\\frac34``. Spaces of any kind (``70 000``) and LaTeX's ``{,}`` separate thousands; ``1.234`` is
+a decimal.
 
 Not numbers, and passed over: digits glued to letters (``B12``, ``x_1``), exponents of units
 (``m^2``), digits of other scripts, number words.
@@ -68,17 +70,24 @@ _UNSURE_AFTER = re.compile(r"\^|\s(?:or|to)\s[^\w\n]{0,3}[0-9]", re.IGNORECASE)
 # What stands before a number that the writer sets against the one that is meant.
 _AGAINST = re.compile(
     r"(?:[,;(–—-]\s?|\band\s|\bbut\s)(?:and\s|but\s)?not\s(?:the\s)?\Z"
-    r"|\b(?:rather\sthan|instead\sof)\s(?:the\s)?\Z",
+    r"|\b(?:rather\sthan|instead\sof|as\sopposed\sto)\s(?:the\s)?\Z",
     re.IGNORECASE,
 )
+_SIGN_WORDS = r"plus|minus|times|multiplied\sby|divided\sby"
+_EQUAL_WORDS = r"is|equals|makes|gives|comes\sto|is\sequal\sto"
 # A sum up to the last of its equals signs; what it comes to follows.
 _TERM = (
-    r"(?>[-+−–({\\$£€¥₹ ]{0,4}(?:[0-9]{1,9} (?=[0-9]{1,9}/))?[0-9][0-9.,/]{0,40}[%)}]{0,2}"
-    r"(?: ?(?!(?:x|plus|minus|times)\b)[A-Za-z]{1,12}(?:/[A-Za-z]{1,12})?)?)"
+    r"(?>[-+−–({\\$£€¥₹ ]{0,4}(?:[0-9]{1,9} (?=[0-9]{1,9}/))?[0-9][0-9.,/]{0,40}[!%)}]{0,2}"
+    rf"(?: ?(?!(?:x|of|and|{_SIGN_WORDS}|which|that|{_EQUAL_WORDS})\b)"
+    r"[A-Za-z]{1,12}(?:/[A-Za-z]{1,12})?)?)"
 )
-_SIGN = r"(?> ?(?:[-+−–*/×÷·x^]|\\(?:times|cdot|div)|plus|minus|times) ?)"
+_SIGN = rf"(?> ?(?:[-+−–*/×÷·x^]|\\(?:times|cdot|div)|of|{_SIGN_WORDS}) ?)"
+_EQUALS = r"(?> ?(?:[=≈≃≅]|\\approx) ?)"
+_IN_WORDS = rf"(?>,?\s(?:which\s|that\s)?(?:{_EQUAL_WORDS})\s)"
 _SUM = re.compile(
-    rf"(?:{_TERM}(?:{_SIGN}{_TERM}){{1,20}} ?= ?)++(?=[-+−–$£€¥₹\\(]{{0,4}}[.]?[0-9])"
+    rf"(?:(?:{_TERM}(?:{_SIGN}{_TERM}){{1,20}}|[0-9]{{1,9}}!)(?:{_EQUALS}|{_IN_WORDS})"
+    rf"|{_TERM}(?:\sand\s{_TERM}){{1,5}}(?:{_EQUALS}|,?\s\(?(?:i\.e\.|that\sis),?\s))++"
+    r"(?=[-+−–$£€¥₹\\(]{0,4}[.]?[0-9])"
 )
 _TEX_PART = r"\s?(?:\{([0-9,]{1,60})\}|([0-9]))"
 _TEX_FRACTION = re.compile(rf"([0-9]?)\s?\\[dt]?frac{_TEX_PART}{_TEX_PART}(?![0-9])")
@@ -87,8 +96,9 @@ _SPACE_GROUP = re.compile(r"(?<![\w.,/^])[0-9]{1,3}(?: [0-9]{3}){1,16}+(?![0-9_/
 _DEGREES = re.compile(r"\^\s?(?:\{\s?)?(?:\\circ\b|°)\s?\}?|\\degrees?\b")
 _SPACED = re.compile(r"(?<=[0-9]) / (?=[0-9])")
 _CURRENCY = "$£€¥₹"
-_SCALE = re.compile(r"[kKmMB](?![A-Za-z0-9_])")
+_SCALE = re.compile(r"(?:[kKmMB]|\s(?i:thousand|million|billion|trillion))(?![A-Za-z0-9_])")
 _SCALES = {"k": 10**3, "m": 10**6, "b": 10**9}
+_SCALES |= {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _VULGAR = {c: unicodedata.normalize("NFKC", c).replace("\u2044", "/") for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"}
 _VULGAR_FRACTION = re.compile(f"([0-9]?)[ ]?([{''.join(_VULGAR)}])")
 
@@ -153,7 +163,14 @@ def _place(text: str) -> str | None:
 
 
 def _value(match: re.Match[str] | None) -> Fraction | None:
-    if match is None or len(match["run"]) > 3 * _MOST or _is_part(match):
+    if match is None:
+        return None
+    scale = _SCALE.match(match.string, match.end())
+    if scale and not (
+        len(scale[0]) > 1 or scale[0] in "kK" or any(c in _CURRENCY for c in match[0])
+    ):
+        scale = None  # metres
+    if len(match["run"]) > 3 * _MOST or _is_part(match, (scale or match).end()):
         return None
     run, exponent = match["run"], (match["exponent"] or "e0")[1:].replace("−", "-")
     whole, over, under = run, "0", "1"
@@ -171,15 +188,15 @@ def _value(match: re.Match[str] | None) -> Fraction | None:
         return None
     signs = ((match["sign"] or "") + (match["inner"] or "")).replace("+", "")
     value = (Fraction(whole) + Fraction(int(over), int(under))) * Fraction(10) ** int(exponent)
-    scale = _SCALE.match(match.string, match.end())
-    if scale and (scale[0] in "kK" or any(c in _CURRENCY for c in match[0])):
-        value *= _SCALES[scale[0].lower()]
+    if scale:
+        value *= _SCALES[scale[0].strip().lower()]
     return -value if len(signs) == 1 else value
 
 
-def _is_part(match: re.Match[str]) -> bool:
-    """Whether the number is one of two, one end of a range, the base of a power, or denied."""
-    text, start, end = match.string, match.start(), match.end()
+def _is_part(match: re.Match[str], end: int) -> bool:
+    """Whether the number, which goes on to ``end``, is one of two, one end of a range, the base of
+    a power, or denied."""
+    text, start = match.string, match.start()
     after = text[end : end + 1]
     superscript = after.isdigit() and not after.isascii()
     before = _UNSURE_BEFORE.search(text[max(0, start - 12) : start])

@@ -6,8 +6,10 @@ and all before it was thought. A block that is never closed was cut off: there i
 the answer itself stands in ``<answer>...</answer>``, it is what stands there.
 
 Run-on: a base model goes on with the next question of the page it is writing. It begins at
-"Question:", or at a line that begins with "Q:", "Problem:", "Exercise 2.", "### Instruction:",
-"User:" and the like, and counts only behind some text: an answer may repeat its own question.
+"Question:", at a line that begins, in any case, with "Q:", "Problem:", "Question 2",
+"### Instruction:", "Input:", "User:" and the like, or where a chat template would end the turn
+(``<|im_end|>``, ``[INST]``, ``</s>`` at the end of a line). It counts only behind some text: an
+answer may repeat its own question.
 """
 
 from __future__ import annotations
@@ -21,7 +23,11 @@ _CHANNEL = re.compile(r"<\|channel\|>(\w+)(?:<\|message\|>)?")
 _RUN_ON = re.compile(
     r"(?<=\s)Question(?:\s[0-9]{1,4})?:"
     r"|(?<=\n)[ \t]{0,8}(?:[#>]{1,6}[ \t]|\*{1,2})?"
-    r"(?:(?:Question|Problem|Exercise)(?::|\s[0-9]{1,4}[:.])|(?:Q|Instruction|Human|User):)"
+    r"(?i:(?:Question|Problem|Exercise)"
+    r"(?::|\s[0-9]{1,4}[:.]|(?:\s[0-9]{1,4})?(?:\s?[-–—]\s|[*_]{0,2}[ \t\r]{0,8}(?=\n|\Z)))"
+    r"|(?:Q|Instruction|Input|Prompt|Human|User):)"
+    r"|<\|im_start\|>user|<\|(?:im_end|user|eot_id|end|endoftext|end_of_text|return)\|>"
+    r"|<end_of_turn>|\[INST\]|</s>(?=[ \t\r]{0,8}(?:\n|\Z|<s>|\[INST\]))"
 )
 
 

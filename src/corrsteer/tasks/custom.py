@@ -122,6 +122,12 @@ class Custom(Task):
         parts = [official_part(file) for file in files]
         # One file is one pool, whatever it is called.
         named = len(files) > 1 and all(parts)
+        if any(parts) and not all(parts) and not self.part:
+            log.warning(
+                "task %s: the name of %s speaks of no split, so those of the other files' names are"
+                " not used and all rows are one pool; rename it, or take it out of %s",
+                *(self.name, files[parts.index("")].name, self.path),
+            )
         for file, part in zip(files, parts, strict=True):
             for row in read_rows([file]):
                 yield row, part if named else ""
@@ -202,9 +208,13 @@ class Custom(Task):
         for n, row in enumerate(rows):
             right = read[best][n]
             if right is None:
+                # Where no reading fits any row, all of them have been tried in vain.
+                fits = any(right is not None for right in read[best])
+                *most, last = [_MEANING[form] for form in ([best] if fits else forms)]
+                tried = f"{', '.join(most)} or {last}" if most else last
                 raise row.fail(
                     self.gold,
-                    f"is {golds[n][0][:40]!r}, which is not the {_MEANING[best]} of one of its "
+                    f"is {golds[n][0][:40]!r}, which is not the {tried} of one of its "
                     f"{len(options[n])} options; task.gold_as says how the right one is named "
                     f"(letter, index, number or text), the same way in every row",
                 )

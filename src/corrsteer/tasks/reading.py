@@ -12,6 +12,7 @@ import csv
 import gzip
 import io
 import json
+import logging
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from typing import Any
 import numpy as np
 
 from corrsteer.errors import DataError
+
+log = logging.getLogger(__name__)
 
 _PART_NAMES = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 _PART_NAMES |= {"dev": "shots"}
@@ -89,8 +92,20 @@ def data_files(data: str, task: str, patterns: Sequence[str]) -> list[Path]:
         )
     if root.is_file():
         return [root]
-    found = {f for pattern in patterns for f in root.rglob(pattern) if f.is_file()}
-    files = sorted(f for f in found if is_data(f.relative_to(root)))
+    found = {f for pattern in patterns for f in root.rglob(pattern)}
+    files = sorted(f for f in found if f.is_file() and is_data(f.relative_to(root)))
+    linked = {f for f in root.rglob("*") if f.is_symlink() and f.is_dir()}
+    named = sorted(
+        str(f.relative_to(root))
+        for f in linked | {f for f in found if not f.exists() or not (f.is_file() or f.is_dir())}
+        if is_data(f.relative_to(root))
+    )
+    if named:
+        log.warning(
+            "%s: not read, for they are no files: %s (links to folders, links that lead nowhere, "
+            "pipes); put the files themselves there",
+            *(data, ", ".join(named[:5]) + (f" and {len(named) - 5} more" if named[5:] else "")),
+        )
     if not files:
         raise DataError(
             f"no {task} files in '{data}': expected {' or '.join(patterns)}; "
@@ -153,7 +168,11 @@ def read_jsonl(files: Iterable[Path]) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                values = json.loads(line)
+                values = json.loads(line, object_pairs_hook=_named_once)
+            except KeyError as error:
+                raise DataError(
+                    f"{file}, line {number}: field {error.args[0]!r} stands there twice; keep one"
+                ) from error
             except json.JSONDecodeError as error:
                 raise DataError(f"{file}, line {number}: not JSON ({error.msg})") from error
             except ValueError as error:
@@ -166,6 +185,15 @@ def read_jsonl(files: Iterable[Path]) -> Iterator[Row]:
             if _ESCAPED_FLAW.search(line):
                 _check_texts(row)
             yield row
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises KeyError for a name that it has twice: Python would take the last."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise KeyError(next(name for name in names if names.count(name) > 1))
+    return values
 
 
 def read_csv(files: Iterable[Path], columns: Sequence[str] | None = None) -> Iterator[Row]:
