@@ -11,8 +11,8 @@ from statistics import fmean
 
 import pandas as pd
 
-from corrsteer.report.notes import edge, odometer, side_effects
-from corrsteer.report.numbers import interval, p_value, pct, points, ratio, short, whole
+from corrsteer.report.notes import all_noise, edge, odometer, side_effects
+from corrsteer.report.numbers import counted, interval, p_value, pct, points, ratio, short, whole
 from corrsteer.report.pages import cut, visible
 from corrsteer.report.record import Odometer, Record
 from corrsteer.report.sweep_choice import choice_sentence
@@ -46,14 +46,16 @@ Records = Mapping[int, Record]
 @dataclass(frozen=True)
 class Chosen:
     """The job that validation chose of one seed. ``choice``: how, in sentences; ``edge``: which
-    dials to add, where it chose the first or the last of several. ``seen``: the plans that its test
-    split had answered when the sweep's last job was done."""
+    dials to add, where it chose the first or the last of several. ``dials``: how many
+    it chose from. ``seen``: the plans that its test split had answered when the sweep's last job
+    was done."""
 
     job: int
     record: Record
     judged: Judgement
     choice: str
     edge: str
+    dials: int
     seen: Odometer | None
 
 
@@ -117,12 +119,16 @@ class Verdict:
         if len(self.chosen) > 1:
             return [self.advice] if self.advice else []
         record = self.record
-        more = (compared(self.judged[0]), form(record), constrained(record), one_answer(record))
-        return [sentence for sentence in (self.advice, *more, chance(record)) if sentence][:5]
+        first = (self.advice, all_noise(record), compared(self.judged[0]), form(record))
+        more = (constrained(record), one_answer(record), chance(record))
+        return [sentence for sentence in (*first, *more) if sentence][:5]
 
     @property
     def details(self) -> list[str]:
-        """Of each seed: what validation chose, and its price on test."""
+        """Of each seed: what validation chose, and its price on test; nothing where each of several
+        had one dial."""
+        if len(self.chosen) > 1 and all(c.dials == 1 for c in self.chosen):
+            return []
         return [sentence for one in self.chosen for sentence in self._details(one)]
 
     def _details(self, one: Chosen) -> list[str]:
@@ -199,8 +205,9 @@ def verdicts(table: pd.DataFrame, results: Records) -> list[Verdict]:
         )
         same = done[alike]
         ends = edge(same["coef"].astype(float).tolist(), record.coef)
+        how, dials = choice_sentence(same), same["coef"].nunique()
         found.setdefault(str(row.setting), []).append(
-            Chosen(job, record, judged, choice_sentence(same), ends, seen[job])
+            Chosen(job, record, judged, how, ends, dials, seen[job])
         )
     tasks = {name: some[0].record.task for name, some in found.items()}
     return [
@@ -267,14 +274,15 @@ def _price(record: Record) -> str:
     flips = record.flips
     share = "SER undefined" if flips.ser is None else f"SER {ratio(flips.ser)}"
     return (
-        f"On test it fixes {whole(flips.fixed)} answers and breaks {whole(flips.broken)}: "
+        f"On test it fixes {counted(flips.fixed, 'answer')} and breaks {whole(flips.broken)}: "
         f"{share}, exact McNemar {p_value(flips.mcnemar_p)}."
     )
 
 
 def markdown(found: Sequence[Verdict], kinds: Sequence[str]) -> str:
     """The verdicts as a table in GitHub's markdown. ``kinds``: of controls, a column each."""
-    titles = ["Question", "Beats all", "coef", "Unsteered", "Steered", "Gain [95 %]", "p (Holm)"]
+    titles = ["Question and setting", "Beats all", "coef", "Unsteered", "Steered"]
+    titles += [f"Gain ({spread_title(found)})", "p (Holm)"]
     titles += ["p (random)", "Fixed", "Broken", "SER"]
     titles += [in_words(kind).capitalize() for kind in kinds]
     lines = ["| " + " | ".join(titles) + " |", "|---|---|" + "---:|" * (len(titles) - 2)]
@@ -288,6 +296,14 @@ def markdown(found: Sequence[Verdict], kinds: Sequence[str]) -> str:
             cells.append(f"**{gain}**" if kind in v.unbeaten else gain)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", table_note("in bold"), ""])
+
+
+def spread_title(found: Sequence[Verdict]) -> str:
+    """What stands beside the gains of a table."""
+    several = [len(v.records) > 1 for v in found]
+    if any(several):
+        return "± SD over seeds" if all(several) else "95 % interval, or ± SD over seeds"
+    return "95 % interval"
 
 
 def table_note(unbeaten: str) -> str:
