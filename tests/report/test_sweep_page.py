@@ -388,7 +388,8 @@ def test_the_latest_count_of_plans_is_told(four: Path) -> None:
         configured(four / str(n), f"collect.pooling={'max' if n < 2 else 'mean'}")
     text = Page(sweep_report.write_sweep_report(four)).text
     draws = json.loads((four / "0" / "metrics.json").read_text())["controls"]["random"]["gains"]
-    told = "the best of 6 plans of random features like those of this run, at its dial, would be expected to reach "
+    told = "the best of 6 plans of random features like those of this run, at its dial, would be "
+    told += "expected to reach "
     told += f"{100 * best_of(draws, 6):+.1f} points"
     assert text.count("has answered 6 steered plans") == 2 and told.replace("-", "−") in text
     assert pd.read_csv(four / "summary.csv")["plans_on_test"].tolist() == [3, 4, 5, 6]
