@@ -324,6 +324,9 @@ def test_fits_the_screen_and_follows_the_scheme(
 ) -> None:
     page = visit(request.getfixturevalue(which), width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if (which, width) == ("sweep", 1280):  # the table of verdicts is seen whole
+        table = page.locator("[aria-label=Verdicts]")
+        assert table.evaluate("e => e.scrollWidth <= e.clientWidth")
     assert page.evaluate(CUT) == []
     figure, text = page.evaluate(COLOURS)
     assert figure == text

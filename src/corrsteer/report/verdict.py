@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from corrsteer.report.notes import all_noise, end_of_search
-from corrsteer.report.numbers import interval, p_value, pct, points, whole
+from corrsteer.report.numbers import counted, interval, p_value, pct, points, whole
 from corrsteer.report.record import Control, Interval, Record
 from corrsteer.report.tables import control_kinds, in_words, subject
 from corrsteer.stats.claims import Claim, beats_all, decide, least_draws
@@ -167,9 +167,7 @@ def _beside(judged: Judgement) -> str:
             clauses.append(f"{_at_length(kind)} {does} {more} ({gain})")
     if clauses:
         others = len(clauses) - 2
-        rest = (
-            "" if others < 1 else f", and {others} other {'control' if others == 1 else 'controls'}"
-        )
+        rest = f", and {counted(others, 'other control')}" if others > 0 else ""
         return f", but {' and '.join(clauses[:2])}{rest}"
     if judged.worse:
         return ", more than every control"
@@ -240,12 +238,12 @@ def form(record: Record) -> str:
     clauses = []
     if f.fixed_from_invalid:
         clauses.append(
-            f"of {_answers(flips.fixed, 'fixed')} {_all(f.fixed_from_invalid, flips.fixed)} "
+            f"of {counted(flips.fixed, 'fixed answer')} {_all(f.fixed_from_invalid, flips.fixed)} "
             f"{_was(f.fixed_from_invalid, 'no readable answer')} before"
         )
     if f.broken_to_invalid:
         clauses.append(
-            f"of {_answers(flips.broken, 'broken')} {_all(f.broken_to_invalid, flips.broken)} can "
+            f"of {counted(flips.broken, 'broken answer')} {_all(f.broken_to_invalid, flips.broken)} can "
             "no longer be read"
         )
     return f"{_capital('; '.join(clauses))}." if clauses else ""
@@ -386,10 +384,6 @@ def _listed(words: Sequence[str]) -> str:
 
 def _capital(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}"
-
-
-def _answers(n: int, how: str) -> str:
-    return f"{whole(n)} {how} {'answer' if n == 1 else 'answers'}"
 
 
 def _all(n: int, of: int) -> str:
