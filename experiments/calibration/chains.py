@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corrsteer.stats.claims import Claim, beats_all, decide, least_draws
-from corrsteer.stats.draws import monte_carlo_p
+from corrsteer.stats.claims import Claim, beats_all, decide
+from corrsteer.stats.draws import counted, monte_carlo_p
 from corrsteer.stats.intervals import (
     better_p,
     difference_ci,
@@ -24,6 +24,8 @@ from corrsteer.stats.intervals import (
     proportion_ci,
     ser_ci,
 )
+from corrsteer.stats.joint import Drawn, joint_p
+from corrsteer.steering.controls import DRAWS
 
 STOP, OTHERS, OLD_DRAWS, TABLE = 10, 2, 5, 7
 """Draws as good that end drawing; other controls of a chain; draws of the rule that was given up;
@@ -62,6 +64,13 @@ class Chain:
     @property
     def null_p(self) -> float:
         return monte_carlo_p(list(self.draws.sum(1) >= self.plan.sum()), STOP)
+
+    @property
+    def drawn(self) -> Drawn:
+        """The draws that a run would have made: it stops at :data:`STOP` as good ones."""
+        made = counted(list(self.draws.sum(1) >= self.plan.sum()), STOP)
+        gains = self.draws[:made].mean(1) - self.base.mean()
+        return Drawn(self.gain, gains.tolist(), len(self.base), self.null_p)
 
     @property
     def claim(self) -> Claim:
@@ -116,11 +125,11 @@ def said(found: list[Chain]) -> dict[str, int]:
 
 def false_tables(pool: Pool, tables: int, rng: np.random.Generator) -> int:
     """Of so many tables of seven questions without an effect, how many claim one somewhere, with
-    p-values corrected over the seven."""
+    p-values corrected over the seven as a sweep's are."""
     wrong = 0
     for _ in range(tables):
-        rows = list(chains(pool, TABLE, least_draws(TABLE), rng))
-        p, null = holm([c.mcnemar_p for c in rows]), holm([c.null_p for c in rows])
+        rows = list(chains(pool, TABLE, DRAWS, rng))
+        p, null = holm([c.mcnemar_p for c in rows]), joint_p([c.drawn for c in rows])
         claims = [decide(c.gain, a, b) for c, a, b in zip(rows, p, null, strict=True)]
         wrong += Claim.RAISES in claims
     return wrong

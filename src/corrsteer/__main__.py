@@ -47,6 +47,8 @@ def _no_run(folder: Path) -> str:
 
     if status := RunFolder(folder).status():
         error = f" ({status['error']})" if status.get("error") else ""
+        if status.get("state") == "done":
+            error = ", but has no metrics.json"
         return f"{text}it is {status.get('state')}{error}; type its command again"
     homes = [folder, *(folder / name for name in ("outputs", "runs", "sweeps", "outputs/runs"))]
     found = [f.parent for home in homes for f in sorted(home.glob("*/metrics.json"))]

@@ -7,8 +7,10 @@ import pytest
 from scipy.stats import binomtest
 
 from corrsteer.stats.claims import Claim
+from corrsteer.stats.intervals import holm
+from corrsteer.stats.joint import joint_p
 from experiments.calibration import measure
-from experiments.calibration.chains import OTHERS, Pool, chains, covered, said
+from experiments.calibration.chains import OTHERS, TABLE, Pool, chains, covered, false_tables, said
 
 DRAWS = 39
 
@@ -80,4 +82,14 @@ def test_the_table_states_what_was_promised_beside_what_was_found(tmp_path, monk
     random = rows[rows["data"] == "a random plan"].set_index("what")
     assert random["promised"].to_dict()["raises"] == 0.05
     assert np.isnan(random["promised"].to_dict()["McNemar alone"])
-    assert "7 random plans in a table" not in set(rows["data"])  # 50 plans are too few for it
+    assert "7 random plans in a table" in set(rows["data"])
+
+
+def test_a_table_is_corrected_as_a_sweeps_is(monkeypatch) -> None:
+    """39 draws, as a run has: Holm alone could claim nothing of seven."""
+    rng = np.random.default_rng(0)
+    rows = list(chains(pool_of(400, 60), TABLE, DRAWS, rng, planted=0.35))
+    assert min(holm([c.null_p for c in rows])) > 0.05
+    assert min(joint_p([c.drawn for c in rows])) <= 0.05
+    monkeypatch.setattr("experiments.calibration.chains.chains", lambda *_: rows)
+    assert false_tables(pool_of(400, 60), 1, rng) == 1

@@ -17,7 +17,7 @@ from corrsteer.methods.search import NOTE
 from corrsteer.methods.study import Candidate
 from corrsteer.records import RankedFeature
 from corrsteer.report.run_page import write_run_report
-from corrsteer.run import pipeline
+from corrsteer.run import drawing, pipeline
 from corrsteer.steering.arms import steered
 from corrsteer.steering.plan import Plan, PlanEntry, load_plan
 from corrsteer.store.runfolder import RunFolder
@@ -42,7 +42,7 @@ ANSWERS: dict = {}
 
 def asked(call):
     """(result, arms that were asked for: (split, name, plan), in order); answers in ANSWERS."""
-    calls, real = [], pipeline.answers  # type: ignore[attr-defined]
+    calls, real = [], drawing.answers  # type: ignore[attr-defined]
 
     def answers(bench, asking, split, arms, what=None):
         arms = list(arms)
@@ -52,7 +52,7 @@ def asked(call):
         return frames
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (protocol, search, pipeline):
+        for module in (protocol, search, pipeline, drawing):
             patch.setattr(module, "answers", answers)
         return call(), calls
 

@@ -27,6 +27,24 @@ def test_a_folder_that_is_not_there_is_one_clear_line(path, monkeypatch, tmp_pat
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"model_type": "llama", "hidden_size": "128"}',
+        '{"model_type": "llama", "num_hidden_layers": null}',
+        "2",
+        "[]",
+        "[" * 5000,
+    ],
+)
+def test_a_config_that_cannot_be_read_is_one_line(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="config of model") as caught:
+        Model("m", str(tmp_path)).shape()
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_without_config_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"no config\.json"):
         Model("m", str(tmp_path)).fingerprint()

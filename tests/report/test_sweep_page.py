@@ -239,6 +239,8 @@ def test_p_values_are_corrected_for_what_a_table_compares(tmp_path: Path) -> Non
     assert table["null_p_table"].tolist() == pytest.approx(joint_p(drawn))
     assert table["claim"].tolist()[2] == str(Claim.NO_BETTER)
     assert (table["null_p_table"] >= table["null_p"]).all()
+    first, *each = told(table)
+    assert first.startswith("Of 3 settings, steering ") and len(each) == 3
 
 
 def test_verdict_md_is_a_table_whatever_the_names(tmp_path: Path) -> None:
@@ -439,6 +441,26 @@ def test_a_choice_at_the_edge_of_the_dials_says_which_to_add(
     else:
         assert f"Validation chooses the {said}" in page.text
         assert line.endswith(f"Validation chooses the {said}")
+
+
+def test_dials_that_do_alike_are_no_advice(tmp_path: Path) -> None:
+    for n, coef in enumerate((1, 2)):
+        fabricate_run(tmp_path / str(n), coef=coef, n_test=60, transfer=())
+    page = Page(sweep_report.write_sweep_report(tmp_path))
+    assert "add coef=" not in page.text
+
+
+def test_seeds_of_the_splits_are_called_so(tmp_path: Path) -> None:
+    for n in range(2):
+        fabricate_run(tmp_path / str(n), n_test=60, transfer=())
+        configured(tmp_path / str(n))
+        with (tmp_path / str(n) / "config.yaml").open("a") as file:
+            file.write(f"splits: {{seed: {n + 1}}}\n")
+    page = Page(sweep_report.write_sweep_report(tmp_path))
+    assert "of 2 values of splits.seed (mean gain" in page.text
+    assert "Over 2 values of splits.seed" in page.text
+    assert "splits.seed 1: Validation chooses" in page.text
+    assert "splits.seed 2: Validation chooses" in page.text and "Seed 0" not in page.text
 
 
 def test_lines_of_the_plane_are_what_they_say(sweep: Path) -> None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import corrsteer
+from corrsteer.report.notes import chance, edge
 from corrsteer.report.verdict import (
-    chance,
     claim_of_seeds,
     compared,
     constrained,
@@ -150,7 +150,7 @@ def test_sentences_follow_what_was_decided(record):
     assert ("elps" in first or "help " in first) == (judged.claim is Claim.RAISES)
     others = [c.paired_p for kind, c in record.controls.items() if kind != "random"]
     assert judged.beats_all == beats_all(judged.claim, others)
-    assert ("more than every control" in first) == (judged.beats_all and bool(others))
+    assert ("more than every control" in first) == judged.beats_all
     if judged.claim is Claim.RAISES:
         assert record.controls["random"].p <= 0.05 and record.flips.mcnemar_p < 0.05
     assert len(more) <= 5 and all(len(sentence) < 300 for sentence in more)
@@ -183,6 +183,36 @@ def test_seeds_are_told_by_their_claims():
         "Of 3 settings, steering helps in 1, lowers accuracy in 1 and is undecided in 1; it beats "
         "every control in 1."
     )
+
+
+@pytest.mark.parametrize(
+    ("best", "chosen", "said"),
+    [
+        ([1, 2], 1, ""),
+        ([2], 1, "Validation is most accurate at the largest dial that was tried (2): add"
+         " coef=4,8."),
+        ([2], 2, "Validation chooses the largest dial that was tried (2): add coef=4,8."),
+        ([0.5, 1, 2], 0.5, ""),
+    ],
+)  # fmt: skip
+def test_the_edge_is_that_of_the_best_dial_and_no_dial_is_best_in_a_tie(
+    best: list[float], chosen: float, said: str
+) -> None:
+    assert edge([0.5, 1, 2], best, chosen) == said
+
+
+def test_random_features_alone_are_not_every_control():
+    alone, lowered = judge(made_up()), judge(made_up(counts=BROKEN))
+    assert alone.claim is Claim.RAISES and not alone.beats_all
+    assert headline(alone) == (
+        "Steering helps (+12.0 points), more than random features of the same norm."
+    )
+    assert why_not([alone]) == "helps, random features are its only control"
+    only = "; random features are its only control."
+    assert headline_of_seeds([alone, lowered], 0.0, None).endswith(only)
+    assert headline_of_table([[alone], [lowered]]).endswith(only)
+    beside = judge(made_up(controls={"layers": WORSE}))
+    assert headline_of_table([[alone], [beside]]).endswith("it beats every control in 1.")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +249,7 @@ def test_paired_tests_are_corrected_over_all_controls_of_a_table():
         (((480, 5, 0), (26, 300, 0), (131, 0, 58)),
          "Of 157 fixed answers 131 were no readable answer before."),
         (((480, 0, 5), (0, 300, 0), (1, 0, 214)),
-         "Of 1 fixed answer 1 was no readable answer before; of 5 broken answers all 5 can no "
+         "The one fixed answer was no readable answer before; of 5 broken answers all 5 can no "
          "longer be read."),
         (((480, 5, 0), (26, 300, 0), (0, 0, 189)), ""),
     ],

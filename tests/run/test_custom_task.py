@@ -71,7 +71,7 @@ def test_rows_of_ones_own_in_one_command(home, rows):
         "python -m src.main task=custom task.path=my.jsonl task.scorer=choice"
         r" task.prompt='{ask}\n{options}\nAnswer:' task.options=choices",
     )
-    assert (metrics["task"], metrics["data"]["source"]) == ("custom", "my.jsonl")
+    assert (metrics["task"], metrics["data"]["source"]) == ("my", "my.jsonl")
     assert metrics["data"]["rows"] == len(rows)
     assert metrics["n"] == {"selection": 20, "validation": 20, "test": 20}
     row = rows[int(answers["id"].iloc[0].removeprefix("row-")) - 1]

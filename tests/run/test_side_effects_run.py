@@ -134,6 +134,6 @@ def test_without_side_effects_there_are_none(place):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["side_effects"] is None and metrics["ser"]["off_target"] is None
     assert set(pd.read_parquet(folder / "answers.parquet")["split"]) == {
-        "selection", "validation", "test",
+        "selection", "validation", "test", "test, letters only",
     }  # fmt: skip
     assert np.isfinite(metrics["gain"])

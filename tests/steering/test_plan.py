@@ -18,7 +18,7 @@ from corrsteer.errors import DataError
 from corrsteer.steering.gates import Always
 from corrsteer.steering.operators import Add
 from corrsteer.steering.plan import Plan, PlanEntry, load_plan
-from corrsteer.store.keys import key
+from corrsteer.store.keys import digest, key
 from tests.operators import Clamp, Minus, Side, on_one_side, subtract
 
 ABOUT = {"model": {"name": "tiny", "architecture": "llama"}, "saes": {"1": "folder/1"}, "seed": 3}
@@ -233,15 +233,15 @@ def twice_the_last_entry(folder):
 
 
 def other_vectors(**vectors):
-    """With a plan.json of before, which did not know its vectors, nor their norms."""
+    """With a plan.json that was saved with them, and says no norms."""
 
     def damage(folder):
         content = json.loads((folder / "plan.json").read_text())
-        del content["vectors"]
+        save_file(vectors, folder / "vectors.safetensors")
+        content["vectors"] = digest((folder / "vectors.safetensors").read_bytes())
         for entry in content["entries"]:
             del entry["norm"]
         (folder / "plan.json").write_text(json.dumps(content))
-        save_file(vectors, folder / "vectors.safetensors")
 
     return damage
 
@@ -312,6 +312,13 @@ RIGHT = np.ones(4, np.float32)
         (without("gate"), "gate"),
         (without("coef"), "coef"),
         (without("positions"), "positions"),
+        (without("vectors"), "does not say which vectors.safetensors it was saved with"),
+        (edited(vectors=None), "is not the one that plan.json was saved with"),
+        (edited(entries=[]), "vectors.safetensors has layer_1, which no entry of plan.json has"),
+        (without("model"), "does not say which model it was made for"),
+        (edited(model=None), "does not say which model it was made for"),
+        (edited(model="tiny"), "does not say which model it was made for"),
+        (other_vectors(layer_1=RIGHT, layer_3=RIGHT, layer_5=RIGHT), "has layer_5, which no entry"),
         (other_vectors(layer_1=RIGHT), "layer_3"),
         (other_vectors(layer_1=RIGHT, layer_3=RIGHT[None]), r"layer_3 is float32\[1, 4\]"),
         (other_vectors(layer_1=RIGHT, layer_3=RIGHT.astype(np.float64)), "layer_3 is float64"),
@@ -323,7 +330,7 @@ RIGHT = np.ones(4, np.float32)
     ],
 )
 def test_a_damaged_folder_is_one_line(tmp_path, damage, words):
-    plan_of(operator=Clamp()).save(tmp_path / "plan")
+    replace(plan_of(operator=Clamp()), about=ABOUT).save(tmp_path / "plan")
     damage(tmp_path / "plan")
     with pytest.raises(DataError, match=words) as caught:
         load_plan(tmp_path / "plan")

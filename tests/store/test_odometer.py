@@ -14,8 +14,16 @@ from corrsteer.store.odometer import ODOMETER, note
 
 
 def test_a_plan_counts_once_for_each_split(tmp_path: Path) -> None:
-    assert [note(tmp_path, "a", plan) for plan in ("p", "q", "p", "r")] == [1, 2, 2, 3]
-    assert note(tmp_path, "b", "p") == 1
+    p, q, r = ("1" * 32, "2" * 32, "e" * 32)
+    assert [note(tmp_path, "a", plan) for plan in (p, q, p, r)] == [1, 2, 2, 3]
+    assert note(tmp_path, "b", p) == 1
+
+
+def test_what_is_no_plan_is_not_counted(tmp_path: Path) -> None:
+    note(tmp_path, "a", "1" * 32)
+    for name in (".DS_Store", "notes.txt", f"{'1' * 32}~", "1" * 31, "G" * 32):
+        (tmp_path / ODOMETER / "split-a" / name).touch()
+    assert note(tmp_path, "a", "2" * 32) == 2
 
 
 def _note_all(root: Path) -> int:

@@ -403,9 +403,10 @@ def as_user(root: Path, umask: str, user: int, *more: str) -> tuple[int, str, st
 
 @pytest.fixture
 def reachable(tmp_path):
-    """A folder that other users reach."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+    """A folder that other users reach; a worker of pytest-xdist has one more folder around it."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and "pytest-of-" in str(folder):
+            folder.chmod(0o755)
     return tmp_path
 
 

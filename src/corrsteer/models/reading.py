@@ -82,7 +82,23 @@ def _in_chat(model: Model, prompt: str) -> str:
             f"model.system_prompt: the chat template of {model.path!r} leaves it out: leave out"
             " model.system_prompt."
         )
+    if not _holds(text, prompt):
+        raise ModelError(
+            f"model.chat_template: the template of {model.path!r} leaves out the prompt, or a part"
+            " of it: correct it, or set model.chat_template=false."
+        )
     return text
+
+
+def _holds(text: str, prompt: str) -> bool:
+    """Whether a text has a prompt's lines, in their order; templates may strip them."""
+    place = 0
+    for line in prompt.splitlines():
+        found = text.find(line.strip(), place)
+        if found < 0:
+            return False
+        place = found + len(line.strip())
+    return True
 
 
 def _template(model: Model) -> str:
@@ -95,13 +111,23 @@ def _template(model: Model) -> str:
     return template
 
 
-def _rendered(model: Model, prompt: str, answer: str | None = None) -> str:
-    """A prompt that waits for its answer, or one with it."""
+def waits(model: Model, prompt: str) -> bool:
+    """Whether a chat template opens a turn for the answer: writes more with
+    add_generation_prompt."""
+    try:
+        turns = _rendered(model, prompt, waiting=False)
+    except Exception:  # noqa: BLE001 - a template may write no prompt without such a turn
+        return True
+    return len(turns.rstrip()) < len(_in_chat(model, prompt).rstrip())
+
+
+def _rendered(model: Model, prompt: str, answer: str | None = None, *, waiting: bool = True) -> str:
+    """A prompt that is ``waiting`` for its answer, or one with it."""
     turns = [("system", model.system_prompt), ("user", prompt), ("assistant", answer)]
     text: str = tokenizer(model).apply_chat_template(
         [{"role": role, "content": content} for role, content in turns if content is not None],
         tokenize=False,
-        add_generation_prompt=answer is None,
+        add_generation_prompt=waiting and answer is None,
         **(model.chat_template_kwargs or {}),
     )
     return text
@@ -142,16 +168,25 @@ def start(model: Model) -> int | None:
     return bos if bos is not None else next(iter(ends(model)), None)
 
 
-@cache
 def appended(model: Model) -> int:
     """How many tokens the tokenizer puts behind every text, such as an end of text, after which
     a model has nothing to say: they are taken off."""
+    return _around(model)[1]
+
+
+def prepended(model: Model) -> list[int]:
+    """The tokens that the tokenizer puts before every text, such as BOS."""
+    return _around(model)[0]
+
+
+@cache
+def _around(model: Model) -> tuple[list[int], int]:
     whole, text = (
         tokenizer(model)("a", add_special_tokens=special)["input_ids"] for special in (True, False)
     )
     extra = len(whole) - len(text)
     before = next((n for n in range(extra) if whole[n : n + len(text)] == text), extra)
-    return extra - before
+    return whole[:before], extra - before
 
 
 def key(model: Model) -> dict[str, Any]:
@@ -181,7 +216,11 @@ def _named(model: Model, name: str) -> list[int]:
         values = json.loads(file.read_text(encoding="utf-8-sig"))
         inner = values.get("text_config") or {}
         return [*_ids(values.get("eos_token_id")), *_ids(inner.get("eos_token_id"))]
-    except (ValueError, AttributeError) as error:  # transformers would go on without it
+    except (
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:  # transformers would go on without it
         raise ModelError(
             f"{name} of model {model.path!r} cannot be read ({_cause(error)}): correct it."
         ) from error

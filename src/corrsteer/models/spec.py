@@ -122,13 +122,14 @@ class Model:
             config = AutoConfig.from_pretrained(
                 self.folder(weights=False), local_files_only=True, trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of any kind: the file is not ours
             if "trust_remote_code" in str(error):
                 raise ModelError(
                     f"model {self.path!r} asks for its own Python code (auto_map in config.json),"
                     " which is never run: choose a model that transformers knows."
                 ) from error
+            cause = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(
-                f"the config of model {self.path!r} cannot be read: {' '.join(str(error).split())}"
+                f"the config of model {self.path!r} cannot be read: {cause}"
             ) from error
         return config.get_text_config()

@@ -5,12 +5,15 @@ Everything here is the tokenizer's work and costs no pass of the model.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from corrsteer.errors import ConfigError, DataError
-from corrsteer.models.reading import appended, ends, seen, start
+from corrsteer.models.reading import appended, ends, prepended, seen, start, waits
 from corrsteer.models.spec import Model
+
+log = logging.getLogger(__name__)
 
 # How much of a prompt's end is tokenised together with an allowed answer. The token boundary
 # before the answer depends only on the few characters around it.
@@ -35,7 +38,16 @@ class Text:
         self._special = set(tokenizer.all_special_ids) | {
             i for i, token in tokenizer.added_tokens_decoder.items() if token.special
         }
-        self._endings = tuple(tokenizer.convert_ids_to_tokens([*self._special & {*self._eos}]))
+        spelled = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder} & {*self._eos}
+        texts = (text.strip() for text in tokenizer.convert_ids_to_tokens(sorted(spelled)))
+        self._endings = tuple(text for text in texts if text)
+        self._checks_start = model.chat_template
+        if not self._eos:
+            log.warning(
+                "no file of model %r names an end of text (eos_token_id): answers run to"
+                " task.max_new_tokens",
+                model.path,
+            )
 
     # -- prompts ---------------------------------------------------------------------------
 
@@ -66,14 +78,37 @@ class Text:
         rows = self._ids(whole, special=not self._model.chat_template)
         if self._start is not None:
             rows = [row or [self._start] for row in rows]
-        ended = sum(text.endswith(self._endings) for text in whole)
+        chat = self._model.chat_template
+        # Some models end an answer at the very token that their template begins one with.
+        ended = sum(
+            text.rstrip().endswith(self._endings) and not (chat and waits(self._model, prompt))
+            for prompt, text in zip(prompts, whole, strict=True)
+        )
         if ended:
+            mend = (
+                " or the template of model.chat_template, which needs a turn for the answer"
+                " (add_generation_prompt)."
+            )
             raise DataError(
                 f"{ended} of {len(rows)} prompts end in an end of text"
                 f" ({' or '.join(self._endings)}), after which a model has nothing to say: take it"
-                " out of the prompt or the chat template."
+                f" out of the prompt{mend if chat else '.'}"
             )
+        if self._checks_start and rows:
+            self._check_start(rows[0])
         return self._some(rows, "prompts")
+
+    def _check_start(self, row: list[int]) -> None:
+        """Warn, once, of a chat template without the BOS that the tokenizer writes elsewhere."""
+        self._checks_start = False
+        usual = prepended(self._model)
+        if row[: len(usual)] != usual:
+            log.warning(
+                "the chat template of model %r writes no %s, which its tokenizer puts before other"
+                " texts: begin it with {{ bos_token }} if the model was trained so",
+                self._model.path,
+                "".join(self._tokenizer.convert_ids_to_tokens(usual)),
+            )
 
     def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids per text, BOS in front where the tokenizer has one, no chat template."""

@@ -42,21 +42,25 @@ def unrelated_changes(changed: int, n: int, ratio: float | None) -> str:
     return f"{changed:,} of {n:,} unrelated answers change (exact string comparison){price}"
 
 
-def edge(dials: Sequence[float], chosen: float) -> str:
-    """Where validation chooses the largest or smallest of several dials: which values to add."""
+def edge(dials: Sequence[float], best: Sequence[float], chosen: float) -> str:
+    """Where the ``best`` of several dials on validation is the largest or smallest one: which
+    values to add. Empty where several are best, which says nothing about where more are. The one
+    that is ``chosen`` may be a smaller one."""
     known = sorted(set(dials))
-    if len(known) < 2 or chosen not in (known[0], known[-1]):
+    if len(known) < 2 or len(set(best)) != 1 or best[0] not in (known[0], known[-1]):
         return ""
-    which = "largest" if chosen == known[-1] else "smallest"
+    end = best[0]
+    which = "largest" if end == known[-1] else "smallest"
     near = known[-2] if which == "largest" else known[1]
-    if chosen * near > 0 and abs(chosen) != abs(near):
-        more = [chosen * (chosen / near), chosen * (chosen / near) ** 2]
-    elif chosen == 0:
+    if end * near > 0 and abs(end) != abs(near):
+        more = [end * (end / near), end * (end / near) ** 2]
+    elif end == 0:
         more = [near / 4, near / 2]  # between: smaller than nothing is another question
     else:
-        more = [chosen + (chosen - near), chosen + 2 * (chosen - near)]
+        more = [end + (end - near), end + 2 * (end - near)]
     values = ",".join(f"{value:g}" for value in more)
-    return f"Validation chooses the {which} dial that was tried ({chosen:g}): add coef={values}."
+    does = "chooses" if end == chosen else "is most accurate at"
+    return f"Validation {does} the {which} dial that was tried ({end:g}): add coef={values}."
 
 
 def end_of_search(record: Record) -> str:
@@ -75,6 +79,22 @@ def all_noise(record: Record) -> str:
     """Where no chosen feature correlates better than shuffled outcomes do."""
     below, n = record.noise.below_ceiling, record.noise.features
     return " ".join(_noise(record)) if n and below == n else ""
+
+
+def chance(record: Record) -> str:
+    """Where the unsteered model is below chance, or cannot be told from it."""
+    level, base = record.chance, record.arms[BASELINE]
+    if level is None or base.ci[0] > level:
+        return ""
+    if base.ci[1] < level:
+        return (
+            f"The unsteered model is below chance ({pct(base.accuracy)} against {pct(level)}): it "
+            "prefers wrong options, which is a finding of its own."
+        )
+    return (
+        f"With {whole(base.n)} questions the unsteered model ({pct(base.accuracy)}) cannot be told "
+        f"apart from chance ({pct(level)})."
+    )
 
 
 def odometer(o: Odometer | None) -> str:

@@ -222,7 +222,8 @@ class ScorerUsed(Part):
 
 class Odometer(Part):
     """``plans``: different steered plans that this test split has answered by now, from all runs
-    with this cache, controls not counted. ``best_null_gain``: what the best of as many plans of
+    with this cache, controls not counted; a split with other questions, even one more or fewer, is
+    another one. ``best_null_gain``: what the best of as many plans of
     random features would be expected to gain
     (:func:`corrsteer.stats.joint.best_of`); None without random features."""
 

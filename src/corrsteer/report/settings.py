@@ -36,6 +36,13 @@ def leaves(home: Path) -> dict[str, str]:
     }
 
 
+def seeds_called(varied: Sequence[str]) -> str:
+    """In the plural, what jobs are that differ in these of :data:`SEEDS`."""
+    if list(varied) == ["splits.seed"]:
+        return "values of splits.seed"
+    return "pairs of seed and splits.seed" if len(varied) > 1 else "seeds"
+
+
 def splits_seed(home: Path) -> int | None:
     """What a job's splits were dealt by, where it is not the seed."""
     found = _settings(home).get("splits.seed")

@@ -88,6 +88,14 @@ def with_choice(
     return table
 
 
+def most_accurate(jobs: pd.DataFrame) -> pd.Series:
+    """Which of ``jobs`` that differ in the dial alone are right most often on validation: a mask.
+    Rows of a table with ``COLUMNS``."""
+    if jobs["validation_behind"].isna().any():  # no question in common
+        return jobs["validation_steered"] == jobs["validation_steered"].max()
+    return jobs["validation_behind"] == 0
+
+
 def choice_sentence(jobs: pd.DataFrame) -> str:
     """What validation chose among ``jobs`` that differ in the dial alone: rows of a table with
     ``COLUMNS``."""

@@ -18,6 +18,7 @@ from corrsteer.report.numbers import p_value
 from corrsteer.report.pages import cut, plain, write_page
 from corrsteer.report.plots import Figure
 from corrsteer.report.record import Record, Transfer, read_record
+from corrsteer.report.settings import SEEDS, seeds_called
 from corrsteer.report.sweep_choice import (
     HOW,
     choose_over_seeds,
@@ -29,6 +30,7 @@ from corrsteer.report.sweep_verdict import (
     Records,
     Verdict,
     markdown,
+    overall,
     spread_title,
     table_note,
     verdicts,
@@ -42,7 +44,6 @@ from corrsteer.report.tables import (
     read_answers,
     records,
 )
-from corrsteer.report.verdict import headline_of_table
 from corrsteer.stats.intervals import SIGNIFICANT, holm
 from corrsteer.stats.seeds import SMALLEST_P, GainBySample, gain_by_sample, over_seeds
 from corrsteer.steering.arms import BASELINE, KINDS, STEERED
@@ -83,7 +84,7 @@ def write_sweep_report(folder: Path) -> Path:
         "links": {n for n in table["job"] if (folder / str(n) / "report.html").exists()},
         "questions": questions,
         "verdicts": found,
-        "headline": headline_of_table([v.judged for v in found]) if len(found) > 1 else "",
+        "headline": overall(found),
         "spread": spread_title(found),
         "verdicts_note": table_note("shaded"),
         "controls": {kind: in_words(kind) for kind in kinds},
@@ -223,14 +224,16 @@ AVERAGED = ("validation_steered", "baseline", "steered", "gain", "ser", "control
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Jobs that differ only in seed and dial. ``sure``: in how many resamples of the validation
-    questions the same dial is chosen. ``p``: of the gain by sample, as text."""
+    """Jobs that differ only in seed and dial. ``seeds``: what these are called. ``sure``: in how
+    many resamples of the validation questions the same dial is chosen. ``p``: of the gain by
+    sample, as text."""
 
     name: str
     dials: list[Dial]
     chosen: Dial
     sure: float
     n_seeds: int
+    seeds: str
     by_sample: GainBySample
     p: str
     figure: Figure
@@ -255,12 +258,15 @@ def _seed_group(folder: Path, name: str, jobs: pd.DataFrame, results: Records) -
     (chosen,) = (dial for dial in dials if dial.chosen)
     by_sample = _by_sample(folder, chosen)
     at_most = by_sample.p <= SMALLEST_P
+    given = zip(SEEDS, ("seed", "splits_seed"), strict=True)
+    varied = [name for name, column in given if jobs[column].nunique(dropna=False) > 1]
     return SeedGroup(
         name=name,
         dials=dials,
         chosen=chosen,
         sure=sure,
         n_seeds=n_seeds,
+        seeds=seeds_called(varied),
         by_sample=by_sample,
         p=p_value(by_sample.p).replace("=", "<" if at_most else "="),
         figure=sweep_figures.gain_over_seeds(dials),

@@ -11,23 +11,24 @@ from statistics import fmean
 
 import pandas as pd
 
-from corrsteer.report.notes import all_noise, edge, odometer, side_effects
+from corrsteer.report.notes import all_noise, chance, edge, odometer, side_effects
 from corrsteer.report.numbers import counted, interval, p_value, pct, points, ratio, short, whole
 from corrsteer.report.pages import cut, visible
 from corrsteer.report.record import Odometer, Record
-from corrsteer.report.sweep_choice import choice_sentence
+from corrsteer.report.settings import SEEDS, seeds_called
+from corrsteer.report.sweep_choice import choice_sentence, most_accurate
 from corrsteer.report.sweep_table import ALIKE, QUESTION
 from corrsteer.report.tables import control_kinds, in_words
 from corrsteer.report.verdict import (
     NULL,
     Judgement,
     beaten_in_most,
-    chance,
     compared,
     constrained,
     form,
     headline,
     headline_of_seeds,
+    headline_of_table,
     judge,
     one_answer,
     other_p,
@@ -46,12 +47,13 @@ Records = Mapping[int, Record]
 @dataclass(frozen=True)
 class Chosen:
     """The job that validation chose of one seed. ``choice``: how, in sentences; ``edge``: which
-    dials to add, where it chose the first or the last of several. ``dials``: how many
-    it chose from. ``seen``: the plans that its test split had answered when the sweep's last job
-    was done."""
+    dials to add, where the first or the last of several did best. ``dials``: how many it chose
+    from. ``seeds``: by the name of their setting, those that it has. ``seen``: the plans that its
+    test split had answered when the sweep's last job was done."""
 
     job: int
     record: Record
+    seeds: Mapping[str, int]
     judged: Judgement
     choice: str
     edge: str
@@ -106,7 +108,13 @@ class Verdict:
 
     @property
     def headline(self) -> str:
-        return headline_of_seeds(self.judged, *over_seeds([r.gain for r in self.records]))
+        gains = over_seeds([r.gain for r in self.records])
+        return headline_of_seeds(self.judged, *gains, seeds_called(self._varied))
+
+    @property
+    def _varied(self) -> list[str]:
+        """Which seeds differ, of :data:`SEEDS`."""
+        return [name for name in SEEDS if len({c.seeds.get(name) for c in self.chosen}) > 1]
 
     @property
     def advice(self) -> str:
@@ -133,7 +141,9 @@ class Verdict:
 
     def _details(self, one: Chosen) -> list[str]:
         several = len(self.chosen) > 1
-        seed = f"Seed {one.record.seed}: " if several else ""
+        varied = [name for name in self._varied if name in one.seeds]
+        told = [f"{'Seed' if name == 'seed' else name} {one.seeds[name]}" for name in varied]
+        seed = f"{', '.join(told)}: " if told else ""
         said = [f"{seed}{one.choice} {_price(one.record)}"]
         seen = odometer(one.seen)
         if several:
@@ -204,10 +214,13 @@ def verdicts(table: pd.DataFrame, results: Records) -> list[Verdict]:
             questions=questions,
         )
         same = done[alike]
-        ends = edge(same["coef"].astype(float).tolist(), record.coef)
-        how, dials = choice_sentence(same), same["coef"].nunique()
+        dials = same["coef"].astype(float)
+        values = dict(zip(SEEDS, (row.seed, row.splits_seed), strict=True))
+        seeds = {name: int(str(value)) for name, value in values.items() if not pd.isna(value)}
+        ends = edge(dials.tolist(), dials[most_accurate(same)].tolist(), record.coef)
+        how = choice_sentence(same)
         found.setdefault(str(row.setting), []).append(
-            Chosen(job, record, judged, how, ends, dials, seen[job])
+            Chosen(job, record, seeds, judged, how, ends, dials.nunique(), seen[job])
         )
     tasks = {name: some[0].record.task for name, some in found.items()}
     return [
@@ -248,9 +261,15 @@ def _seen(done: pd.DataFrame, results: Records) -> dict[int, Odometer | None]:
     return found
 
 
+def overall(found: Sequence[Verdict]) -> str:
+    """The headline of several settings; empty for one, which has its own."""
+    return headline_of_table([v.judged for v in found]) if len(found) > 1 else ""
+
+
 def with_verdicts(table: pd.DataFrame, found: Sequence[Verdict]) -> pd.DataFrame:
     """The table with what is said of the chosen jobs: ``claim`` and p-values corrected for the
-    settings of the table, and the ``verdict`` and ``advice`` on the setting."""
+    settings of the table, and the ``verdict`` and ``advice`` on the setting; ``overall`` is the one
+    on all of them, beside the first."""
     rows: dict[int, dict[str, object]] = {}
     for v in found:
         for c in v.chosen:
@@ -261,8 +280,9 @@ def with_verdicts(table: pd.DataFrame, found: Sequence[Verdict]) -> pd.DataFrame
                 "verdict": v.headline if c is v.chosen[0] else None,
                 "advice": v.advice if c is v.chosen[0] else None,
                 "called": v.name if c is v.chosen[0] else None,
+                "overall": (overall(found) or None) if c is found[0].chosen[0] else None,
             }
-    names = ("claim", "null_p_table", "beats_all", "called", "verdict", "advice")
+    names = ("claim", "null_p_table", "beats_all", "called", "verdict", "advice", "overall")
     new = {name: [rows.get(n, {}).get(name) for n in table["job"]] for name in names}
     return table.assign(**{name: pd.array(values, dtype=object) for name, values in new.items()})
 

@@ -63,11 +63,12 @@ def print_summary(folder: Path) -> None:
 
 
 def told(jobs: pd.DataFrame) -> list[str]:
-    """The verdict on each setting of a ``summary.csv``, and which dials to add."""
+    """The verdict on all settings of a ``summary.csv``, where there are several, and on each, with
+    the dials to add."""
     if "verdict" not in jobs:
         return []
     said = jobs[jobs["verdict"].notna()]
-    lines = []
+    lines = [plain_text(text) for text in jobs["overall"].dropna()] if "overall" in jobs else []
     for _, job in said.iterrows():
         name = f"{job['called']}: " if len(said) > 1 else ""
         advice = "" if pd.isna(job["advice"]) else f" {job['advice']}"

@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from corrsteer.report.notes import all_noise, end_of_search
+from corrsteer.report.notes import all_noise, chance, end_of_search
 from corrsteer.report.numbers import counted, interval, p_value, pct, points, whole
 from corrsteer.report.record import Control, Interval, Record
 from corrsteer.report.tables import control_kinds, in_words, subject
 from corrsteer.stats.claims import Claim, beats_all, decide, least_draws
 from corrsteer.stats.intervals import SIGNIFICANT, detectable_gain, holm
-from corrsteer.steering.arms import BASELINE, KINDS
+from corrsteer.steering.arms import KINDS
 
 NULL = "random"
 """The kind of control that a gain due to steering must beat."""
@@ -57,6 +57,11 @@ class Judgement:
     @property
     def null(self) -> Control | None:
         return self.controls.get(NULL)
+
+    @property
+    def others(self) -> bool:
+        """Whether there are controls besides the random features."""
+        return bool(self.better or self.level or self.worse)
 
     @property
     def unbeaten(self) -> list[str]:
@@ -236,16 +241,11 @@ def form(record: Record) -> str:
     """Where flips come from, or lead to, answers that cannot be read; empty where none do."""
     f, flips = record.format, record.flips
     clauses = []
-    if f.fixed_from_invalid:
-        clauses.append(
-            f"of {counted(flips.fixed, 'fixed answer')} {_all(f.fixed_from_invalid, flips.fixed)} "
-            f"{_was(f.fixed_from_invalid, 'no readable answer')} before"
-        )
-    if f.broken_to_invalid:
-        clauses.append(
-            f"of {counted(flips.broken, 'broken answer')} {_all(f.broken_to_invalid, flips.broken)} can "
-            "no longer be read"
-        )
+    if n := f.fixed_from_invalid:
+        was = "was" if n == 1 else "were"
+        clauses.append(f"{_of(n, flips.fixed, 'fixed')} {was} no readable answer before")
+    if n := f.broken_to_invalid:
+        clauses.append(f"{_of(n, flips.broken, 'broken')} can no longer be read")
     return f"{_capital('; '.join(clauses))}." if clauses else ""
 
 
@@ -277,22 +277,6 @@ def one_answer(record: Record) -> str:
     )
 
 
-def chance(record: Record) -> str:
-    """Where the unsteered model is below chance, or cannot be told from it."""
-    level, base = record.chance, record.arms[BASELINE]
-    if level is None or base.ci[0] > level:
-        return ""
-    if base.ci[1] < level:
-        return (
-            f"The unsteered model is below chance ({pct(base.accuracy)} against {pct(level)}): it "
-            "prefers wrong options, which is a finding of its own."
-        )
-    return (
-        f"With {whole(base.n)} questions the unsteered model ({pct(base.accuracy)}) cannot be told "
-        f"apart from chance ({pct(level)})."
-    )
-
-
 # -- a setting of a sweep, with its seeds ------------------------------------------------------
 
 _COUNTED = {
@@ -304,17 +288,18 @@ _COUNTED = {
 }
 
 
-def headline_of_seeds(judged: Sequence[Judgement], mean: float, sd: float | None) -> str:
+def headline_of_seeds(
+    judged: Sequence[Judgement], mean: float, sd: float | None, seeds: str = "seeds"
+) -> str:
     """One seed's own headline; for several, how many allow which claim. ``mean`` and ``sd``: of
-    their gains."""
+    their gains. ``seeds``: what they are called."""
     if len(judged) == 1:
         return headline(judged[0])
     counts = Counter(j.claim for j in judged)
     claims = _listed([f"{_COUNTED[claim]} {counts[claim]}" for claim in Claim if counts[claim]])
     spread = "" if sd is None else f", standard deviation {_size(sd)}"
-    best = sum(j.beats_all for j in judged)
-    beats = f"; it beats every control in {best or 'none'}" if counts[Claim.RAISES] else ""
-    told = f"Steering {claims} of {len(judged)} seeds (mean gain {points(mean)} points{spread})"
+    beats = _beats(judged, sum(j.beats_all for j in judged))
+    told = f"Steering {claims} of {len(judged)} {seeds} (mean gain {points(mean)} points{spread})"
     return f"{told}{beats}."
 
 
@@ -322,9 +307,20 @@ def headline_of_table(settings: Sequence[Sequence[Judgement]]) -> str:
     """How many settings allow which claim. ``settings``: the seeds of each."""
     counts = Counter(claim_of_seeds(judged) for judged in settings)
     claims = _listed([f"{_COUNTED[claim]} {counts[claim]}" for claim in Claim if counts[claim]])
-    best = sum(beaten_in_most(judged) for judged in settings)
-    beats = f"; it beats every control in {best or 'none'}" if counts[Claim.RAISES] else ""
+    helped = [j for judged in settings if claim_of_seeds(judged) is Claim.RAISES for j in judged]
+    beats = _beats(helped, sum(beaten_in_most(judged) for judged in settings))
     return f"Of {len(settings)} settings, steering {claims}{beats}."
+
+
+def _beats(judged: Sequence[Judgement], best: int) -> str:
+    """In how many, ``best``, steering that helps beats every control; empty where it never
+    helps."""
+    helped = [j for j in judged if j.claim is Claim.RAISES]
+    if not helped:
+        return ""
+    if not any(j.others for j in helped):
+        return "; random features are its only control"
+    return f"; it beats every control in {best or 'none'}"
 
 
 def claim_of_seeds(judged: Sequence[Judgement]) -> Claim:
@@ -344,6 +340,8 @@ def why_not(judged: Sequence[Judgement]) -> str:
         return ""
     claim, least = claim_of_seeds(judged), judged[0].least
     if claim is Claim.RAISES:
+        if not any(j.others for j in judged):
+            return "helps, random features are its only control"
         found = Counter(kind for j in judged for kind in (*j.better, *j.level))
         kinds = [kind for kind in control_kinds() if 2 * found[kind] >= len(judged)]
         names = [in_words(kind) for kind in kinds if found[kind]]
@@ -386,12 +384,11 @@ def _capital(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}"
 
 
-def _all(n: int, of: int) -> str:
-    return whole(n) if n < of or of == 1 else f"all {whole(n)}"
-
-
-def _was(n: int, what: str) -> str:
-    return f"{'was' if n == 1 else 'were'} {what}"
+def _of(n: int, all_: int, how: str) -> str:
+    """So many, at least one, of the answers that are fixed or broken."""
+    if all_ == 1:
+        return f"the one {how} answer"
+    return f"of {whole(all_)} {how} answers {whole(n) if n < all_ else f'all {whole(n)}'}"
 
 
 def _size(share: float) -> str:

@@ -1,6 +1,7 @@
 """Counts the steered plans that a test split has answered: showing the best of many is no evidence.
 
-A test split is a model with its test questions, however they are asked. Controls are not counted,
+A test split is a model with its test questions, however they are asked; one question more or fewer
+make another split. Controls are not counted,
 and choices made on validation are free: they never ask a test question.
 """
 

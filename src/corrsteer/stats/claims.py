@@ -42,12 +42,14 @@ def decide(gain: float, mcnemar_p: float, null_p: float | None, draws: int | Non
 
 
 def beats_all(claim: Claim, others: Sequence[float]) -> bool:
-    """Whether a plan raises accuracy and does so by more than every other control.
+    """Whether a plan raises accuracy and does so by more than every other control, of which there
+    must be one: random features alone are what the claim itself needs.
 
     ``others``: one-sided p-values that steering is no better, of each control but the random
     features (:attr:`corrsteer.report.record.Control.paired_p`). Corrected after Holm, over them.
     """
-    return claim is Claim.RAISES and all(p < SIGNIFICANT for p in holm(others))
+    below = [p < SIGNIFICANT for p in holm(others)]
+    return claim is Claim.RAISES and bool(below) and all(below)
 
 
 def least_draws(questions: int) -> int:

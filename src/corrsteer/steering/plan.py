@@ -235,9 +235,12 @@ def load_plan(path: str | Path) -> Plan:
                 f"{folder} holds a plan of format {content['format']}, but this program reads"
                 f" formats 1 to {FORMAT}; make the plan again"
             )
-        if content.get("vectors") not in (None, digest(raw)):
-            raise ValueError(f"{VECTORS} is not the one that {FILE} was saved with")
+        _check(content, raw)
         entries = tuple(_entry(e, vectors) for e in content["entries"])
+        if len({e.layer for e in entries}) < len(entries):
+            raise ValueError(f"several entries have one layer: {[e.layer for e in entries]}")
+        if more := vectors.keys() - {f"layer_{e.layer}" for e in entries}:
+            raise ValueError(f"{VECTORS} has {min(more)}, which no entry of {FILE} has")
         if len(widths := {e.vector.size for e in entries}) > 1:
             raise ValueError(f"its vectors have several widths: {sorted(widths)}")
         how: dict[str, Any] = {}
@@ -257,6 +260,19 @@ def load_plan(path: str | Path) -> Plan:
             f"{folder} is not a plan ({type(error).__name__}: {words}); give the plan/ folder "
             "of a finished run"
         ) from error
+
+
+def _check(content: Mapping[str, Any], raw: bytes) -> None:
+    """ValueError for a plan that does not say what it belongs to. ``raw``: its vectors."""
+    new = content["format"] == FORMAT
+    if new and "vectors" not in content:
+        raise ValueError(f"{FILE} does not say which {VECTORS} it was saved with")
+    if content.get("vectors") not in (*(() if new else (None,)), digest(raw)):
+        raise ValueError(f"{VECTORS} is not the one that {FILE} was saved with")
+    # Who makes a plan by hand need not say a model; a run, which says its SAEs, always does.
+    said = "model" in content or (new and "saes" in content)
+    if said and not isinstance(content.get("model"), dict):
+        raise ValueError(f"{FILE} does not say which model it was made for")
 
 
 def _entry(e: Mapping[str, Any], vectors: Mapping[str, np.ndarray]) -> PlanEntry:

@@ -123,6 +123,17 @@ def test_what_files_without_an_end_leave_is_the_architectures(copied):
     assert reading.ends(spec(folder)) == (2,)  # a LlamaConfig's
 
 
+def test_a_model_without_any_end_is_told_of(copied, caplog):
+    folder = copied("tokenizer_config.json", eos_token=None)
+    for name in ("config.json", "generation_config.json"):
+        values = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(values | {"eos_token_id": None}))
+    load(BUNDLED)
+    assert "task.max_new_tokens" not in caplog.text
+    load(folder)
+    assert "answers run to task.max_new_tokens" in caplog.text
+
+
 def test_a_chat_ends_where_its_template_ends_a_turn(with_chat):
     folder = with_chat(CHATML, ending=True)
     assert reading.ends(spec(folder, chat_template=True)) == (2, 4)
@@ -175,6 +186,31 @@ def test_a_prompt_that_spells_an_end_is_refused(copied, with_chat):
     ended = with_chat("{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}")
     with pytest.raises(DataError, match="2 of 2 prompts end in an end of text"):
         load(ended, chat_template=True).check_prompts(QUESTIONS, 4)
+
+
+@pytest.mark.parametrize("behind", ["</s>\n", "</s>{{ '\n' if add_generation_prompt }}"])
+def test_an_end_before_white_space_is_an_end(with_chat, behind):
+    template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}BEHIND{% endfor %}"
+    folder = with_chat(template.replace("BEHIND", behind))
+    with pytest.raises(DataError, match="2 of 2 prompts end .*model.chat_template.*add_gener"):
+        load(folder, chat_template=True).check_prompts(QUESTIONS, 4)
+    with pytest.raises(DataError, match="1 of 1 prompts end in an end of text"):
+        load(BUNDLED).check_prompts(["Over.</s> \n"], 4)
+
+
+def test_an_end_may_begin_the_turn_for_an_answer(with_chat):
+    """As <|assistant|> does for Phi 3, whose generation_config.json names it as an end too."""
+    folder = with_chat(CHATML.replace("assistant:", "</s>\n"), ending=True)
+    load(folder, chat_template=True).check_prompts(QUESTIONS, 4)
+
+
+@pytest.mark.parametrize(("start", "told"), [("", True), ("{{ bos_token }}", False)])
+def test_a_template_without_bos_is_told_of_once(with_chat, caplog, start, told):
+    folder = with_chat(start + "{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    model = load(folder, chat_template=True)
+    for _ in range(2):
+        model.check_prompts(QUESTIONS, 4)
+    assert caplog.text.count("writes no <s>") == told
 
 
 def test_an_empty_prompt_begins_with_bos_or_else_an_end(tiny_gpt2, tmp_path):
@@ -237,6 +273,8 @@ def test_a_template_gets_the_system_prompt_and_its_values(with_chat):
             "model.system_prompt: .*leaves it out",
         ),
         ("{{ messages }}", {"chat_template_kwargs": {"thinking": 1}}, "reads no 'thinking'"),
+        ("{{ bos_token }}Hello", {}, "model.chat_template: .*leaves out the prompt"),
+        ("{{ messages[0]['content'][:2] }}", {}, "model.chat_template: .*leaves out the prompt"),
         (None, {}, "has no chat template"),
     ],
 )
@@ -247,6 +285,15 @@ def test_a_template_that_cannot_be_used_is_one_line(with_chat, template, setting
     with pytest.raises(ModelError, match=message) as caught:
         reading.seen(spec(folder, chat_template=True, **settings), ["Why?"])
     assert "\n" not in str(caught.value)
+
+
+def test_a_template_may_strip_a_prompt_but_must_write_all_of_it(with_chat):
+    prompt = "  Q:\tWhy?  \n\n Because. \nAnswer: "
+    stripped = "{{ messages[0]['content'].split('\n') | map('trim') | join('\n') }}"
+    assert reading.seen(spec(with_chat(stripped), chat_template=True), [prompt])
+    first = spec(with_chat("{{ messages[0]['content'].split('\n')[0] }}"), chat_template=True)
+    with pytest.raises(ModelError, match="leaves out"):
+        reading.seen(first, [prompt])
 
 
 @pytest.mark.parametrize(
