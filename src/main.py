@@ -11,6 +11,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+INTERRUPTED = "interrupted; type the same command again to go on"
+
 if __name__ == "__main__" and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, from the first import on
 try:
@@ -19,7 +21,7 @@ try:
     from corrsteer import config  # also registers the schema and the resolvers that conf/ uses
     from corrsteer.run.typed import check_command, flags_first, plain_words
 except KeyboardInterrupt:
-    print("interrupted", file=sys.stderr)
+    print(INTERRUPTED, file=sys.stderr)
     sys.exit(130)
 
 if TYPE_CHECKING:
@@ -52,8 +54,8 @@ def main() -> None:
         sys.argv[1:] = plain_words(flags_first(sys.argv[1:]))
         check_command(sys.argv[1:])
         job()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(stop.args[0] if stop.args else INTERRUPTED, file=sys.stderr)
         sys.exit(130)
     except config.SETTING_ERRORS as error:  # those of a job never get here
         from corrsteer.run.app import leave_no_folder

@@ -14,7 +14,7 @@ from corrsteer.report.plots import band_colour, colour
 from corrsteer.report.record import read_record
 from corrsteer.report.run_page import write_run_report
 from corrsteer.report.sweep_page import write_sweep_report
-from corrsteer.report.tables import control_kinds
+from corrsteer.report.tables import control_kinds, in_words, subject
 from corrsteer.report.verdict import verdict
 from corrsteer.steering.arms import KINDS, Kind
 from corrsteer.trackers.sending import summary
@@ -113,3 +113,9 @@ def test_the_verdict_and_the_tracker_have_it(adapter: None, tmp_path: Path) -> N
     with_adapters(tmp_path)
     record = read_record(tmp_path)
     assert summary(record)["control_gain/adapter"] == record.controls["adapter"].best
+
+
+@pytest.mark.parametrize("kind", control_kinds())
+def test_a_control_has_one_name(kind):
+    assert in_words(kind) == KINDS[kind].label.lower()
+    assert subject(kind).removeprefix("the ") == in_words(kind)

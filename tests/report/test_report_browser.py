@@ -245,7 +245,7 @@ def test_data_of_figures_can_be_downloaded(visit: Open, run: Path, sweep: Path) 
     titles, *rows = download(visit(run), "fig-arms")
     steered = dict(zip(titles, next(r for r in rows if r[0] == "Steered"), strict=True))
     assert float(steered["accuracy"]) == metrics["arms"]["steered"]["accuracy"]
-    flipped = dict(zip(titles, next(r for r in rows if r[0] == "Sign flipped"), strict=True))
+    flipped = dict(zip(titles, next(r for r in rows if r[0] == "Flipped sign"), strict=True))
     assert float(flipped["gain"]) == metrics["controls"]["flipped"]["gains"][0] < 0
     page = visit(sweep)
     titles, *rows = download(page, "fig-plane-1")
@@ -324,6 +324,9 @@ def test_fits_the_screen_and_follows_the_scheme(
 ) -> None:
     page = visit(request.getfixturevalue(which), width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if (which, width) == ("sweep", 1280):  # the table of verdicts is seen whole
+        table = page.locator("[aria-label=Verdicts]")
+        assert table.evaluate("e => e.scrollWidth <= e.clientWidth")
     assert page.evaluate(CUT) == []
     figure, text = page.evaluate(COLOURS)
     assert figure == text

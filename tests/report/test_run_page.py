@@ -17,6 +17,8 @@ from corrsteer.errors import DataError
 from corrsteer.report import numbers, pages
 from corrsteer.report import run_page as report
 from corrsteer.report.examples import LIMITS, examples
+from corrsteer.report.record import read_record
+from corrsteer.report.verdict import verdict
 from tests.report.fabricated_run import DRAWS, HOSTILE, Page, edit, fabricate_run, set_status
 
 pytestmark = pytest.mark.long
@@ -36,8 +38,12 @@ def test_run_report_says_what_the_metrics_say(run: Path) -> None:
     metrics = edit(run)
     page = Page(report.write_run_report(run))
     arms, flips = metrics["arms"], metrics["flips"]
-    kinds = {"flipped": "sign flipped", "direction": "random direction", "layers": "other layers"}
-    kinds |= {"random": "random feature", "shuffled": "shuffled outcomes"}
+    kinds = {"flipped": "flipped sign", "direction": "random directions", "layers": "other layers"}
+    kinds |= {
+        "random": "random features",
+        "constrained": "constrained decoding",
+        "shuffled": "shuffled outcomes",
+    }
     by_kind: dict[str, list[dict]] = {}
     for arm in arms.values():
         by_kind.setdefault(arm["kind"], []).append(arm)
@@ -125,6 +131,36 @@ def test_empty_plan_and_absent_passages(run: Path) -> None:
     features = pd.read_csv(run / "features.csv").assign(chosen=False)
     features.to_csv(run / "features.csv", index=False)
     assert "No feature was chosen" in Page(report.write_run_report(run)).text
+
+
+def test_controls_are_tested_in_the_table_as_in_the_verdict(run: Path) -> None:
+    controls = edit(run)["controls"]
+    others = {kind: c | {"paired_p": 0.031} for kind, c in controls.items() if kind != "random"}
+    edit(run, controls=others | {"random": controls["random"]})
+    text = Page(report.write_run_report(run)).text
+    assert "p = 0.031" not in text and text.count("p = 0.19") == len(others) == 6
+
+
+def test_plan_of_noise_is_told_on_top_and_once(run: Path) -> None:
+    record = read_record(run)
+    assert not any("noise ceiling" in sentence for sentence in verdict(record))
+    noise = {"features": 6, "below_ceiling": 6, "unstable": 0}
+    edit(run, noise=noise)
+    told = verdict(read_record(run))
+    assert told[1].startswith("6 of 6 chosen features are at or below the noise ceiling")
+    edit(run, verdict=told)
+    assert Page(report.write_run_report(run)).text.count(told[1]) == 1
+
+
+def test_words_of_small_things(run: Path) -> None:
+    values = edit(run, side_effects=None)
+    flips = values["flips"] | {"fixed": 1}
+    edit(run, flips=flips, scorer=values["scorer"] | {"settings": {"path": "mine.polite"}})
+    text = Page(report.write_run_report(run)).text
+    assert "1 answer fixed," in text and "scored by Choice mine.polite (version 2)" in text
+    assert "Side effects beyond the test questions were not measured (side_effects=none)." in text
+    assert text.count("length correlates") == 1 and "Bias ambig: " in text
+    assert "“ oil” , “↵”" in text
 
 
 def test_failed_run_shows_its_error(run: Path) -> None:
@@ -238,7 +274,7 @@ def test_side_effects_are_shown_beside_random_draws(run: Path) -> None:
     m = edit(run)
     text = Page(report.write_run_report(run)).text
     off, neutral = m["side_effects"]["off_target"], m["side_effects"]["neutral"]
-    for label, arm in (("Steered", "steered"), ("Random feature", "random_1")):
+    for label, arm in (("Steered", "steered"), ("Random features", "random_1")):
         rate, (low, high) = off["arms"][arm]["rate"], off["arms"][arm]["ci"]
         changed = off["arms"][arm]["changed"]
         row = f"{label} {changed} of {off['n']} {1000 * rate:.0f} "
@@ -326,7 +362,7 @@ def test_cards_tell_what_was_pooled_from_the_text_around(run: Path) -> None:
     # Shading is relative to what was pooled, and what is stronger is no darker.
     levels = [float(v[4:]) for t, n, v in page.attributes if t == "mark" and n == "style"]
     assert max(levels) == 1
-    assert page.text.count("Elsewhere, where it was not pooled, it fires on oil ↵") == 4
+    assert page.text.count("Elsewhere, where it was not pooled, it fires on “ oil” , “↵”") == 4
     assert page.text.count("(up to 12.5), and on attention sinks (up to 631).") == 2
 
 
@@ -365,7 +401,7 @@ def test_draws_of_a_control_span_a_band(run: Path) -> None:
     figure = Page(report.write_run_report(run)).data["fig-arms"]
     ticks = figure["layout"]["yaxis"]["ticktext"]
     for label, kind in (
-        (f"Random feature ×{DRAWS}", "random"),
+        (f"Random features ×{DRAWS}", "random"),
         ("Shuffled outcomes ×2", "shuffled"),
     ):
         row = ticks.index(label)
@@ -390,11 +426,11 @@ def test_details_stand_in_their_sections(run: Path) -> None:
             "Accuracy and its controls",
             f"above chance ({100 * m['arms']['baseline']['accuracy']:.1f} % against 33.3 %)",
             "This test split has answered 37 steered plans; the best of 37 plans of random "
-            "features would be expected to reach +2.1 points.",
+            "features like those of this run, at its dial, would be expected to reach +2.1 points.",
             "Correlation by layer",
             "2 of 6 chosen features are at or below the noise ceiling of their layers",
             "1 of 6 chosen features is the best of its layer in fewer than half of 200",
-            "Answer length correlates with the outcome (r = -0.40)",
+            "Answer length correlates with the outcome at r = −0.400, so",
             "What changed",
             "unrelated answers change (exact string comparison)",
             "nats per token",

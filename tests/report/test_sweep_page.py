@@ -390,7 +390,8 @@ def test_the_latest_count_of_plans_is_told(four: Path) -> None:
         configured(four / str(n), f"collect.pooling={'max' if n < 2 else 'mean'}")
     text = Page(sweep_report.write_sweep_report(four)).text
     draws = json.loads((four / "0" / "metrics.json").read_text())["controls"]["random"]["gains"]
-    told = "the best of 6 plans of random features would be expected to reach "
+    told = "the best of 6 plans of random features like those of this run, at its dial, would be "
+    told += "expected to reach "
     told += f"{100 * best_of(draws, 6):+.1f} points"
     assert text.count("has answered 6 steered plans") == 2 and told.replace("-", "−") in text
     assert pd.read_csv(four / "summary.csv")["plans_on_test"].tolist() == [3, 4, 5, 6]
@@ -489,3 +490,13 @@ def test_bands_span_the_draws_at_every_coef(sweep: Path) -> None:
         arms = json.loads((sweep / str(n) / "metrics.json").read_text())["arms"]
         draws = [100 * arms[f"random_{k}"]["accuracy"] for k in range(1, DRAWS + 1)]
         assert (low["y"][n], high["y"][n]) == (min(draws), max(draws))
+
+
+def test_several_seeds_with_one_dial_have_a_spread_and_no_doses(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        fabricate_run(tmp_path / str(seed), seed=seed, n_test=100, transfer=())
+    page = Page(sweep_report.write_sweep_report(tmp_path))
+    assert "gain ± SD over seeds p (Holm)" in page.text and "Question and setting" in page.text
+    assert "Validation chooses coef" not in page.text
+    fabricate_run(tmp_path / "2", coef=2, n_test=100, transfer=())
+    assert "Seed 0: Validation chooses coef" in Page(sweep_report.write_sweep_report(tmp_path)).text

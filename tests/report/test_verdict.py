@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import corrsteer
-from corrsteer.report.notes import edge
+from corrsteer.report.notes import chance, edge
 from corrsteer.report.verdict import (
-    chance,
     claim_of_seeds,
     compared,
     constrained,
@@ -47,12 +46,25 @@ BROKEN = ((480, 140, 0), (20, 360, 0), (0, 0, 0))
         (made_up(controls={"layers": WORSE, "flipped": WORSE}), Claim.RAISES,
          "Steering helps (+12.0 points), more than every control."),
         (made_up(controls={"instruction": BETTER, "layers": LEVEL}), Claim.RAISES,
-         "Steering helps (+12.0 points), but an instruction in the prompt helps more (+26.8)."),
+         "Steering helps (+12.0 points), but an instruction in the prompt helps more (+26.8) and"
+         " other layers may help as much (+10.0)."),
         (made_up(controls={"layers": BETTER}), Claim.RAISES,
          "Steering helps (+12.0 points), but other layers help more (+26.8)."),
         (made_up(controls={"instruction": LEVEL, "flipped": WORSE}), Claim.RAISES,
          "Steering helps (+12.0 points), but an instruction in the prompt may help as much"
          " (+10.0)."),
+        (made_up(controls={"instruction": BETTER, "layers": LEVEL, "shuffled": LEVEL,
+                           "flipped": LEVEL}), Claim.RAISES,
+         "Steering helps (+12.0 points), but an instruction in the prompt helps more (+26.8) and"
+         " shuffled outcomes may help as much (+10.0), and 2 other controls."),
+        (made_up(counts=((500, 24, 0), (20, 456, 0), (0, 0, 0))), Claim.UNDECIDED,
+         "Undecided (−0.4 points): the smallest loss that these data could have shown is"
+         f" {100 * detectable_gain(1000, 0.044):.1f} points."),
+        (made_up(counts=((500, 0, 0), (5, 495, 0), (0, 0, 0)), gain_ci=[0.001, 0.011]),
+         Claim.UNDECIDED,
+         "Undecided (+0.5 points): the interval excludes 0, but the exact McNemar test is stricter"
+         " (p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.062); too few answers flipped to show any"
+         " change."),
         (made_up(counts=BROKEN), Claim.LOWERS, "Steering lowers accuracy (−12.0 points)."),
         (made_up(random=[*NULL, 0.12, 0.2]), Claim.NO_BETTER,
          "Steering is no better than random features of the same norm (+12.0 points; 2 of 41 of"
@@ -67,7 +79,7 @@ BROKEN = ((480, 140, 0), (20, 360, 0), (0, 0, 0))
          "Undecided (+0.4 points): the smallest gain that these data could have shown is"
          f" {100 * detectable_gain(1000, 0.044):.1f} points."),
         (made_up(counts=((500, 1, 0), (1, 498, 0), (0, 0, 0))), Claim.UNDECIDED,
-         "Undecided (+0.0 points): too few answers flipped to show any gain."),
+         "Undecided (+0.0 points): too few answers flipped to show any change."),
         (made_up(counts=((500, 0, 0), (0, 500, 0), (0, 0, 0))), Claim.UNDECIDED,
          "Undecided (+0.0 points): no answer flipped."),
     ],
@@ -210,12 +222,12 @@ def test_random_features_alone_are_not_every_control():
         ({"layers": WORSE, "flipped": WORSE | {"gains": [-0.6]}},
          "Other layers come closest (+1.0)."),
         ({"instruction": BETTER, "layers": LEVEL, "flipped": WORSE},
-         "The instruction (+26.8) does better than steering; other layers (+10.0) do about as well;"
-         " the flipped sign (+1.0) does worse."),
+         "The instruction (+26.8) does better than steering; other layers (+10.0) are not told"
+         " apart from it; the flipped sign (+1.0) does worse than it."),
         ({kind: WORSE for kind in ("layers", "flipped", "shuffled", "direction")}
          | {"instruction": LEVEL},
-         "The instruction (+10.0) does about as well as steering; 4 controls (at most +1.0) do"
-         " worse."),
+         "The instruction (+10.0) is not told apart from steering; 4 controls (at most +1.0) do"
+         " worse than it."),
     ],
 )  # fmt: skip
 def test_controls_are_compared_by_paired_tests(controls, said):

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from corrsteer.run.interrupt import INTERRUPTED
 from tests.command import ROOT, in_this_process
 
 pytestmark = pytest.mark.long
@@ -241,7 +242,7 @@ def test_an_interrupted_run_says_so(home):
     assert job.stdout.readline() == "waiting\n"
     job.send_signal(signal.SIGINT)
     code, _, err = finish(job)
-    assert (code, err.splitlines()[-1]) == (130, "interrupted")
+    assert (code, err.splitlines()[-1]) == (130, INTERRUPTED)
     assert "Traceback" not in err
     [run] = (home / "outputs" / "runs").iterdir()
     assert (status(run)["state"], status(run)["error"]) == ("failed", "interrupted")

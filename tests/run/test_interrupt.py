@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from corrsteer.run.interrupt import prompt_end
+from corrsteer.run.interrupt import INTERRUPTED, prompt_end
 from tests.command import ROOT
 
 START = """
@@ -92,7 +92,7 @@ def listen() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("code", [DEAF, IN_C], ids=["swallowed", "in C"])
 def test_a_process_that_does_not_hear_ends_all_the_same(code, number):
-    assert stopped(code, number) == (130, "", "interrupted\n")
+    assert stopped(code, number) == (130, "", f"{INTERRUPTED}\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -165,10 +165,10 @@ def test_a_run_that_is_stopped_at_any_moment_goes_on(tmp_path):
         # A signal in the first milliseconds is not Python's yet.
         assert process.returncode in (130, -15, -2), (n, err)
         assert "Traceback" not in err or process.returncode < 0, err
-        said.add(err.splitlines()[-1] if process.returncode == 130 else "interrupted")
+        said.add(err.splitlines()[-1] if process.returncode == 130 else INTERRUPTED)
         damaged = re.compile(r".*\.corrupt-.*")
         assert not [f for f in home.glob("cache/*/*") if damaged.fullmatch(f.name)]
-    assert said == {"interrupted"}
+    assert said == {INTERRUPTED}
     last = typed(home)
     _, err = last.communicate()
     assert last.returncode == 0, err

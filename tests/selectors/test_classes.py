@@ -157,6 +157,13 @@ def test_the_template_is_what_nearly_all_texts_share():
     assert (ord("A"), ord(":")) in shared(ids).places
 
 
+def test_a_token_is_listed_once():
+    tokens, texts = ["\n", "Answer", ":", " (", ":"], Shared[str]((("Answer", ":"),), ())
+    context = {"tokens": tokens, "activations": [0, 0, 3, 0, 2], "within": [True] * 5, "peak": 2}
+    found = classify([context] * 20, texts)
+    assert found.why == "100 % on form: ':' in a fixed place 100 %"
+
+
 # -- by hand -----------------------------------------------------------------------------------
 
 GOOD = (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from corrsteer.report.numbers import pct, points, short, whole
+from corrsteer.report.numbers import pct, points, r_value, short, whole
 from corrsteer.report.record import Odometer, Record
 from corrsteer.steering.arms import BASELINE, STEERED
 
@@ -28,7 +28,11 @@ def notes(record: Record) -> dict[str, list[str]]:
             *filter(None, [odometer(record.odometer)]),
         ],
         EFFECTS: side_effects(record),
-        CORRELATION: [*_noise(record), *_stability(record), *_length(record)],
+        CORRELATION: [
+            *([] if all_noise(record) else _noise(record)),  # a matter for the verdict
+            *_stability(record),
+            *_length(record),
+        ],
     }
 
 
@@ -71,6 +75,28 @@ def end_of_search(record: Record) -> str:
     )
 
 
+def all_noise(record: Record) -> str:
+    """Where no chosen feature correlates better than shuffled outcomes do."""
+    below, n = record.noise.below_ceiling, record.noise.features
+    return " ".join(_noise(record)) if n and below == n else ""
+
+
+def chance(record: Record) -> str:
+    """Where the unsteered model is below chance, or cannot be told from it."""
+    level, base = record.chance, record.arms[BASELINE]
+    if level is None or base.ci[0] > level:
+        return ""
+    if base.ci[1] < level:
+        return (
+            f"The unsteered model is below chance ({pct(base.accuracy)} against {pct(level)}): it "
+            "prefers wrong options, which is a finding of its own."
+        )
+    return (
+        f"With {whole(base.n)} questions the unsteered model ({pct(base.accuracy)}) cannot be told "
+        f"apart from chance ({pct(level)})."
+    )
+
+
 def odometer(o: Odometer | None) -> str:
     """How many plans the test split has answered, and what the best of as many would reach by
     luck; empty where it was not counted."""
@@ -81,8 +107,8 @@ def odometer(o: Odometer | None) -> str:
     if o.best_null_gain is None or o.plans == 1:
         return f"{told}."
     return (
-        f"{told}; the best of {whole(o.plans)} plans of random features would be expected to reach "
-        f"{points(o.best_null_gain)} points."
+        f"{told}; the best of {whole(o.plans)} plans of random features like those of this run, at "
+        f"its dial, would be expected to reach {points(o.best_null_gain)} points."
     )
 
 
@@ -114,14 +140,16 @@ def _degenerate(record: Record) -> list[str]:
 def side_effects(record: Record) -> list[str]:
     sentences = []
     effects = record.side_effects
-    if effects and effects.off_target:
+    if effects is None:
+        return ["Side effects beyond the test questions were not measured (side_effects=none)."]
+    if effects.off_target:
         unrelated = effects.off_target
         steered = unrelated.arms[STEERED]
         draws = [str(a.changed) for name, a in unrelated.arms.items() if _is_random(record, name)]
         against = f"; random features change {_ends(draws)}" if draws else ""
         changed = unrelated_changes(steered.changed, unrelated.n, record.ser.off_target)
         sentences.append(f"{changed}{against}.")
-    if effects and effects.neutral:
+    if effects.neutral:
         moved = effects.neutral.arms
         draws = [f"{a.kl:.2g}" for name, a in moved.items() if _is_random(record, name)]
         against = f" (random features: {_ends(draws)})" if draws else ""
@@ -165,12 +193,10 @@ def _features_are(some: int, n: int) -> str:
 
 def _length(record: Record) -> list[str]:
     r = record.selection.length_r
+    said = f"Answer length correlates with the outcome at r = {r_value(r)}"
     if abs(r) < LENGTH_WORTH_SAYING:
-        return []
-    return [
-        f"Answer length correlates with the outcome (r = {r:.2f}), so pooling over an answer can "
-        "favour features that track length."
-    ]
+        return [f"{said}."]
+    return [f"{said}, so pooling over an answer can favour features that track length."]
 
 
 def _ends(numbers: Sequence[str]) -> str:

@@ -38,6 +38,11 @@ def whole(value: float | None) -> str:
     return _ABSENT if value is None else f"{int(value):,}"
 
 
+def counted(n: int, noun: str) -> str:
+    """1 -> "1 answer", 2 -> "2 answers"."""
+    return f"{whole(n)} {noun}{'' if n == 1 else 's'}"
+
+
 def p_value(p: float | None) -> str:
     if p is None:
         return _ABSENT

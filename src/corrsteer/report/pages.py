@@ -20,6 +20,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from corrsteer.report.numbers import (
+    counted,
     date,
     interval,
     layer_text,
@@ -60,6 +61,7 @@ def plain(value: object) -> Plain:
 
 _FILTERS = {
     "pct": pct, "points": points, "r": r_value, "ratio": ratio, "short": short, "whole": whole,
+    "counted": counted,
     "p": p_value, "layers": layer_text, "date": date, "interval": interval, "cut": cut,
     "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
 }  # fmt: skip

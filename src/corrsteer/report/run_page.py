@@ -43,6 +43,7 @@ from corrsteer.report.tables import (
     records,
     span,
 )
+from corrsteer.report.verdict import other_p
 from corrsteer.stats.choice import RULE
 from corrsteer.stats.flips import STATES, flip_table
 from corrsteer.steering.arms import BASELINE, STEERED
@@ -75,7 +76,7 @@ def write_run_report(folder: Path) -> Path:
         "plan": read_json(plan) if plan.exists() else None,
         "config": _text(folder / "config.yaml"),
         "name": given_name(folder / "config.yaml"),
-        "arms": arm_lines(record, arms),
+        "arms": arm_lines(record, arms, other_p([record])[0]),
         "notes": notes(record),
         "end_of_search": end_of_search(record),
         "splits_seed": splits_seed(folder),
@@ -288,6 +289,17 @@ def _transitions(table: Sequence[Sequence[int]]) -> list[tuple[str, list[tuple[i
     ]
 
 
+_METRICS = {
+    "bias_disambig": "Bias disambig: of the answers that name a person where the text says who it "
+    "was, from −1 (all against the stereotype) to 1 (all with it).",
+    "bias_ambig": "Bias ambig: the same where the text does not say who it was, times the share of "
+    "wrong answers.",
+    "bias_coverage": "Bias coverage: the share of questions whose stereotype is known, which the "
+    "bias scores are of.",
+}
+"""What a benchmark's own numbers mean that their names do not say (corrsteer.tasks.bbq)."""
+
+
 def _task_metrics(
     metrics: Mapping[str, Mapping[str, float]], arms: Sequence[ArmRow[ArmSummary]]
 ) -> dict[str, object] | None:
@@ -300,7 +312,11 @@ def _task_metrics(
     for _, same in by_kind(arms):
         columns = [[metrics[arm.name].get(name) for arm in same] for name in names]
         rows.append((folded_label(same), [span(column, r_value) for column in columns]))
-    return {"names": [name.replace("_", " ") for name in names], "rows": rows}
+    return {
+        "names": [name.replace("_", " ") for name in names],
+        "rows": rows,
+        "notes": [note for name, note in _METRICS.items() if name in names],
+    }
 
 
 def _search(folder: Path, record: Record) -> dict[str, object] | None:

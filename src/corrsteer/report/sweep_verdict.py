@@ -11,8 +11,8 @@ from statistics import fmean
 
 import pandas as pd
 
-from corrsteer.report.notes import edge, odometer, side_effects
-from corrsteer.report.numbers import interval, p_value, pct, points, ratio, short, whole
+from corrsteer.report.notes import all_noise, chance, edge, odometer, side_effects
+from corrsteer.report.numbers import counted, interval, p_value, pct, points, ratio, short, whole
 from corrsteer.report.pages import cut, visible
 from corrsteer.report.record import Odometer, Record
 from corrsteer.report.settings import SEEDS, seeds_called
@@ -23,7 +23,6 @@ from corrsteer.report.verdict import (
     NULL,
     Judgement,
     beaten_in_most,
-    chance,
     compared,
     constrained,
     form,
@@ -48,9 +47,9 @@ Records = Mapping[int, Record]
 @dataclass(frozen=True)
 class Chosen:
     """The job that validation chose of one seed. ``choice``: how, in sentences; ``edge``: which
-    dials to add, where the first or the last of several did best. ``seeds``: by the name of their
-    setting, those that it has. ``seen``: the plans that its test
-    split had answered when the sweep's last job was done."""
+    dials to add, where the first or the last of several did best. ``dials``: how many it chose
+    from. ``seeds``: by the name of their setting, those that it has. ``seen``: the plans that its
+    test split had answered when the sweep's last job was done."""
 
     job: int
     record: Record
@@ -58,6 +57,7 @@ class Chosen:
     judged: Judgement
     choice: str
     edge: str
+    dials: int
     seen: Odometer | None
 
 
@@ -127,12 +127,16 @@ class Verdict:
         if len(self.chosen) > 1:
             return [self.advice] if self.advice else []
         record = self.record
-        more = (compared(self.judged[0]), form(record), constrained(record), one_answer(record))
-        return [sentence for sentence in (self.advice, *more, chance(record)) if sentence][:5]
+        first = (self.advice, all_noise(record), compared(self.judged[0]), form(record))
+        more = (constrained(record), one_answer(record), chance(record))
+        return [sentence for sentence in (*first, *more) if sentence][:5]
 
     @property
     def details(self) -> list[str]:
-        """Of each seed: what validation chose, and its price on test."""
+        """Of each seed: what validation chose, and its price on test; nothing where each of several
+        had one dial."""
+        if len(self.chosen) > 1 and all(c.dials == 1 for c in self.chosen):
+            return []
         return [sentence for one in self.chosen for sentence in self._details(one)]
 
     def _details(self, one: Chosen) -> list[str]:
@@ -214,8 +218,9 @@ def verdicts(table: pd.DataFrame, results: Records) -> list[Verdict]:
         values = dict(zip(SEEDS, (row.seed, row.splits_seed), strict=True))
         seeds = {name: int(str(value)) for name, value in values.items() if not pd.isna(value)}
         ends = edge(dials.tolist(), dials[most_accurate(same)].tolist(), record.coef)
+        how = choice_sentence(same)
         found.setdefault(str(row.setting), []).append(
-            Chosen(job, record, seeds, judged, choice_sentence(same), ends, seen[job])
+            Chosen(job, record, seeds, judged, how, ends, dials.nunique(), seen[job])
         )
     tasks = {name: some[0].record.task for name, some in found.items()}
     return [
@@ -289,14 +294,15 @@ def _price(record: Record) -> str:
     flips = record.flips
     share = "SER undefined" if flips.ser is None else f"SER {ratio(flips.ser)}"
     return (
-        f"On test it fixes {whole(flips.fixed)} answers and breaks {whole(flips.broken)}: "
+        f"On test it fixes {counted(flips.fixed, 'answer')} and breaks {whole(flips.broken)}: "
         f"{share}, exact McNemar {p_value(flips.mcnemar_p)}."
     )
 
 
 def markdown(found: Sequence[Verdict], kinds: Sequence[str]) -> str:
     """The verdicts as a table in GitHub's markdown. ``kinds``: of controls, a column each."""
-    titles = ["Question", "Beats all", "coef", "Unsteered", "Steered", "Gain [95 %]", "p (Holm)"]
+    titles = ["Question and setting", "Beats all", "coef", "Unsteered", "Steered"]
+    titles += [f"Gain ({spread_title(found)})", "p (Holm)"]
     titles += ["p (random)", "Fixed", "Broken", "SER"]
     titles += [in_words(kind).capitalize() for kind in kinds]
     lines = ["| " + " | ".join(titles) + " |", "|---|---|" + "---:|" * (len(titles) - 2)]
@@ -310,6 +316,14 @@ def markdown(found: Sequence[Verdict], kinds: Sequence[str]) -> str:
             cells.append(f"**{gain}**" if kind in v.unbeaten else gain)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", table_note("in bold"), ""])
+
+
+def spread_title(found: Sequence[Verdict]) -> str:
+    """What stands beside the gains of a table."""
+    several = [len(v.records) > 1 for v in found]
+    if any(several):
+        return "± SD over seeds" if all(several) else "95 % interval, or ± SD over seeds"
+    return "95 % interval"
 
 
 def table_note(unbeaten: str) -> str:

@@ -195,8 +195,11 @@ class ArmLine:
     test: str
 
 
-def arm_lines(record: Record, rows: Sequence[ArmRow[ArmSummary]]) -> list[ArmLine]:
-    """``rows``: of the record's arms, the baseline first. Several draws of a kind share a line."""
+def arm_lines(
+    record: Record, rows: Sequence[ArmRow[ArmSummary]], paired_p: Mapping[str, float]
+) -> list[ArmLine]:
+    """``rows``: of the record's arms, the baseline first. Several draws of a kind share a line.
+    ``paired_p``: corrected, of every kind of control but the random features."""
     base = rows[0].result.accuracy
     lines = []
     for kind, same in by_kind(rows):
@@ -217,15 +220,16 @@ def arm_lines(record: Record, rows: Sequence[ArmRow[ArmSummary]]) -> list[ArmLin
                 lead=f"{points(control.paired_gain)} {interval(control.paired_ci)}"
                 if control
                 else "",
-                test=_test(kind, control) if control else "",
+                test=_test(control, paired_p.get(kind)) if control else "",
             )
         )
     return lines
 
 
-def _test(kind: str, control: Control) -> str:
-    if kind != "random" or control.p is None:
-        return p_value(control.paired_p)
+def _test(control: Control, paired_p: float | None) -> str:
+    """``paired_p`` None: of random features, whose test is the rank where there is one."""
+    if paired_p is not None or control.p is None:
+        return p_value(control.paired_p if paired_p is None else paired_p)
     rank, of = control.at_least_as_good + 1, len(control.gains) + 1
     return f"rank {rank} of {of}, {p_value(control.p)}"
 

@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from corrsteer.report.notes import end_of_search
-from corrsteer.report.numbers import interval, p_value, pct, points, whole
-from corrsteer.report.record import Control, Record
+from corrsteer.report.notes import all_noise, chance, end_of_search
+from corrsteer.report.numbers import counted, interval, p_value, pct, points, whole
+from corrsteer.report.record import Control, Interval, Record
 from corrsteer.report.tables import control_kinds, in_words, subject
 from corrsteer.stats.claims import Claim, beats_all, decide, least_draws
 from corrsteer.stats.intervals import SIGNIFICANT, detectable_gain, holm
-from corrsteer.steering.arms import BASELINE, KINDS
+from corrsteer.steering.arms import KINDS
 
 NULL = "random"
 """The kind of control that a gain due to steering must beat."""
@@ -36,7 +36,7 @@ class Judgement:
     ``questions`` of the table they stand in, if any. ``better``: kinds of controls that do better
     than steering, ``worse``: those that do worse, both by paired tests, ``level``: all others; the
     random features are in none of them. ``least``: the smallest gain that the paired test would
-    have found with 80 % power, None where there is none.
+    have found with 80 % power, None where there is none. ``gain_ci``: of the gain, uncorrected.
     """
 
     claim: Claim
@@ -50,6 +50,8 @@ class Judgement:
     beats_all: bool
     flipped: int
     least: float | None
+    gain_ci: Interval
+    jobs: int = 1
     questions: int = 1
 
     @property
@@ -102,6 +104,8 @@ def judge(
         beats_all=beats_all(claim, [max(others.values())] if others else []),
         flipped=flipped,
         least=detectable_gain(flips.n, flipped / flips.n, level=SIGNIFICANT / jobs),
+        gain_ci=record.gain_ci,
+        jobs=jobs,
         questions=questions,
     )
 
@@ -135,7 +139,7 @@ def verdict(record: Record) -> list[str]:
     """The verdict in one sentence, and at most five short ones that a reader of it needs next."""
     judged = judge(record)
     more = (compared(judged), form(record), constrained(record), one_answer(record))
-    said = [headline(judged), end_of_search(record), *more, chance(record)]
+    said = [headline(judged), end_of_search(record), all_noise(record), *more, chance(record)]
     return [sentence for sentence in said if sentence][:6]
 
 
@@ -158,16 +162,18 @@ def headline(judged: Judgement) -> str:
 
 
 def _beside(judged: Judgement) -> str:
-    """What else does as well, or better, than steering that helps."""
-    for kinds, verb, more in (
-        (judged.better, "help", "more"),
-        (judged.level, "may help", "as much"),
-    ):
-        if kinds:
-            best = max(kinds, key=lambda kind: judged.controls[kind].best)
-            plural = verb.startswith("may") or _several(best)
-            does = verb if plural else f"{verb}s"
-            return f", but {_at_length(best)} {does} {more} ({points(judged.controls[best].best)})"
+    """What else does as well, or better, than steering that helps: the first two by name."""
+    clauses = []
+    for kinds, more in ((judged.better, "more"), (judged.level, "as much")):
+        for kind in sorted(kinds, key=lambda kind: -judged.controls[kind].best):
+            does = "help" if _several(kind) else "helps"
+            does = does if more == "more" else "may help"
+            gain = points(judged.controls[kind].best)
+            clauses.append(f"{_at_length(kind)} {does} {more} ({gain})")
+    if clauses:
+        others = len(clauses) - 2
+        rest = f", and {counted(others, 'other control')}" if others > 0 else ""
+        return f", but {' and '.join(clauses[:2])}{rest}"
     if judged.worse:
         return ", more than every control"
     return ", more than random features of the same norm"
@@ -199,9 +205,16 @@ def _untested(judged: Judgement) -> str:
 def _least(judged: Judgement) -> str:
     if not judged.flipped:
         return "no answer flipped"
+    low, high = judged.gain_ci
+    stricter = ""
+    if low > 0 or high < 0:
+        test = f"exact McNemar test{', corrected for the jobs,' if judged.jobs > 1 else ''}"
+        stricter = f"the interval excludes 0, but the {test} is stricter ({p_value(judged.p)}); "
     if judged.least is None:
-        return "too few answers flipped to show any gain"
-    return f"the smallest gain that these data could have shown is {_size(judged.least)} points"
+        return f"{stricter}too few answers flipped to show any change"
+    change = "loss" if judged.gain < 0 else "gain"
+    least = f"{_size(judged.least)} points"
+    return f"{stricter}the smallest {change} that these data could have shown is {least}"
 
 
 def compared(judged: Judgement) -> str:
@@ -211,17 +224,16 @@ def compared(judged: Judgement) -> str:
         verb = "come" if _several(best) else "comes"
         return f"{_capital(subject(best))} {verb} closest ({points(judged.controls[best].best)})."
     groups = (
-        (judged.better, "better than steering"),
-        (judged.level, "about as well as steering"),
-        (judged.worse, "worse than steering"),
+        (judged.better, "does better than", "do better than"),
+        (judged.level, "is not told apart from", "are not told apart from"),
+        (judged.worse, "does worse than", "do worse than"),
     )
     clauses: list[str] = []
-    for kinds, how in groups:
+    for kinds, does, do in groups:
         if kinds:
-            how = how if not clauses else how.removesuffix(" than steering")
-            how = how.removesuffix(" as steering") if clauses else how
-            several = len(kinds) > 1 or _several(kinds[0])
-            clauses.append(f"{_named(kinds, judged.controls)} {'do' if several else 'does'} {how}")
+            how = do if len(kinds) > 1 or _several(kinds[0]) else does
+            than = "it" if clauses else "steering"
+            clauses.append(f"{_named(kinds, judged.controls)} {how} {than}")
     return f"{_capital('; '.join(clauses))}." if clauses else ""
 
 
@@ -262,22 +274,6 @@ def one_answer(record: Record) -> str:
     return (
         f"{told}; where it is wrong ({half.name}, {whole(half.n)} questions) accuracy goes from "
         f"{pct(half.baseline)} to {pct(half.steered)} ({points(half.gain)} {interval(half.ci)})."
-    )
-
-
-def chance(record: Record) -> str:
-    """Where the unsteered model is below chance, or cannot be told from it."""
-    level, base = record.chance, record.arms[BASELINE]
-    if level is None or base.ci[0] > level:
-        return ""
-    if base.ci[1] < level:
-        return (
-            f"The unsteered model is below chance ({pct(base.accuracy)} against {pct(level)}): it "
-            "prefers wrong options, which is a finding of its own."
-        )
-    return (
-        f"With {whole(base.n)} questions the unsteered model ({pct(base.accuracy)}) cannot be told "
-        f"apart from chance ({pct(level)})."
     )
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 GRACE = 4.0  # seconds
+INTERRUPTED = "interrupted; type the same command again to go on"  # src/main.py says so too
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -45,7 +46,7 @@ def prompt_end(grace: float = GRACE) -> Iterator[None]:
         with contextlib.suppress(OSError):
             while heard := os.read(woken, 1):
                 if heard[0] in ours and not ended.wait(grace):
-                    os.write(2, b"interrupted\n")
+                    os.write(2, f"{INTERRUPTED}\n".encode())
                     os._exit(130)
 
     watcher = threading.Thread(target=watch, daemon=True)

@@ -101,6 +101,9 @@ def shared(texts: Sequence[Sequence[T]]) -> Shared[T]:
     )
 
 
+IN_PLACE = " in a fixed place"
+
+
 def classify(contexts: Sequence[Mapping[str, Any]], texts: Shared[str]) -> Verdict:
     """The class of a feature, and why.
 
@@ -158,7 +161,7 @@ def _kind(token: str, word: str, place: bool) -> tuple[str, str]:
     """form, content or function; and what the token is called in a reason."""
     bare = token.strip()
     if place:
-        return "form", f"{_shown(token)} in a fixed place"
+        return "form", f"{_shown(token)}{IN_PLACE}"
     if not word or _SPECIAL.fullmatch(bare) or word.isdigit() or _is_letter(word):
         return "form", _shown(token)
     return ("function" if word in _FUNCTION_WORDS else "content"), word[:20]
@@ -233,7 +236,15 @@ def _before(contexts: Sequence[Mapping[str, Any]], texts: Shared[str]) -> tuple[
 
 
 def _most(names: Counter[str], whole: float) -> str:
-    return ", ".join(f"{name} {_percent(w / whole)}" for name, w in names.most_common(3))
+    """The three that weigh most, each token once: where it also stands elsewhere than in a fixed
+    place, it is called after where it weighs more."""
+    merged: Counter[str] = Counter()
+    called: dict[str, str] = {}
+    for name, weight in names.most_common():
+        token = name.removesuffix(IN_PLACE)
+        merged[token] += weight
+        called.setdefault(token, name)
+    return ", ".join(f"{called[t]} {_percent(w / whole)}" for t, w in merged.most_common(3))
 
 
 def _shown(token: str) -> str:

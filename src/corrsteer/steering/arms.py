@@ -28,13 +28,13 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "baseline": Kind("Baseline", "the unsteered model", "baseline"),
     "steered": Kind("Steered", "steering", "steered"),
-    "constrained": Kind("Constrained", "constrained decoding", "constrained"),
+    "constrained": Kind("Constrained decoding", "constrained decoding", "constrained"),
     "instruction": Kind("Instruction", "an instruction"),
-    "flipped": Kind("Sign flipped", "a flipped sign"),
+    "flipped": Kind("Flipped sign", "a flipped sign"),
     "layers": Kind("Other layers", "other layers"),
     "shuffled": Kind("Shuffled outcomes", "shuffled outcomes", "shuffled", drawn=True),
-    "direction": Kind("Random direction", "random directions", "direction", drawn=True),
-    "random": Kind("Random feature", "random features", "random", drawn=True),
+    "direction": Kind("Random directions", "random directions", "direction", drawn=True),
+    "random": Kind("Random features", "random features", "random", drawn=True),
 }
 """Kinds of arms, in the order they are shown. All but the first two are controls, the closest to
 the plan last."""

@@ -121,7 +121,7 @@ class Slurm:
                 follow(pieces, ids)
         except KeyboardInterrupt:
             log.info(f"the jobs go on\n{say}")
-            raise
+            raise KeyboardInterrupt("interrupted") from None  # typed again, it would submit again
 
     def _submit(self, pieces: Sequence[Piece]) -> dict[str, str]:
         """SLURM's ids by folder, the report's ("report") last."""
