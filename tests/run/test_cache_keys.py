@@ -74,7 +74,7 @@ NO_LETTERS = ALL - {"constrained"}
 OF_TEST = frozenset({"test", "steered test", "random", "constrained", "steered_constrained test"})
 OF_VALIDATION = frozenset({"validation", "steered validation"})
 LETTERS = frozenset({"constrained test", "steered_constrained test"})
-TRIED = frozenset({"trial_2 validation", "trial_3 validation"})
+TRIED = frozenset({"trial_2 validation", "trial_3 validation", "front_3 validation"})
 CHOSEN_ANEW = AFTER_STATISTICS - {"explain"}
 """By classes: what is explained is what was ranked, whichever is chosen of it."""
 SEMANTIC = ("selector.classes=[semantic]",)
@@ -343,7 +343,8 @@ TABLE = [
         "search.trials=5",
         CHOSEN | CONTROLS,
         "pareto",
-        new=frozenset({"trial_4 validation"}),
+        gone=frozenset({"front_3 validation"}),
+        new=frozenset({"trial_4 validation", "front_4 validation"}),
     ),
     Case("Pareto.batch", "search.batch=3", NOTHING, "pareto"),
     Case("Pareto.coef", "search.coef=[0,4]", TRIED | CHOSEN, "pareto"),
