@@ -451,11 +451,11 @@ def test_dials_that_do_alike_are_no_advice(tmp_path: Path) -> None:
 
 
 def test_seeds_of_the_splits_are_called_so(tmp_path: Path) -> None:
-    for n in range(2):
-        fabricate_run(tmp_path / str(n), n_test=60, transfer=())
-        configured(tmp_path / str(n))
+    for n, (dealt, coef) in enumerate(((1, 1), (1, 2), (2, 1), (2, 2))):
+        fabricate_run(tmp_path / str(n), coef=coef, n_test=60, transfer=())
+        configured(tmp_path / str(n), f"coef={coef}")
         with (tmp_path / str(n) / "config.yaml").open("a") as file:
-            file.write(f"splits: {{seed: {n + 1}}}\n")
+            file.write(f"splits: {{seed: {dealt}}}\n")
     page = Page(sweep_report.write_sweep_report(tmp_path))
     assert "of 2 values of splits.seed (mean gain" in page.text
     assert "Over 2 values of splits.seed" in page.text
