@@ -240,6 +240,7 @@ def download(page: Any, what: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(Path(got.value.path()).read_bytes().decode(), newline="")))
 
 
+@pytest.mark.night
 def test_data_of_figures_can_be_downloaded(visit: Open, run: Path, sweep: Path) -> None:
     metrics = json.loads((run.parent / "metrics.json").read_text())
     titles, *rows = download(visit(run), "fig-arms")
@@ -374,6 +375,7 @@ OPENED = """[
 ]"""
 
 
+@pytest.mark.night
 def test_a_sweep_of_thirty_jobs_is_small_and_opens_fast(browser: Any, thirty: Path) -> None:
     """Under 15 MB, and 2 seconds of wall time until it is loaded and painted, best of three: then
     verdict, tables and numbers are there to read. Figures follow when Plotly has been evaluated."""

@@ -165,6 +165,7 @@ def compare(killed: Path, whole: Path, kills: int) -> None:
     print(f"{len(begun)} batches, repeated: {dict(repeats)}, {len(lives) - 1} kills")
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("updates", [4, 5, 7])
 def test_an_interrupt_in_the_midst_of_a_batch_counts_no_sample_twice(
     bench, tmp_path, monkeypatch, updates

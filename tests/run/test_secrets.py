@@ -24,6 +24,7 @@ SMALL = (
 BUG = "def scored(example, text):\n    raise RuntimeError('a bug')\n"
 
 
+@pytest.mark.night
 @pytest.mark.parametrize(
     ("words", "code"),
     [

@@ -94,6 +94,7 @@ def alone(folder, prompt: str, n: int) -> tuple[int, ...]:
     return tuple(answer)
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("n", [0, *(pytest.param(n, marks=pytest.mark.night) for n in (3, 7))])
 def test_a_batch_answers_as_a_plain_loop_over_each_prompt_alone(folder, written, prompts, n):
     assert written[0][n].tokens == alone(folder, prompts[n], 300)

@@ -59,8 +59,13 @@ def results(place, name, *overrides):
     )
 
 
-@pytest.mark.parametrize("size", ["day", pytest.param("night", marks=pytest.mark.night)])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("task", "size"),
+    [
+        *((task, "day") for task in ("bbq", "gsm8k", "harmbench")),
+        *(pytest.param(task, "night", marks=pytest.mark.night) for task in TASKS),
+    ],
+)
 def test_real_rows(place, shared, task, size):
     words = [f"task={task}", f"data={shared / 'data' / task}"]
     words += ["limit=20"] if size == "night" else SHORT.get(task, ["limit=8"])

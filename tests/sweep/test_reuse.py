@@ -108,6 +108,7 @@ def test_jobs_without_their_sweep_are_refused(sweep):
         take_sweep(sweep, ["task=bbq", "coef=1,2,3"])
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("text", ["", "7", "{", "{hydra: 1}", "hydra: {overrides: {task: 5}}"])
 def test_a_sweep_whose_words_cannot_be_read_counts_as_another(sweep, text):
     (sweep / "multirun.yaml").write_text(text)

@@ -241,6 +241,7 @@ def other(notes):
     return next(letter for letter in "ABC" if letter not in notes.values())
 
 
+@pytest.mark.night
 @pytest.mark.long
 def test_models_that_always_lean_one_way(source):
     questions, full = loaded(source), {"bias_coverage": 1}

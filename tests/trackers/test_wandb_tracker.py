@@ -601,6 +601,7 @@ def test_nothing_is_started_where_nothing_is_tracked(job, monkeypatch, caplog):
     assert [r for r in caplog.records if r.levelname == "WARNING"] == []
 
 
+@pytest.mark.night
 def test_every_job_is_a_run_of_its_own(sent):
     ids = [run.run.run_id for run in sent]
     assert len(set(ids)) == len(ids) and "x" not in ids

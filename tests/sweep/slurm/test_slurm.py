@@ -208,6 +208,7 @@ def test_jobs_that_are_killed_for_good_fail_alone_and_say_why(typed, cluster):
     assert "out of time" in page
 
 
+@pytest.mark.night
 def test_a_job_does_not_compute_alone_what_its_shared_stage_could_not(typed):
     sweep = typed(f"-m coef=404,2 seed=0,1 {ON_SLURM} hydra.sweep.dir=sweep")
     assert sweep.end() == 1
@@ -217,6 +218,7 @@ def test_a_job_does_not_compute_alone_what_its_shared_stage_could_not(typed):
     assert sweep.shown().count(why) == 2
 
 
+@pytest.mark.night
 def test_ctrl_c_leaves_the_jobs_in_the_queue(typed, cluster, monkeypatch):
     """Four shards answer, then four collect, then what the jobs share is put together. All is
     submitted by what takes itself for a job, and must not hand on what was meant for that one."""
