@@ -153,7 +153,13 @@ def test_a_job_whose_process_is_killed_fails_alone(tmp_path):
     assert threads == str(max(1, len(os.sched_getaffinity(0)) // 2))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        *(pytest.param(n, marks=pytest.mark.night) for n in (signal.SIGTERM, signal.SIGKILL)),
+    ],
+)
 def test_an_interrupt_ends_the_processes_and_is_on_record(tmp_path, number):
     """Also where this process has no time to tell the others."""
     sweep = tmp_path / "sweep"
