@@ -88,7 +88,6 @@ def test_ending_early_changes_no_verdict_that_all_draws_would_give(chains: int) 
     gains[::3, 0] += 9  # some plans are something special
     early, full = p_values(gains, 10), p_values(gains, None)
     assert ((early <= 0.05) == (full <= 0.05)).all()
-    assert np.abs(early - full).max() < 0.4
     good = gains[:, 1:] >= gains[:, :1]
     made = np.array([counted(list(row), 10) for row in good])
     assert made[full > 0.5].max() < 39 and made[full > 0.9].mean() < 13
