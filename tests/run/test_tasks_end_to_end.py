@@ -30,7 +30,7 @@ pytestmark = pytest.mark.long
 TASKS = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
 SHORT = {
     "bbq": ["limit=16", "task.max_new_tokens=8"],
-    **{name: ["limit=5", "task.max_new_tokens=12"] for name in ("harmbench", "xstest")},
+    "harmbench": ["limit=5", "task.max_new_tokens=12"],
 }
 SMALL = [
     "controls=few",
