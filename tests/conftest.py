@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import resource
 import time
 from collections.abc import Callable
@@ -34,6 +35,15 @@ IMPORTED = ("torch", "transformers", "nnsight", "sae_lens", "pandas", "scipy.sta
 QUIET = 0.02
 BESIDE = 1.6  # times the CPU seconds of a test alone, where another runs on the same core's threads
 AT_START, BEGAN, SHARED = (pytest.StashKey[float]() for _ in range(3))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file that is marked as a whole is not even imported where its mark is left out."""
+    left_out = re.findall(r"not (\w+)", config.getoption("markexpr"))
+    if not left_out or collection_path.suffix != ".py":
+        return None
+    whole = rf"^pytestmark = pytest\.mark\.({'|'.join(left_out)})$"
+    return bool(re.search(whole, collection_path.read_text(), re.MULTILINE)) or None
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m is applied

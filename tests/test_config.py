@@ -195,6 +195,7 @@ def test_every_option_can_be_built_offline(group, name):
     assert dataclasses.is_dataclass(built)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_every_parameter_of_a_component_stands_in_its_file(group, name):
     """Otherwise Hydra refuses it as unknown, although the component has it."""

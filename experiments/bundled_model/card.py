@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bundled_model import model, saes, text, world
-from experiments.bundled_model.scale import FULL, Scale
-
-HERE = Path(__file__).resolve().parent
-BUNDLED = HERE.parents[1] / "src" / "corrsteer" / "bundled"
+from experiments.bundled_model.scale import BUNDLED, FULL, HERE, Scale
 
 CARD = """\
 # The bundled model

@@ -25,8 +25,8 @@ import torch
 from safetensors.torch import load_file
 
 from experiments.bundled_model import measure, program
-from experiments.bundled_model.card import BUNDLED, HERE, write
-from experiments.bundled_model.scale import FULL
+from experiments.bundled_model.card import write
+from experiments.bundled_model.scale import BUNDLED, FULL, HERE
 
 FOLDERS = ("data", "model", "saes")
 

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.bundled_model.card import BUNDLED, HERE, write
-from experiments.bundled_model.scale import FULL, SMALL, Scale
+from experiments.bundled_model.card import write
+from experiments.bundled_model.scale import BUNDLED, FULL, HERE, SMALL, Scale
 
 NAME = "experiments.bundled_model.kernels"
 STEPS = 30

@@ -24,10 +24,9 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from experiments.bundled_model import program, text, world
-from experiments.bundled_model.card import BUNDLED
 from experiments.bundled_model.prompts import LETTERS
 from experiments.bundled_model.saes import fit, residuals
-from experiments.bundled_model.scale import FULL, SMALL, Scale
+from experiments.bundled_model.scale import BUNDLED, FULL, SMALL, Scale
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BATCH = 100

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BUNDLED = HERE.parents[1] / "src" / "corrsteer" / "bundled"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from experiments.bundled_model import card, machine, measure, model, saes, text, tokenizer
-from experiments.bundled_model.scale import FULL, SMALL, Scale
+from experiments.bundled_model.scale import BUNDLED, FULL, SMALL, Scale
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -32,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fresh", action="store_true", help="discard earlier progress")
     parser.add_argument("--small", action="store_true", help="in seconds; needs --out")
-    parser.add_argument("--out", type=Path, default=card.BUNDLED)
+    parser.add_argument("--out", type=Path, default=BUNDLED)
     parser.add_argument("--work", type=Path, help="default: outputs/bundled_model, or OUT/work")
     args = parser.parse_args(arguments)
-    bundled = args.out.resolve() == card.BUNDLED
+    bundled = args.out.resolve() == BUNDLED
     if bundled and args.small:
         parser.error("--small would replace the bundled model with one that knows nothing: --out")
     # A model made elsewhere touches neither the bundled one nor its page.

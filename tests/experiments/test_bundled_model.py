@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments.bundled_model import prompts, text
-from experiments.bundled_model.card import BUNDLED, HERE, card
-from experiments.bundled_model.scale import FULL, SMALL
+from experiments.bundled_model.scale import BUNDLED, FULL, HERE, SMALL
 
 
 def content(file: Path) -> bytes:
@@ -41,6 +40,7 @@ def test_the_first_documents_are_frozen():
     ]
 
 
+@pytest.mark.long
 def test_the_world_makes_the_committed_questions(tmp_path):
     text.write_question_files(text.questions(FULL.questions), tmp_path)
     committed = {f.relative_to(BUNDLED / "data") for f in (BUNDLED / "data").rglob("*.gz")}
@@ -69,7 +69,10 @@ def test_no_held_out_question_is_taught():
     assert not prompts_of(held_out) & held_out
 
 
+@pytest.mark.long
 def test_the_page_is_what_the_card_writes():
+    from experiments.bundled_model.card import card
+
     assert (HERE / "README.md").read_text(encoding="utf-8") == card(HERE, BUNDLED, FULL)
 
 
@@ -78,6 +81,7 @@ def test_only_one_module_uses_the_program():
     assert users == ["program.py"]
 
 
+@pytest.mark.long
 def test_small_never_replaces_the_bundled_model(capsys):
     from experiments.bundled_model import train
 
@@ -89,6 +93,7 @@ def test_small_never_replaces_the_bundled_model(capsys):
 @pytest.mark.night
 def test_everything_runs_small_and_writes_below_out_alone(tmp_path, capsys):
     from experiments.bundled_model import compare, measure, train
+    from experiments.bundled_model.card import card
 
     before = {f: f.stat().st_mtime_ns for f in files_of_the_experiment()}
     out = tmp_path / "out"

@@ -12,6 +12,8 @@ from corrsteer.stats.joint import joint_p
 from experiments.calibration import measure
 from experiments.calibration.chains import OTHERS, TABLE, Pool, chains, covered, false_tables, said
 
+pytestmark = pytest.mark.long
+
 DRAWS = 39
 
 

@@ -299,6 +299,7 @@ def words_of(page):
     return " ".join(re.sub(r"<[^>]*>", " ", page).replace("\u00a0", " ").split())
 
 
+@pytest.mark.long
 def test_the_report_shows_the_front(tmp_path):
     metrics = fabricate_search(tmp_path / "run")
     page = write_run_report(tmp_path / "run").read_text(encoding="utf-8")

@@ -296,6 +296,7 @@ def test_shapes_and_batches(model):
     assert model.batches([]) == []
 
 
+@pytest.mark.long
 def test_the_blocks_of_a_model_that_also_sees_are_those_of_its_text_part(tmp_path):
     """Gemma-3 from 4B on. Here the image encoder has as many blocks as the text part."""
     import transformers
@@ -531,6 +532,7 @@ def test_settings_are_checked_when_built():
 # -- a real trained model ----------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_stories_are_sensible_and_the_same_every_time(stories):
     prompts = ["Once upon a time", "Lily and Tom went to the park"]
     plans = [None, plan_of(range(5), width=64, coef=0.0)]

@@ -27,6 +27,7 @@ def test_a_folder_that_is_not_there_is_one_clear_line(path, monkeypatch, tmp_pat
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "text",
     [

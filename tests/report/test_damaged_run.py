@@ -138,6 +138,7 @@ def test_files_that_do_not_fit_together_are_one_line(run, capsys):
     assert err.startswith("error: the files of") and err.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", WHATEVER)
 def test_a_damaged_job_does_not_take_the_sweep_with_it(tmp_path, damage, capsys):
     for n in (0, 1):
@@ -148,6 +149,7 @@ def test_a_damaged_job_does_not_take_the_sweep_with_it(tmp_path, damage, capsys)
     assert "unreadable" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_numbered_folders_of_the_user_are_no_jobs(tmp_path):
     for n in (0, 1):
         fabricate_run(tmp_path / str(n), n_test=40, coef=n + 1, side_effects=False, transfer=())

@@ -89,6 +89,7 @@ def test_every_arm_is_drawn_in_the_colour_of_its_kind(tmp_path: Path) -> None:
     assert len(set(drawn.values())) > 4
 
 
+@pytest.mark.long
 def test_the_report_of_a_sweep_shows_it(adapter: None, tmp_path: Path) -> None:
     for n, coef in enumerate((1, 2)):
         with_adapters(tmp_path / str(n), coef)

@@ -160,6 +160,7 @@ def test_sentences_follow_what_was_decided(record):
     assert {*judged.worse, *judged.better, *judged.level} == set(corrected)
 
 
+@pytest.mark.long
 @given(st.lists(records(), min_size=2, max_size=4))
 def test_the_verdict_of_a_setting_counts_its_seeds(found):
     judged = [judge(record) for record in found]

@@ -17,6 +17,8 @@ import pytest
 from corrsteer.run.interrupt import INTERRUPTED, prompt_end
 from tests.command import ROOT
 
+pytestmark = pytest.mark.long
+
 START = """
 import hashlib, os, signal, sys, time
 from corrsteer.run.interrupt import prompt_end

@@ -80,6 +80,7 @@ def test_the_page_of_a_feature():
         assert link(wrong, 7) is None
 
 
+@pytest.mark.long
 def test_the_ids_of_our_saes():
     gemma = Pretrained(
         "gemma-scope-2b-pt-res-canonical", "layer_{layer}/width_16k/canonical", "gemma"

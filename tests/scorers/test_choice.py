@@ -351,9 +351,10 @@ ENDLESS = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", ENDLESS, ids=[repr(text[:14]) for text in ENDLESS])
 @pytest.mark.parametrize("reasoning", [False, True])
 def test_a_long_answer_takes_no_time(text, reasoning):
     began = time.process_time()
     Choice(reasoning)(CHOICE, text)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 3

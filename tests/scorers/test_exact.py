@@ -140,4 +140,4 @@ ENDLESS = [
 def test_a_long_answer_takes_no_time(text):
     began = time.process_time()
     Exact()(Example("1", "p", NAME), text)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 3

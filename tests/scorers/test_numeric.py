@@ -267,4 +267,4 @@ ENDLESS = [
 def test_a_long_answer_takes_no_time(text):
     began = time.process_time()
     Numeric()(Example("1", "p", "5"), text)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 3

@@ -188,4 +188,4 @@ def test_a_long_answer_takes_no_time(text, monkeypatch):
     monkeypatch.setattr(refusal, "degenerate", lambda _: None)  # it is timed by its own tests
     began = time.process_time()
     Refusal()(Example("1", "p", NO), text)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 3

@@ -138,4 +138,4 @@ def test_any_pattern_compiles_or_is_refused(pattern):
 def test_a_long_answer_takes_no_time_with_a_plain_pattern(text):
     began = time.process_time()
     Regex(ANSWER)(Example("1", "p", "x"), text)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 3

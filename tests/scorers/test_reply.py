@@ -173,4 +173,4 @@ def test_what_was_thought_changes_nothing(thought, said):
 def test_a_long_text_takes_no_time(text):
     began = time.process_time()
     reply(text)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 3

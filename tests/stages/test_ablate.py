@@ -234,6 +234,7 @@ def page(tmp_path):
     return SimpleNamespace(html=html, specs=specs, table=table)
 
 
+@pytest.mark.long
 def test_the_page_draws_every_comparison(page):
     for kind, spec in page.specs.items():
         rows = page.table[page.table["kind"] == kind]

@@ -56,6 +56,7 @@ def test_the_interval_of_a_gain_covers_the_truth(n: int) -> None:
     assert np.mean(one_sided) >= 0.94 and min(one_sided) >= 0.925
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", SIZES)
 def test_the_interval_of_the_side_effect_ratio_covers_the_truth(n: int) -> None:
     """Among outcomes with a flip: without one there is no ratio."""

@@ -36,6 +36,7 @@ def test_one_plan_has_its_own_p() -> None:
     assert joint_p([]) == []
 
 
+@pytest.mark.long
 def test_a_table_without_an_effect_has_a_false_alarm_in_at_most_5_percent() -> None:
     rng = np.random.default_rng(0)
     alarms = [min(joint_p(table(rng, [0.0] * 7))) <= 0.05 for _ in range(1500)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.stats import binomtest
 
 from corrsteer.selectors.correlation import Correlation
@@ -21,6 +22,7 @@ def stats_of(seed: int, effect: float):
     return moments.finish(0)
 
 
+@pytest.mark.long
 def test_family_wise_error_is_about_five_percent():
     runs = [stats_of(seed, effect=0.0) for seed in range(DATASETS)]
     passed = sum(s.r.max() > s.ceiling() for s in runs)

@@ -40,6 +40,7 @@ def work(root: Path) -> list[str]:
     return [(entry / "deep" / "1.txt").read_text() for entry in entries]
 
 
+@pytest.mark.long
 def test_the_cache_survives_a_disk_that_is_full_at_any_write(tmp_path):
     for writes in range(200):
         root = tmp_path / str(writes) / "cache"

@@ -410,6 +410,7 @@ def reachable(tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
 @pytest.mark.parametrize("umasks", [("077", "022"), ("022", "077"), ("077", "077")])
 def test_users_of_one_cache_read_and_add_whatever_their_umasks(reachable, umasks):

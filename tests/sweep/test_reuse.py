@@ -81,6 +81,7 @@ def sweep(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_jobs_of_a_longer_sweep_never_stand_beside_those_of_a_shorter_one(sweep):
     before = files(sweep)
     for words in (["task=bbq", "coef=1"], ["task=bbq", "coef=1,2"], ["coef=1,2,3", "task=bbq"]):
@@ -93,6 +94,7 @@ def test_jobs_of_a_longer_sweep_never_stand_beside_those_of_a_shorter_one(sweep)
     assert files(sweep) == before
 
 
+@pytest.mark.long
 def test_the_same_sweep_begins_anew(sweep):
     take_sweep(sweep, ["task=bbq", "coef=1,2,3"])
     assert not (sweep / "summary.csv").exists()

@@ -252,12 +252,14 @@ def test_models_that_always_lean_one_way(source):
     assert always(questions, lambda notes: notes["unknown"]) == full | {"bias_ambig": 0}
 
 
+@pytest.mark.long
 def test_the_unknown_option_is_right_where_the_text_does_not_say(source):
     for q in loaded(source):
         if q.notes:
             assert (q.gold == q.notes["unknown"]) == (q.meta["context"] == "ambig")
 
 
+@pytest.mark.long
 def test_texts_that_say_who_it_was_name_both_alike(source):
     """An independent look: BBQ tells each story once of either person."""
     says = [q for q in loaded(source) if q.notes and q.meta["context"] == "disambig"]

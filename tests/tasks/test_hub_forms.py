@@ -202,6 +202,7 @@ def test_every_task_loads_from_the_cache(name, publish):
     assert (example.prompt, example.gold) == (prompt, gold)
 
 
+@pytest.mark.long
 def test_the_files_are_those_that_the_config_names():
     """What is made above stands for every file of conf/task, and for no other."""
     for name, files in FILES.items():

@@ -51,6 +51,7 @@ def test_openings_are_distinct_and_fill_the_usual_splits():
     assert [len(splits[n]) for n in ("selection", "validation", "test")] == [1000, 500, 2000]
 
 
+@pytest.mark.long
 def test_the_task_is_the_start_of_the_stream_of_openings():
     """What lies behind it, such as the texts of SAEs, is in none of its splits."""
     stream = list(islice(openings(), OPENINGS + 30_000))
