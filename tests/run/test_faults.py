@@ -33,6 +33,7 @@ from corrsteer.stages import answers as answers_module
 from corrsteer.stages import statistics as statistics_module
 from corrsteer.stages.statistics import statistics
 from corrsteer.stats.moments import FeatureMoments
+from tests.command import result
 from tests.stages.made import Stop, assert_same, bench, counted, emptied, stop_after, unsteered
 
 __all__ = ["bench"]  # a fixture
@@ -138,7 +139,7 @@ def compare(killed: Path, whole: Path, kills: int) -> None:
             "plan/plan.json", "plan/vectors.safetensors",
         ):  # fmt: skip
             killed_file, file = (home / "sweep" / job / name for home in (killed, whole))
-            assert content(killed_file) == content(file), f"{job}/{name}"
+            assert result(killed_file) == result(file), f"{job}/{name}"
         assert json.loads((killed / "sweep" / job / "status.json").read_text())["state"] == "done"
     if len(jobs) > 1:
         tables = [pd.read_csv(home / "sweep/summary.csv") for home in (killed, whole)]
@@ -220,15 +221,6 @@ def test_saving_takes_a_twentieth_of_the_time(bench, monkeypatch, saving, saved)
     monkeypatch.setattr(LocalModel, "replay", slow_replay)
     statistics(bench, base, (0, 2))
     assert seen == saved
-
-
-def content(file: Path) -> object:
-    """But for how many plans had answered the test split by then, which other jobs add to."""
-    if file.name != "metrics.json":
-        return file.read_bytes()
-    return {
-        name: part for name, part in json.loads(file.read_bytes()).items() if name != "odometer"
-    }
 
 
 def lives_of(trace: Path) -> list[dict[str, Any]]:

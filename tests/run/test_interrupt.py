@@ -61,6 +61,19 @@ try:
 except KeyboardInterrupt:
     sys.exit(3)
 """
+IN_AN_IMPORT = """
+import pathlib, tempfile
+folder = pathlib.Path(tempfile.mkdtemp())
+(folder / "slow.py").write_text("import time, __main__; __main__.ready(); time.sleep(2)")
+sys.path.insert(0, str(folder))
+try:
+    with prompt_end(20):
+        import slow
+        print("imported")
+        time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(3)
+"""
 UNDER_NOHUP = """
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 with prompt_end(0.5):
@@ -105,6 +118,15 @@ def test_one_that_hears_tidies_up(number):
 def test_what_fails_because_of_it_is_an_interrupt():
     assert stopped(CONFUSED, signal.SIGTERM) == (3, "", "")
     assert stopped(CONFUSED.replace("raise Imp", "print('on') or Imp"), signal.SIGINT)[0] == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_import_ends_first(number):
+    """A library's C++ code would abort the process."""
+    code, out, err = stopped(IN_AN_IMPORT, number)
+    assert (code, out.removeprefix("imported\n"), err) == (3, "", "")
+    failed = stopped(IN_AN_IMPORT.replace("prompt_end(20)", "prompt_end(0.5)"), number)
+    assert failed == (130, "", f"{INTERRUPTED}\n")
 
 
 def test_an_ignored_signal_stays_ignored():

@@ -1,11 +1,12 @@
 """Ctrl-C and SIGTERM end a command within seconds, whatever it does at that moment.
 
 Both raise KeyboardInterrupt, so a run can say in its folder that it was interrupted. A library may
-swallow that, or fail because of it in its own way (half of an import): whatever the block ends with
-then is a KeyboardInterrupt all the same. And Python hears of a signal only between two of its own
-steps; so a thread that the kernel wakes at once (``signal.set_wakeup_fd``) ends the process when it
-is still there after ``GRACE`` seconds. Nothing is lost by that: what was kept is kept as after a
-kill.
+swallow that, or fail because of it in its own way: whatever the block ends with then is a
+KeyboardInterrupt all the same. In an import it would be raised in a library's C++ code that is not
+written for it, which aborts the process, so it waits for the import's end. And Python hears of a
+signal only between two of its own steps; so a thread that the kernel wakes at once
+(``signal.set_wakeup_fd``) ends the process when it is still there after ``GRACE`` seconds. Nothing
+is lost by that: what was kept is kept as after a kill.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
-GRACE = 4.0  # seconds
+GRACE, RETRY = 4.0, 0.1  # seconds
 INTERRUPTED = "interrupted; type the same command again to go on"  # src/main.py says so too
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -34,8 +36,9 @@ def prompt_end(grace: float = GRACE) -> Iterator[None]:
     asked, ended = threading.Event(), threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        raise KeyboardInterrupt
+        if not _imports(frame):
+            asked.set()
+            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, ask) for number in ours}
     woken, wake = os.pipe()
@@ -44,10 +47,15 @@ def prompt_end(grace: float = GRACE) -> Iterator[None]:
 
     def watch() -> None:
         with contextlib.suppress(OSError):
-            while heard := os.read(woken, 1):
-                if heard[0] in ours and not ended.wait(grace):
+            while (heard := os.read(woken, 1)) and heard[0] not in ours:
+                pass
+            latest = time.monotonic() + grace
+            while heard and not ended.wait(RETRY):
+                if time.monotonic() > latest:
                     os.write(2, f"{INTERRUPTED}\n".encode())
                     os._exit(130)
+                if not asked.is_set():
+                    os.kill(os.getpid(), heard[0])
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -67,3 +75,9 @@ def prompt_end(grace: float = GRACE) -> Iterator[None]:
         os.close(woken)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    while frame and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None

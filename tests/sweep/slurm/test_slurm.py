@@ -23,6 +23,7 @@ import pytest
 from corrsteer.config import resolved_yaml
 from corrsteer.run.pipeline import run
 from corrsteer.store.runfolder import RunFolder
+from tests.command import result
 from tests.test_config import composed
 
 pytestmark = pytest.mark.long
@@ -168,7 +169,7 @@ def test_two_tasks_at_three_dials_collect_twice_whatever_happens(typed, cluster)
     for job in ("0", "2", "4"):
         for name in ("metrics.json", "features.csv", "answers.parquet", "contexts.json"):
             on_slurm, expected = sweep.folder / job / name, sweep.home / f"alone-{job}" / name
-            assert on_slurm.read_bytes() == expected.read_bytes(), f"{job}/{name}"
+            assert result(on_slurm) == result(expected), f"{job}/{name}"
 
 
 @pytest.mark.night
