@@ -42,7 +42,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     left_out = re.findall(r"not (\w+)", config.getoption("markexpr"))
     if not left_out or collection_path.suffix != ".py":
         return None
-    whole = rf"^pytestmark = pytest\.mark\.({'|'.join(left_out)})$"
+    whole = rf"^pytestmark = pytest\.mark\.({'|'.join(left_out)}) *(#.*)?$"
     return bool(re.search(whole, collection_path.read_text(), re.MULTILINE)) or None
 
 

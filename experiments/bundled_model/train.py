@@ -23,7 +23,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from experiments.bundled_model import card, machine, measure, model, saes, text, tokenizer
-from experiments.bundled_model.scale import BUNDLED, FULL, SMALL, Scale
+from experiments.bundled_model.scale import BUNDLED, FULL, HERE, SMALL, Scale
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if bundled and args.small:
         parser.error("--small would replace the bundled model with one that knows nothing: --out")
     # A model made elsewhere touches neither the bundled one nor its page.
-    page = card.HERE if bundled else args.out
+    page = HERE if bundled else args.out
     work = args.work or (REPO / "outputs" / "bundled_model" if bundled else args.out / "work")
     make(args.out, work, page, SMALL if args.small else FULL, fresh=args.fresh)
 

@@ -80,6 +80,7 @@ def norms(plan):
     return {n: float(np.linalg.norm(v.astype(np.float64))) for n, v in plan.vectors().items()}
 
 
+@pytest.mark.night
 @pytest.mark.long
 def test_the_metrics_say_what_the_trials_say(searched, place):
     metrics, trials, *_ = searched
@@ -188,6 +189,7 @@ def test_workers_leave_the_job_nothing_but_the_choice(place):
     assert set(trials["layer_1"]) <= {0, 1}
 
 
+@pytest.mark.night
 @pytest.mark.long
 def test_where_nothing_helps_the_unsteered_model_is_chosen(place):
     words = ["search.coef=[0,1e-6]", "coef=0", "search.pooling=[max,mean]", "search.trials=5"]

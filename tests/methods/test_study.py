@@ -201,6 +201,7 @@ def killed_after(monkeypatch, name, calls):
     monkeypatch.setattr(_CachedStorage, name, method)
 
 
+@pytest.mark.night
 @pytest.mark.parametrize(
     ("name", "calls"),
     [

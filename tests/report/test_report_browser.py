@@ -255,6 +255,7 @@ def test_data_of_figures_can_be_downloaded(visit: Open, run: Path, sweep: Path) 
     assert titles == list(pd.read_csv(sweep.parent / "summary.csv")) and len(rows) == 4
 
 
+@pytest.mark.night
 def test_a_downloaded_text_is_no_formula(visit: Open, tmp_path: Path) -> None:
     fabricate_run(tmp_path / "run", n_test=60, transfer=("=1+1", "-2", "@x"))
     answers = pd.read_parquet(tmp_path / "run" / "answers.parquet")
@@ -271,6 +272,7 @@ def test_a_downloaded_text_is_no_formula(visit: Open, tmp_path: Path) -> None:
     assert min(float(row[titles.index("gain_low")]) for row in rows) < 0  # a number stays one
 
 
+@pytest.mark.night
 def test_thousands_of_flips_stay_fast(visit: Open, tmp_path: Path) -> None:
     fabricate_run(tmp_path / "run", n_test=100)
     answers = pd.read_parquet(tmp_path / "run" / "answers.parquet")
@@ -395,6 +397,7 @@ def test_a_sweep_of_thirty_jobs_is_small_and_opens_fast(browser: Any, thirty: Pa
     assert min(opened) < 2, opened
 
 
+@pytest.mark.night
 def test_paper_has_every_figure(browser: Any, thirty: Path) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()

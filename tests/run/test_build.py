@@ -243,6 +243,7 @@ def test_a_component_with_a_wrong_signature_is_refused(build_with, seam):
     assert line.startswith(f"{place}=") and f"{method}(a, b, c, d)" in line
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("seam", PLACES, ids=lambda seam: seam.__name__)
 def test_a_component_that_can_change_is_refused(build_with, seam):
     place, body = PLACES[seam], WHOLE[seam]

@@ -80,6 +80,7 @@ def test_rows_of_ones_own_in_one_command(home, rows):
     assert 0 < answers["score"].mean() < 1
 
 
+@pytest.mark.night
 def test_a_scorer_of_ones_own(home):
     metrics, answers = run(
         home,

@@ -44,6 +44,7 @@ def numbers(bench, done: drawing.Tested, stop: int | None):
     return results.controls["random"]
 
 
+@pytest.mark.night
 def test_drawing_ends_at_the_draw_that_decides_whatever_the_chunks(bench, monkeypatch, caplog):
     arms = arms_of(bench, random=12)
     whole = drawing.tested(bench, bench.asking, arms, None)

@@ -55,6 +55,7 @@ def of(answers, split, arm):
     return answers[(answers["split"] == split) & (answers["arm"] == arm)].reset_index(drop=True)
 
 
+@pytest.mark.night
 def test_unrelated_answers_are_those_of_the_fixed_set(done):
     _, metrics, answers = done
     off = metrics["side_effects"]["off_target"]

@@ -100,6 +100,7 @@ def test_a_batch_answers_as_a_plain_loop_over_each_prompt_alone(folder, written,
     assert written[0][n].tokens == alone(folder, prompts[n], 300)
 
 
+@pytest.mark.night
 @pytest.mark.parametrize(
     ("arm", "length"),
     [
@@ -160,6 +161,7 @@ def metrics(job: Path) -> dict:
     return json.loads((job / "metrics.json").read_text())
 
 
+@pytest.mark.night
 def test_the_pipeline_runs_with_every_arm_but_the_letters(jobs):
     values = metrics(jobs[2])
     assert values["n"] == {"selection": 24, "validation": 6, "test": 16}

@@ -75,6 +75,7 @@ def test_the_right_text_alone_is_never_wrong_on_mmlu(shared, reasoning):
     assert outcomes["invalid"] <= 0.002 * outcomes.total()
 
 
+@pytest.mark.night
 def test_letter_and_text_are_right_on_mmlu(shared):
     forms = [" {}", "({})", "The answer is {}.", "{}. {{}}", "{}) {{}}", "Answer: {}. {{}}"]
     for example in mmlu(shared):

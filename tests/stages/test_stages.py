@@ -53,7 +53,12 @@ def sunk(tiny_model, tiny_saes, tmp_path):
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
 @pytest.mark.parametrize(
-    ("on", "source"), [("ordinary", "generated"), ("ordinary", "all"), ("sunk", "all")]
+    ("on", "source"),
+    [
+        ("ordinary", "generated"),
+        pytest.param("ordinary", "all", marks=pytest.mark.night),
+        pytest.param("sunk", "all", marks=pytest.mark.night),
+    ],
 )
 def test_r_and_coefficients_agree_with_scipy_on_the_same_activations(
     bench, sunk, on, source, pooling
@@ -88,6 +93,7 @@ def test_r_and_coefficients_agree_with_scipy_on_the_same_activations(
         np.testing.assert_allclose(s.freq_wrong, (z[y == 0] > 0).mean(0), atol=1e-9)
 
 
+@pytest.mark.night
 def test_what_is_left_out_survives_an_interruption_and_shards(sunk, tmp_path, monkeypatch):
     base = unsteered(sunk)
     whole = dataclasses.replace(sunk.collect, token_source="prompt")

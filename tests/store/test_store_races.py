@@ -94,6 +94,7 @@ def eight_jobs(store: Store, entries: int) -> None:
         store.get("collect", {"x": n}, never)
 
 
+@pytest.mark.night
 def test_eight_jobs_make_one_entry(store):
     eight_jobs(store, 10)
     assert len(list((store.root / "collect").iterdir())) == 10  # no temporary folder, none aside

@@ -71,6 +71,7 @@ def test_jobs_that_differ_after_the_collection_share_it(cut, words):
     assert len(jobs) >= 2
 
 
+@pytest.mark.night
 @pytest.mark.parametrize(
     "words",
     ["seed=0,1", "task=bbq,mmlu", "layers=1,2", "collect.pooling=max,mean", "limit=10,20",

@@ -121,6 +121,7 @@ def test_a_sweep_whose_words_cannot_be_read_counts_as_another(sweep, text):
 # -- as it is typed --------------------------------------------------------------------------------
 
 
+@pytest.mark.night
 @pytest.mark.long
 def test_a_folder_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
     for name in ("src", "conf"):

@@ -60,6 +60,7 @@ def counted(questions, *fields):
     return Counter(tuple(q.meta[f] for f in fields) for q in questions)
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("name", TASKS)
 def test_every_row_loads(rows, name):
     questions = rows(name)
@@ -91,6 +92,7 @@ def test_every_prompt_is_there(shared, rows, name, chat):
 # -- by category, against another reader ---------------------------------------------------------
 
 
+@pytest.mark.night
 @pytest.mark.parametrize(
     ("folder", "categories", "total"), [("bbq", 6, 9059), ("bbq_regenerated", 5, 34991)]
 )

@@ -82,6 +82,7 @@ def test_every_setting_has_its_line_in_the_config(launcher, option):
             built(launcher, rest)
 
 
+@pytest.mark.night
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -1,0 +1,52 @@
+"""The text that SmolLM2's SAEs are trained on: no test question is in it, and a stop loses none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from corrsteer.config import instantiate
+from corrsteer.models.spec import Model
+from corrsteer.run.build import build
+from experiments.smollm2 import text
+
+pytestmark = pytest.mark.night
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """The bundled one, which reads anything, in SmolLM2's place."""
+    spec = instantiate(text.composed().model, Model)
+    monkeypatch.setattr(text, "smollm2", lambda: spec)
+    monkeypatch.setattr(text, "BATCH", 4)
+
+
+WORDS = ["task=bbq", "--own=6", "--per-task=5", "--new-tokens=3"]
+
+
+def test_a_stopped_run_goes_on_with_the_same_rows(model, tmp_path, monkeypatch):
+    whole, stopped = tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
+    text.main([str(whole), *WORDS])
+    rows = [json.loads(line)["text"] for line in whole.open()]
+    assert len(rows) == len(set(rows)) == 11
+    lines = whole.read_text().splitlines(keepends=True)
+    stopped.write_text("".join(lines[:6]) + lines[6][:10])  # one batch and a half
+    asked = []
+    replies = text.replies
+    monkeypatch.setattr(
+        text, "replies", lambda *a, **k: asked.append(k["seed"]) or replies(*a, **k)
+    )
+    text.main([str(stopped), *WORDS])
+    assert stopped.read_bytes() == whole.read_bytes()
+    assert asked == [1, 2]
+    with pytest.raises(SystemExit, match="other prompts"):
+        text.main([str(stopped), "task=mmlu", *WORDS[1:]])
+
+
+def test_no_test_question_is_trained_on(model):
+    bench = build(text.composed("task=bbq", "controls=few", "side_effects=none")).bench
+    prompts = {split: {e.prompt for e in found} for split, found in bench.asking.splits.items()}
+    asked = set(text.questions("task=bbq", 10_000))
+    assert asked and asked <= prompts["selection"]
+    assert not asked & (prompts["test"] | prompts["validation"])
