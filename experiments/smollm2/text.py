@@ -16,7 +16,7 @@ import argparse
 import json
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,10 @@ from corrsteer.run.build import build
 
 CONF = Path(__file__).parents[2] / "conf"
 BUNDLED = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
-OWN, PER_TASK, BATCH, NEW_TOKENS = 1_280, 400, 32, 128
-LONGEST = 2_000  # characters of a prompt
+OWN, PER_TASK, BATCH = 640, 400, 32
+LONG, SHORT = 64, 16
+"""Tokens of a reply, at most: to a request of our own, and to a question of a task."""
+LONGEST = 1_000  # characters of a question
 
 REQUESTS = (
     "Write a short story about {}.", "Explain {} to a child.", "List five facts about {}.",
@@ -84,10 +86,9 @@ def requests(count: int) -> list[str]:
 
 def questions(words: str, count: int) -> list[str]:
     """The first of a task's selection split: of the settings of a run, those that deal it."""
-    cfg = composed(*words.split(), "controls=few", "side_effects=none")
+    cfg = composed(*words.split(), f"task.max_chars={LONGEST}", "controls=few", "side_effects=none")
     config.check(cfg)
-    prompts = [example.prompt for example in build(cfg).bench.selection]
-    return list(islice((p for p in prompts if len(p) <= LONGEST), count))
+    return [example.prompt for example in islice(build(cfg).bench.selection, count)]
 
 
 def replies(
@@ -109,23 +110,27 @@ def replies(
     return [p + tokens.decode(row) for p, row in zip(prompts, ended, strict=True)]
 
 
-def batches(prompts: Sequence[str], size: int) -> Iterator[list[str]]:
-    """Of prompts of like length, which need little padding, in an order of their own."""
-    ordered = sorted(prompts, key=len)
-    every = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+def batches(*kinds: tuple[Sequence[str], int]) -> list[tuple[list[str], int]]:
+    """Prompts of one kind and of like length, which need little padding, and the tokens of their
+    replies; in an order of their own."""
+    every = []
+    for prompts, new_tokens in kinds:
+        ordered = sorted(prompts, key=len)
+        starts = range(0, len(ordered), BATCH)
+        every += [(ordered[start : start + BATCH], new_tokens) for start in starts]
     random.Random(1).shuffle(every)
-    yield from every
+    return every
 
 
 def row(text: str) -> str:
     return json.dumps({"text": text}) + "\n"
 
 
-def kept(file: Path, every: Sequence[Sequence[str]]) -> list[str]:
+def kept(file: Path, every: Sequence[tuple[Sequence[str], int]]) -> list[str]:
     """The rows of whole batches that a stopped run left."""
     found = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
     rows: list[str] = []
-    for batch in every:
+    for batch, _ in every:
         own = found[len(rows) : len(rows) + len(batch)]
         if len(own) < len(batch) or not own[-1].endswith("\n"):
             break
@@ -143,29 +148,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("tasks", nargs="*", help="settings of a run, such as 'task=bbq data=PATH'")
     parser.add_argument("--own", type=int, default=OWN, help="requests of our own")
     parser.add_argument("--per-task", type=int, default=PER_TASK, help="questions of each task")
-    parser.add_argument("--new-tokens", type=int, default=NEW_TOKENS, help="of a reply, at most")
     args = parser.parse_args(argv)
 
     spec = smollm2()
-    prompts = requests(args.own)
+    folder = spec.folder()
+    asked = []
     for words in args.tasks or [f"task={name}" for name in BUNDLED]:
-        prompts += questions(words, args.per_task)
-    model = AutoModelForCausalLM.from_pretrained(spec.folder(), local_files_only=True)
+        asked += questions(words, args.per_task)
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     tokens = tokenizer(spec)
 
-    every = list(batches(seen(spec, prompts), BATCH))
+    own = seen(spec, requests(args.own))
+    every = batches((own, LONG), (seen(spec, asked), SHORT))
     rows = kept(args.out, every)
     with args.out.open("a", encoding="utf-8") as out:
         out.truncate(len("".join(rows).encode()))  # half a batch
         written = 0
-        for number, batch in enumerate(track(every, description="replies")):
+        for number, (batch, new_tokens) in enumerate(track(every, description="replies")):
             written += len(batch)
             if written <= len(rows):
                 continue
-            texts = replies(model, tokens, batch, args.new_tokens, seed=number)
+            texts = replies(model, tokens, batch, new_tokens, seed=number)
             out.writelines(row(text) for text in texts)
             out.flush()
-    print(f"{args.out}: {len(prompts):,} rows")
+    print(f"{args.out}: {len(own) + len(asked):,} rows")
 
 
 if __name__ == "__main__":
