@@ -316,8 +316,9 @@ COLOURS = """() => [
         *(("run", 375, "dark"), ("hostile", 375, "light"), ("sweep", 1280, "light")),
         *(
             pytest.param(*one, marks=pytest.mark.night)
-            for one in itertools.product(
-                ("run", "hostile", "sweep", "thirty"), (1280, 375), ("light", "dark")
+            for one in (
+                *itertools.product(("run", "sweep"), (1280, 375), ("light", "dark")),
+                *(("hostile", 1280, "dark"), ("thirty", 375, "light")),
             )
         ),
     ],

@@ -220,7 +220,9 @@ print(json.dumps({s["doc_id"]: [s["arguments"][0][0], s["acc_norm"]] for s in sa
 @pytest.mark.night
 def test_a_task_of_lm_eval_scores_as_lm_eval_does(home, kinds):
     metrics, answers = run_alone(
-        home, "python -m src.main task=lm_eval task.name=kinds task.include_path=tasks"
+        home,
+        "python -m src.main task=lm_eval task.name=kinds task.include_path=tasks controls=few"
+        " side_effects=none",
     )
     assert (metrics["task"], metrics["asked"]["decoding"]) == ("kinds", "loglikelihood")
     assert metrics["asked"]["few_shot"] == 1
@@ -253,7 +255,7 @@ def test_texts_of_a_task_of_lm_eval(home, kinds):
     metrics, answers = run_alone(
         home,
         "python -m src.main task=lm_eval task.name=kinds task.include_path=tasks"
-        " task.max_new_tokens=6",
+        " task.max_new_tokens=6 controls=few side_effects=none",
     )
     assert metrics["scorer"]["name"] == "OwnScore"
     assert metrics["asked"]["stop"] == ["\n"]

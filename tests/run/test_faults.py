@@ -112,7 +112,7 @@ def homes(request, tmp_path_factory):
     done = subprocess.run(
         [sys.executable, __file__, str(homes), request.param],
         env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        capture_output=True, text=True, timeout=400,
+        capture_output=True, text=True, timeout=1200,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     print(done.stdout)
