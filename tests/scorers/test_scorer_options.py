@@ -13,6 +13,7 @@ NAMES = [
     "contains",
     "exact",
     "function",
+    "instructions",
     "numeric",
     "refusal",
     "regex",

@@ -296,8 +296,10 @@ _METRICS = {
     "wrong answers.",
     "bias_coverage": "Bias coverage: the share of questions whose stereotype is known, which the "
     "bias scores are of.",
+    "strict_prompt": "Prompt: the share whose instructions are all followed. Loose: also where one "
+    "is without the first line, the last line or the asterisks.",
 }
-"""What a benchmark's own numbers mean that their names do not say (corrsteer.tasks.bbq)."""
+"""What a benchmark's own numbers mean that their names do not say (tasks bbq and ifeval)."""
 
 
 def _task_metrics(
