@@ -97,8 +97,8 @@ def build_model(folder: Path, scale: Scale) -> None:
     )
     torch.manual_seed(0)
     with torch.device("meta"):
-        model = Gemma2ForCausalLM(config)
-    model = model.to_empty(device="cpu").to(torch.bfloat16)
+        model = Gemma2ForCausalLM(config).to(torch.bfloat16)
+    model = model.to_empty(device=chosen_device("auto"))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     model.tie_weights()
@@ -107,7 +107,8 @@ def build_model(folder: Path, scale: Scale) -> None:
         shutil.copy(Path(bundled("model")) / name, folder)
 
 
-def build_sae(folder: Path, layer: int, scale: Scale) -> None:
+def build_sae(folder: Path, layer: int, scale: Scale, dtype: torch.dtype) -> None:
+    """``dtype``: of the file; what reads it computes in float32."""
     from safetensors.torch import save_file
 
     rng = torch.Generator().manual_seed(layer)
@@ -121,7 +122,8 @@ def build_sae(folder: Path, layer: int, scale: Scale) -> None:
         "threshold": torch.full((scale.features,), scale.threshold),
     }
     folder.mkdir(parents=True)
-    save_file(weights, folder / "sae_weights.safetensors")
+    kept = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    save_file(kept, folder / "sae_weights.safetensors")
     config = {
         "architecture": "jumprelu",
         "d_in": scale.width,
@@ -136,12 +138,12 @@ def build_sae(folder: Path, layer: int, scale: Scale) -> None:
     (folder / "cfg.json").write_text(json.dumps(config))
 
 
-def build(folder: Path, scale: Scale) -> None:
+def build(folder: Path, scale: Scale, dtype: torch.dtype = torch.float32) -> None:
     if not (folder / "model").is_dir():
         build_model(folder / "model", scale)
     for layer in range(scale.blocks):
         if not (folder / "saes" / f"layer_{layer}").is_dir():
-            build_sae(folder / "saes" / f"layer_{layer}", layer, scale)
+            build_sae(folder / "saes" / f"layer_{layer}", layer, scale, dtype)
 
 
 # -- the stages --------------------------------------------------------------------------------
