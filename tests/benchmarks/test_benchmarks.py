@@ -74,6 +74,18 @@ def test_draws_print_what_more_of_them_cost(capsys):
     assert "16 prompts in batches of 8" in capsys.readouterr().out
 
 
+@pytest.mark.night
+def test_training_all_layers_runs_the_model_once(capsys):
+    from benchmarks import train_saes
+
+    said = train_saes.main(["--small"])
+    one, apart = said["one pass"], said["a run per layer"]
+    assert said["layers"] == [0, 1] and apart["read"] == 2 * one["read"] >= 2 * said["positions"]
+    for spent in (one, apart):
+        assert spent["positions_per_s"] > 0 and 0 < spent["in_the_model"] < 1
+    assert "times one pass" in capsys.readouterr().out
+
+
 def test_ratios_are_of_the_fastest_and_of_the_median():
     from benchmarks.plain import ratios
 
