@@ -13,7 +13,7 @@ set -uo pipefail
 here=$PWD
 cd "$(dirname "$0")/.." || exit 2
 
-small='' saes='' data='' limit=200 folder=outputs/gpu_$(date +%Y-%m-%d_%H-%M-%S)
+small='' saes='' data='' limit=100 folder=outputs/gpu_$(date +%Y-%m-%d_%H-%M-%S)
 absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
 while (($#)); do
   case $1 in
@@ -82,7 +82,7 @@ else
   layers=$(find "$saes" -maxdepth 1 -name 'layer_*' | sed 's/.*layer_//' | sort -n | paste -sd,)
   model=(model=smollm2_135m_it "sae.path=$saes" "layers=[$layers]" "limit=$limit" sae.check=warn)
   tasks=0
-  for task in truthfulqa openbookqa ifeval blimp gsm8k mmlu; do
+  for task in truthfulqa openbookqa blimp ifeval; do
     if [ -n "$data" ] && [ -e "$data/$task" ] && [ -e "conf/task/$task.yaml" ]; then
       result "$task" "${model[@]}" "task=$task" "data=$data/$task"
       tasks=$((tasks + 1))

@@ -69,8 +69,8 @@ def is_in(language: str, text: str, mended: bool) -> bool:
 
 # -- sentences and words -------------------------------------------------------------------------
 
-# A word, the marks that may end a sentence, and what closes behind them.
-_SENTENCE_END = re.compile(r"(\S*?)([.!?…]+)[\"'”’)\]}]*(?=\s|\Z|[*_:;@({\[])")
+# Marks that may end a sentence, and what closes behind them.
+_SENTENCE_END = re.compile(r"(?<![.!?…])([.!?…]++)[\"'”’)\]}]*+(?=\s|\Z|[*_:;@({\[])")
 _ABBREVIATIONS = {
     "mr", "mrs", "ms", "dr", "prof", "st", "mt", "sr", "jr", "rev", "gen", "col", "lt", "sgt",
     "capt", "hon", "gov", "sen", "rep", "vs", "no", "vol", "pp", "fig", "dept", "inc", "ltd", "co",
@@ -84,7 +84,8 @@ _ITEM = re.compile(r"[0-9]{1,3}")  # "1." begins an item of a list
 def sentences(text: str, mended: bool) -> int:
     count, start, whole = 0, 0, text.rstrip()
     for match in _SENTENCE_END.finditer(whole):
-        word, marks = match[1].lstrip("\"'“‘([*_-").lower(), match[2]
+        before = whole[max(start, match.start() - 24) : match.start()]
+        word, marks = re.split(r"\s", before)[-1].lstrip("\"'“‘([*_-").lower(), match[1]
         if match.end() == len(whole):
             ends = True
         elif marks in ("...", "…"):
@@ -167,7 +168,7 @@ def nth_paragraph_first_word(
 
 
 def number_placeholders(text: str, mended: bool, *, num_placeholders: int) -> bool:
-    return len(re.findall(r"\[[^\n]*?\]", text)) >= num_placeholders
+    return len(re.findall(r"\[[^\n\]]*+\]", text)) >= num_placeholders
 
 
 def postscript(text: str, mended: bool, *, postscript_marker: str) -> bool:
@@ -178,7 +179,7 @@ def postscript(text: str, mended: bool, *, postscript_marker: str) -> bool:
     else:  # P.S. is written with its last stop, P.P.S may be without
         pattern = r"\.\s?".join(letters) + (r"\." if len(letters) == 2 else "")
     if mended:
-        pattern = rf"^[^\w\n]*{pattern}[^\w\n]*\w"
+        pattern = rf"^[^\w\n]*{pattern}\W*\w"
     return re.search(pattern, text.lower(), re.MULTILINE) is not None
 
 
@@ -221,7 +222,9 @@ def json_format(text: str, mended: bool) -> bool:
 
 
 def title(text: str, mended: bool) -> bool:
-    return any(t.lstrip("<").rstrip(">").strip() for t in re.findall(r"<<[^\n]+>>", text))
+    """From the first ``<<`` of a line to its last ``>>``."""
+    inside = (line.partition("<<")[2].rpartition(">>")[0] for line in text.split("\n"))
+    return any(some.lstrip("<").rstrip(">").strip() for some in inside)
 
 
 def two_responses(text: str, mended: bool) -> bool:
