@@ -6,7 +6,8 @@
 
 Both train the same SAEs on the same rows with the same trainer (``corrsteer.saes.training``, which
 is sae_lens's); the second runs the model once for every layer. They take turns, after a short one
-that warms up. Positions are counted once, however many layers are trained on them.
+that warms up. Positions are counted once, however many layers are trained on them. ``--cpu-time``
+counts the process's own time, for a machine that is busy; use it with ``OMP_NUM_THREADS=1``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ from corrsteer.tasks.texts import text_files, texts
 
 CONF = Path(__file__).parents[1] / "conf"
 TEXT = "neutral/everyday/texts.jsonl.gz"
+Clock = Callable[[], float]
 TOGETHER, APART = "one pass", "a run per layer"
 
 
@@ -54,44 +56,53 @@ def spec_of(name: str) -> Model:
 
 
 def trained(
-    model: LocalModel, layers: Sequence[int], recipe: TrainSAE, rows: Sequence[list[int]]
+    model: LocalModel,
+    layers: Sequence[int],
+    recipe: TrainSAE,
+    rows: Sequence[list[int]],
+    clock: Clock,
 ) -> Spent:
     spent, seen = 0.0, 0
 
     def residuals(some: Sequence[list[int]]) -> torch.Tensor:
         nonlocal spent, seen
-        began = _now()
+        began = clock()
         x = read(model, some, layers).x
-        spent, seen = spent + _now() - began, seen + sum(map(len, some))
+        spent, seen = spent + clock() - began, seen + sum(map(len, some))
         return x
 
     with tempfile.TemporaryDirectory() as checkpoints:
-        began = _now()
+        began = clock()
         train(
             recipe, Stream(rows, residuals, 0), layers, model.d_model, model_name="",
             device=str(model.device), checkpoints=Path(checkpoints), show=lambda *_: None,
         )  # fmt: skip
-        return Spent(_now() - began, spent, seen)
+        return Spent(clock() - began, spent, seen)
 
 
-def _now() -> float:
+def wall() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def measure(
-    model: LocalModel, layers: Sequence[int], recipe: TrainSAE, repeats: int, text: str
+    model: LocalModel,
+    layers: Sequence[int],
+    recipe: TrainSAE,
+    repeats: int,
+    text: str,
+    clock: Clock = wall,
 ) -> dict[str, list[Spent]]:
     """By case, what each repeat took."""
     whole = "\n\n".join(texts(text_files([text], "--text")))
     rows = list(rows_of(model, [whole], recipe.context))
     short = TrainSAE(**{**vars(recipe), "positions": 2 * recipe.batch})
-    trained(model, layers, short, rows)
+    trained(model, layers, short, rows, clock)
     found: dict[str, list[Spent]] = {TOGETHER: [], APART: []}
     for _ in range(repeats):
-        found[TOGETHER].append(trained(model, layers, recipe, rows))
-        each = [trained(model, [layer], recipe, rows) for layer in layers]
+        found[TOGETHER].append(trained(model, layers, recipe, rows, clock))
+        each = [trained(model, [layer], recipe, rows, clock) for layer in layers]
         found[APART].append(Spent(*map(sum, zip(*each, strict=True))))
     return found
 
@@ -103,13 +114,15 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--positions", type=int, help="to train on")
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--text", default=bundled(TEXT), help="a file or a folder")
+    parser.add_argument("--cpu-time", action="store_true", help="this process's time alone")
     parser.add_argument("--small", action="store_true", help="two layers, a few steps")
     args = parser.parse_args(arguments)
     positions, repeats, batch = (512, 1, 128) if args.small else (32_768, 3, 1024)
     recipe = TrainSAE("text", "out", positions=args.positions or positions, batch=batch)
     model = Local().load(spec_of(args.model))
     layers = parse_layers("0-1" if args.small else args.layers, model.n_layers)
-    found = measure(model, layers, recipe, args.repeats or repeats, args.text)
+    clock = time.process_time if args.cpu_time else wall
+    found = measure(model, layers, recipe, args.repeats or repeats, args.text, clock)
 
     seconds = {name: [one.seconds for one in spent] for name, spent in found.items()}
     said: dict[str, Any] = {
