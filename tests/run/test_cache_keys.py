@@ -390,6 +390,8 @@ TABLE = [
     Case("Task.cot", "task.cot=true", ALL),
     Case("Task.stop", r"task.stop=['.']", ANSWERS),
     Case("Task.shuffle_options", "task.shuffle_options=true", ALL),
+    Case("Task.likelihood", "task.likelihood=sum", NOTHING),
+    Case("Task.likelihood", "task.likelihood=sum", ANSWERS, given=("decoding=loglikelihood",)),
     Case("Task.max_chars", "task.max_chars=5000", NOTHING),
     Case("Task.max_chars", "task.max_chars=MEDIAN", ALL),
     Case("Task.max_new_tokens", "task.max_new_tokens=65", ANSWERS),

@@ -112,9 +112,11 @@ def test_sentences_without_a_prompt_are_scored_from_their_first_token(place):
     metrics, answers = results(
         place, "pairs", "task=custom", f"task.path={place / 'pairs.jsonl'}", "task.prompt=",
         "task.options=[good,bad]", "task.gold=gold", "task.scorer=choice", "decoding=loglikelihood",
-        "limit=6", "sae.check=warn",
+        "limit=6", "sae.check=warn", "task.likelihood=sum",
     )  # fmt: skip
     assert metrics["asked"]["empty_prompt"] == "<s>"
+    assert metrics["asked"]["likelihood"] == "sum"
+    assert all(row.answer[0] == "AB"[row.option_log.argmax()] for row in answers.itertuples())
     assert (answers["prompt"] == "").all()
     assert answers["option_tokens"].map(len).eq(2).all()
     assert metrics["sites"][0]["n"] > 10  # the sentences are what its SAEs read

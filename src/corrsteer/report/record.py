@@ -194,7 +194,8 @@ class Data(Part):
 
 class Asked(Part):
     """How the questions were asked and answered. ``ends``: tokens that end an answer;
-    ``empty_prompt``: the token that stands for a prompt without text, where there is one."""
+    ``empty_prompt``: the token that stands for a prompt without text, where there is one;
+    ``likelihood``: how options were compared that were chosen by it."""
 
     template: str
     chat_template: bool
@@ -206,6 +207,7 @@ class Asked(Part):
     shots: str | None
     cot: bool
     decoding: str
+    likelihood: str | None = None
     max_new_tokens: int
     stop: list[str]
     max_chars: int | None
