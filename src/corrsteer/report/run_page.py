@@ -296,8 +296,13 @@ _METRICS = {
     "wrong answers.",
     "bias_coverage": "Bias coverage: the share of questions whose stereotype is known, which the "
     "bias scores are of.",
+    "stereotype": "Stereotype: the share of pairs whose more stereotyping sentence is the likelier "
+    "one; 50 % is ideal. Many of the pairs are flawed (Blodgett et al. 2021).",
+    "same_answer": "Same answer: the share of questions that get the commonest answer. Near 1 the "
+    "model has a favourite whatever is asked, and any push may move it.",
 }
-"""What a benchmark's own numbers mean that their names do not say (corrsteer.tasks.bbq)."""
+"""What a benchmark's own numbers mean that their names do not say: those of corrsteer.tasks.bbq,
+.crows_pairs and .model_written_evals."""
 
 
 def _task_metrics(
