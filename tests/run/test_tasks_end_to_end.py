@@ -116,7 +116,16 @@ def test_sentences_without_a_prompt_are_scored_from_their_first_token(place):
     )  # fmt: skip
     assert metrics["asked"]["empty_prompt"] == "<s>"
     assert metrics["asked"]["likelihood"] == "sum"
-    assert all(row.answer[0] == "AB"[row.option_log.argmax()] for row in answers.itertuples())
+    for row in answers.itertuples():
+        assert row.answer[0] == "AB"[row.option_log.argmax()]
+        right, wrong = row.option_log[["AB".index(row.gold), "BA".index(row.gold)]]
+        assert row.margin == pytest.approx(right - wrong)
+    test = answers[answers["split"] == "test"].set_index("id")
+    means = {arm: test[test["arm"] == arm]["margin"].mean() for arm in ("baseline", "steered")}
+    margin = metrics["margin"]
+    assert (margin["likelihood"], margin["n"]) == ("sum", 6)
+    assert margin["shift"] == pytest.approx(means["steered"] - means["baseline"])
+    assert len(margin["controls"]["random"]) == len(metrics["controls"]["random"]["gains"])
     assert (answers["prompt"] == "").all()
     assert answers["option_tokens"].map(len).eq(2).all()
     assert metrics["sites"][0]["n"] > 10  # the sentences are what its SAEs read

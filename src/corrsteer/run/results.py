@@ -38,7 +38,7 @@ PACKAGES = ("torch", "transformers", "nnsight", "sae-lens", "numpy", "corrsteer"
 ANSWER_COLUMNS = (
     "id", "split", "arm", "prompt", "answer", "parsed", "gold", "score", "invalid",
     "degenerate", "n_tokens",
-    "n_steered", "option_log", "option_characters", "option_tokens",
+    "n_steered", "option_log", "option_characters", "option_tokens", "margin",
 )  # fmt: skip
 
 

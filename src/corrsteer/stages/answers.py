@@ -27,6 +27,7 @@ from corrsteer.stages.bench import (
     golds_digest,
     prefixed,
 )
+from corrsteer.stats.margins import margins
 from corrsteer.steering.arms import Arm, baseline
 from corrsteer.store.partial import Partial
 from corrsteer.tasks.protocol import Answerable, Scorer
@@ -77,9 +78,10 @@ def _alike(
 
     bench.store.fill(ANSWERS, keys, make)
     prompts = bench.seen(examples)
+    frames = {name: _scored(bench, asking.task, keys[name], examples) for name in by_name}
     return {
-        name: _scored(bench, asking.task, keys[name], examples).assign(prompt=prompts)
-        for name in by_name
+        name: f.assign(prompt=prompts, margin=margins(f, examples, asking.likelihood))
+        for name, f in frames.items()
     }
 
 
