@@ -46,7 +46,7 @@ def margins(answers: DataFrame, examples: Sequence[Example], likelihood: str) ->
         return found
     columns = (answers[name] for name in COLUMNS)
     for i, (example, *lists) in enumerate(zip(examples, *columns, strict=True)):
-        each = [Weighed(*map(float, one)).by(likelihood) for one in zip(*lists, strict=True)]
+        each = [Weighed(*one).by(likelihood) for one in zip(*lists, strict=True)]
         right = _right(example)
         hits = [x for n, x in enumerate(each) if n in right]
         others = [x for n, x in enumerate(each) if n not in right]
@@ -66,8 +66,13 @@ def shift(base: DataFrame, other: DataFrame) -> Shift | None:
     if not len(before):
         return None
     change = after - before
-    means = (float(x.mean()) for x in (before, after, change))
-    return Shift(len(change), *means, t_ci(change))
+    return Shift(
+        n=len(change),
+        before=float(before.mean()),
+        after=float(after.mean()),
+        shift=float(change.mean()),
+        ci=t_ci(change),
+    )
 
 
 def _right(example: Example) -> set[int]:
