@@ -1,4 +1,4 @@
-"""The seven benchmarks' real rows through the whole pipeline, and other ways to ask and to answer.
+"""The benchmarks' real rows through the whole pipeline, and other ways to ask and to answer.
 
 One process, so that model and imports are paid once. On real rows the bundled model's answers are
 just wrong, which ends a run with a plain error and not before. test_main_job.py has the invented
@@ -28,6 +28,7 @@ from tests.test_config import composed
 pytestmark = pytest.mark.long
 
 TASKS = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
+WEIGHED = ("truthfulqa", "openbookqa", "blimp", "crows_pairs", "model_written_evals")
 SHORT = {
     "bbq": ["limit=16", "task.max_new_tokens=8"],
     "harmbench": ["limit=5", "task.max_new_tokens=12"],
@@ -63,7 +64,7 @@ def results(place, name, *overrides):
     ("task", "size"),
     [
         *((task, "day") for task in ("bbq", "harmbench")),
-        *(pytest.param(task, "night", marks=pytest.mark.night) for task in TASKS),
+        *(pytest.param(task, "night", marks=pytest.mark.night) for task in (*TASKS, *WEIGHED)),
     ],
 )
 def test_real_rows(place, shared, task, size):
@@ -71,6 +72,7 @@ def test_real_rows(place, shared, task, size):
     words += ["limit=20"] if size == "night" else SHORT.get(task, ["limit=8"])
     # The SAEs have never seen such text, which the check says rightly; some prompts are long.
     words += ["sae.check=warn", "task.max_chars=1200"]
+    words += ["controls.instruction='Be right.'"] if task in WEIGHED else []
     try:
         metrics, answers = results(place, f"real-{task}-{size}", *words)
     except DegenerateOutcomesError as error:
@@ -78,6 +80,10 @@ def test_real_rows(place, shared, task, size):
     else:
         assert metrics["data"]["source"] == str(shared / "data" / task)
         assert len(answers) > 0
+        decodings = {task: "loglikelihood" for task in WEIGHED}
+        assert metrics["asked"]["decoding"] == decodings.get(task, "free")
+        assert (metrics["margin"] is not None) == (task in WEIGHED)
+        assert answers["margin"].notna().all() == (task in WEIGHED)
 
 
 @pytest.mark.night
