@@ -7,7 +7,7 @@ stream, ``P`` shuffled outcomes, ``R`` bootstrap resamples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -28,6 +28,13 @@ def r_bin(r: np.ndarray) -> np.ndarray:
 
 LETTERS = "ABCDEFGHIJ"
 """How options are named, in prompts, answers and scores alike."""
+
+NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""The same where no prompt lists them: an option that is chosen by its likelihood is written by no
+model, so there may be more."""
+
+LIKELIHOODS = ("sum", "per_character", "per_token")
+"""What may make one option likelier than another (:meth:`Weighed.by`)."""
 
 CLASSES = ("structural", "semantic", "unclear")
 """What kind of thing a feature reacts to (:mod:`corrsteer.selectors.classes`)."""
@@ -112,6 +119,26 @@ class Weighed(NamedTuple):
     log: float
     characters: int
     tokens: int
+
+    def by(self, likelihood: str) -> float:
+        """The log probability as options are compared by it, one of ``LIKELIHOODS``: the sum over
+        the option's tokens, or that per character or token, so that longer options are not at a
+        disadvantage."""
+        per = {"sum": 1, "per_character": self.characters, "per_token": self.tokens}
+        return self.log / per[likelihood]
+
+
+def named(n: int, option: str) -> str:
+    """The answer where the option at place ``n`` was chosen by its likelihood: "B. its text"."""
+    return f"{NAMES[n]}. {option}"
+
+
+def chosen(text: str, options: Sequence[str]) -> str | None:
+    """The letter of the option that an answer is, written as :func:`named` does."""
+    for n, option in enumerate(options):
+        if text.strip() == named(n, option).strip():
+            return NAMES[n]
+    return None
 
 
 @dataclass(frozen=True)

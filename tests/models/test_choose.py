@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from corrsteer.errors import ConfigError, DataError, ModelError
+from corrsteer.records import LIKELIHOODS
 from corrsteer.steering.plan import Plan, PlanEntry
 from tests.models.test_local import copy_with, load, plan_of
 
@@ -31,8 +32,9 @@ def chatty(tiny_llama, tmp_path_factory):
     return load(folder, chat_template=True)
 
 
-def by_hooks(model, prompt: str, option: str, plan: Plan | None) -> float:
-    """Log probability per character of an option, with plain forward hooks, one text at a time."""
+def by_hooks(model, prompt: str, option: str, plan: Plan | None, read=None) -> float:
+    """Log probability per character of an option, with plain forward hooks, one text at a time.
+    ``read``: a dict that gets the residuals [T, M] that predict the option, of every block."""
     before = model._tokenizer(prompt)["input_ids"]
     ids = model._tokenizer(f"{prompt} {option}")["input_ids"]
     assert ids[: len(before)] == before
@@ -47,6 +49,15 @@ def by_hooks(model, prompt: str, option: str, plan: Plan | None) -> float:
 
     vectors = plan.vectors() if plan else {}
     handles = [model._blocks[n]._module.register_forward_hook(add(v)) for n, v in vectors.items()]
+
+    def reader(n):
+        def hook(module, args, output):
+            read[n] = (output[0] if isinstance(output, tuple) else output)[0, start:-1].clone()
+
+        return hook
+
+    for n, block in enumerate(model._blocks if read is not None else ()):
+        handles.append(block._module.register_forward_hook(reader(n)))
     with torch.no_grad():
         logs = model._module(torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
     for handle in handles:
@@ -57,17 +68,74 @@ def by_hooks(model, prompt: str, option: str, plan: Plan | None) -> float:
 
 @pytest.mark.parametrize("plan", [None, plan_of()], ids=["unsteered", "steered"])
 def test_the_likeliest_option_is_the_one_that_plain_hooks_find(model, plan):
+    for likelihood in LIKELIHOODS:
+        (answers,) = model.choose(PROMPTS, [plan], OPTIONS, likelihood)
+        for prompt, options, answer in zip(PROMPTS, OPTIONS, answers, strict=True):
+            found = [by_hooks(model, prompt, option, plan) for option in options]
+            assert_weighed(model, answer, options, found, likelihood, plan)
+
+
+def assert_weighed(model, answer, options, per_character, likelihood, plan):
+    """``per_character``: what plain hooks find for each option."""
+    sums = [x * len(option) for x, option in zip(per_character, options, strict=True)]
+    tokens = [
+        len(model._tokenizer(f" {o}", add_special_tokens=False)["input_ids"]) for o in options
+    ]
+    scores = {
+        "sum": sums,
+        "per_character": per_character,
+        "per_token": [x / n for x, n in zip(sums, tokens, strict=True)],
+    }[likelihood]
+    best = scores.index(max(scores))
+    assert answer.text == f"{'ABC'[best]}. {options[best]}"
+    assert [w.by(likelihood) for w in answer.options] == pytest.approx(scores, abs=1e-3)
+    assert [w.characters for w in answer.options] == [len(o) for o in options]
+    assert [w.tokens for w in answer.options] == tokens
+    assert answer.options[best].tokens == len(answer.tokens)
+    assert answer.steered == (len(answer.tokens) if plan else 0)
+    assert model._tokenizer.decode(answer.tokens).strip() == options[best]
+
+
+def test_a_sum_a_mean_per_character_and_one_per_token_choose_differently(llama):
+    """Of the same log probabilities: it is how they are compared that decides."""
+    options = [("yes", "no, not at all, " * 3, "é" * 9)] * len(PROMPTS)
+    chosen = {
+        how: [a.text[0] for a in llama.choose(PROMPTS, [None], options, how)[0]]
+        for how in LIKELIHOODS
+    }
+    assert chosen["sum"] == ["A"] * 3  # every token costs
+    assert len({tuple(texts) for texts in chosen.values()}) == 3
+
+
+def test_equally_likely_options_are_told_apart_by_their_order(llama):
+    twice = [("yes", "yes")] * len(PROMPTS)
+    for how in LIKELIHOODS:
+        assert {a.text for a in llama.choose(PROMPTS, [None], twice, how)[0]} == {"A. yes"}
+
+
+def test_more_options_than_letters_have_names(llama):
+    many = tuple(f"number {n}" for n in range(20))
+    (answer,) = llama.choose(PROMPTS[:1], [None], [many], "sum")[0]
+    scores = [by_hooks(llama, PROMPTS[0], option, None) * len(option) for option in many]
+    best = scores.index(max(scores))
+    assert answer.text == f"{chr(ord('A') + best)}. {many[best]}"
+
+
+@pytest.mark.parametrize("plan", [None, plan_of(coef=3.0)], ids=["unsteered", "steered"])
+def test_features_are_read_where_an_option_is_scored_and_steered(model, plan):
+    """At the last prompt token and every token of the option but the last: what a plan changes
+    elsewhere, or not there, is another likelihood and another residual."""
     (answers,) = model.choose(PROMPTS, [plan], OPTIONS)
-    for prompt, options, answer in zip(PROMPTS, OPTIONS, answers, strict=True):
-        scores = [by_hooks(model, prompt, option, plan) for option in options]
-        best = scores.index(max(scores))
-        assert answer.text == f"{'ABC'[best]}. {options[best]}"
-        per_character = [w.log / w.characters for w in answer.options]
-        assert per_character == pytest.approx(scores, abs=1e-4)
-        assert [w.characters for w in answer.options] == [len(o) for o in options]
-        assert answer.options[best].tokens == len(answer.tokens)
-        assert answer.steered == (len(answer.tokens) if plan else 0)
-        assert model._tokenizer.decode(answer.tokens).strip() == options[best]
+    tokens = [a.tokens for a in answers]
+    last = len(model._blocks) - 1
+    found = model.replay(PROMPTS, tokens, [0, last], "generated", intervention=plan)
+    for i, (prompt, options, answer) in enumerate(zip(PROMPTS, OPTIONS, answers, strict=True)):
+        read: dict = {}
+        by_hooks(model, prompt, options["ABC".index(answer.text[0])], plan, read)
+        for layer in (0, last):
+            mine = found.layers[layer][found.sample == i]
+            assert mine.shape == read[layer].shape
+            assert torch.allclose(mine, read[layer], atol=1e-4), (i, layer)
 
 
 def test_likelihoods_agree_with_plain_hooks(model, monkeypatch):

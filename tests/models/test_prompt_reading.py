@@ -233,6 +233,19 @@ def test_an_empty_prompt_begins_with_bos_or_else_an_end(tiny_gpt2, tmp_path):
             assert weighed[1:] == (len("the sea"), len(sea))
 
 
+def test_an_empty_prompt_has_no_turn_in_a_chat(with_chat):
+    """What follows begins the text, as it does without the template; and the key says so."""
+    folder = with_chat(CHATML)
+    chat, plain = (load(folder, chat_template=on) for on in (True, False))
+    options = [("the sea", "a hill, and another"), ("so", "the sea")]
+    assert chat._encode(["", "a"])[0] == plain._encode(["", "a"])[0]
+    assert chat.choose(["", ""], [None], options) == plain.choose(["", ""], [None], options)
+    found, expected = (m.choose(["", ""], [None], options)[0] for m in (chat, plain))
+    for one, other in zip(found, expected, strict=True):
+        assert [w.log for w in one.options] == pytest.approx([w.log for w in other.options])
+    assert reading.seen(spec(folder, chat_template=True), ["", "a"])[0] == ""
+
+
 # -- chat templates ------------------------------------------------------------------------------
 
 

@@ -523,3 +523,25 @@ def test_the_settings_say_how_a_chat_was_written(run: Path) -> None:
     assert f"{how}, behind the system prompt Be <brief>." in page.text
     edit(run, asked=edit(run)["asked"] | {"chat_template": False, "empty_prompt": "<s>"})
     assert "read as <s> where it is empty" in Page(report.write_run_report(run)).text
+
+
+MARGIN = {
+    "likelihood": "per_token", "n": 500, "baseline": -0.12, "steered": 0.0523, "shift": 0.1723,
+    "ci": [0.101, 0.2436], "controls": {"random": [0.01, -0.0312, 0.002], "instruction": [0.5]},
+}  # fmt: skip
+
+
+def test_the_margin_of_the_right_option_stands_beside_its_controls(run: Path) -> None:
+    edit(run, margin=MARGIN, asked=edit(run)["asked"] | {"likelihood": "per_token"})
+    text = Page(report.write_run_report(run)).text
+    assert "(nats per token), is on average −0.12 without and +0.0523 with steering" in text
+    assert "a shift of +0.172 [+0.101, +0.244] over 500 questions (95 %, paired t)." in text
+    assert "The controls shift it by: random features −0.0312 to +0.01; instruction +0.5." in text
+    assert "of options, per token" in text
+    one = MARGIN | {"likelihood": "sum", "n": 1, "ci": None, "controls": {}}
+    edit(run, margin=one, asked=edit(run)["asked"] | {"likelihood": None})
+    text = Page(report.write_run_report(run)).text
+    assert "one's (nats), is on" in text and "a shift of +0.172 over 1 question (95" in text
+    assert "The controls shift it" not in text and "of options," not in text
+    edit(run, margin=None)
+    assert "The margin" not in Page(report.write_run_report(run)).text

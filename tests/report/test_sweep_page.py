@@ -178,6 +178,20 @@ def test_the_table_has_every_control_and_side_effect(sweep: Path) -> None:
     assert table.loc[3:, ["control_best", "kl", "null_p"]].isna().all(axis=None)
 
 
+def test_jobs_that_weighed_options_have_the_shift_of_the_margin(tmp_path: Path) -> None:
+    for n, coef in enumerate((1, 2)):
+        fabricate_run(tmp_path / str(n), coef=coef, n_test=60, side_effects=False, transfer=())
+    assert "argin" not in Page(sweep_report.write_sweep_report(tmp_path)).text
+    margin = {"likelihood": "sum", "n": 60, "baseline": 0.0, "steered": 0.25, "shift": 0.25}
+    edit(tmp_path / "1", margin=margin | {"ci": [-0.05, 0.55], "controls": {}})
+    columns = ["margin_shift", "margin_low", "margin_high"]
+    page = Page(sweep_report.write_sweep_report(tmp_path))
+    summary = pd.read_csv(tmp_path / "summary.csv")
+    assert summary.loc[1, columns].tolist() == [0.25, -0.05, 0.55]
+    assert summary.loc[0, columns].isna().all()
+    assert "+0.25 [−0.05, +0.55]" in page.text and "Margin shift: the mean change" in page.text
+
+
 def test_a_job_without_controls_or_side_effects_has_empty_columns(tmp_path: Path) -> None:
     fabricate_run(tmp_path / "0", n_test=60, side_effects=False, transfer=(), options=False)
     table = sweep_table(tmp_path)

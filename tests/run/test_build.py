@@ -42,6 +42,7 @@ pytestmark = pytest.mark.long
 WHOLE: dict[type, dict[str, Any]] = {
     Task: {
         "name": "odd", "max_new_tokens": 4, "data": "mine", "shots": 0, "lists_options": False,
+        "likelihood": "sum",
         "scorer": None,
         "questions": lambda self: [Question(f"q{n}", {"q": str(n)}, "x") for n in range(60)],
         "decoding": lambda self, wanted, questions: "free",

@@ -129,6 +129,9 @@ BASES = {
     "harmbench": ["task=harmbench"],
     "mmlu": ["task=mmlu"],
     "stories": ["task=stories"],
+    "truthfulqa": ["task=truthfulqa", "data=@/weighed/qa.csv"],
+    "crows_pairs": ["task=crows_pairs", "data=@/weighed/crows.csv"],
+    "model_written_evals": ["task=model_written_evals", "data=@/weighed/hats.jsonl"],
     "custom": [*CUSTOM, "scorer@task.scorer=exact"],
     "function": [
         *CUSTOM,
@@ -391,6 +394,8 @@ TABLE = [
     Case("Task.cot", "task.cot=true", ALL),
     Case("Task.stop", r"task.stop=['.']", ANSWERS),
     Case("Task.shuffle_options", "task.shuffle_options=true", ALL),
+    Case("Task.likelihood", "task.likelihood=sum", NOTHING),
+    Case("Task.likelihood", "task.likelihood=sum", ANSWERS, given=("decoding=loglikelihood",)),
     Case("Task.max_chars", "task.max_chars=5000", NOTHING),
     Case("Task.max_chars", "task.max_chars=MEDIAN", ALL),
     Case("Task.max_new_tokens", "task.max_new_tokens=65", ANSWERS),
@@ -407,6 +412,16 @@ TABLE = [
     Case("HubData.licence", "task.hub.licence=mit", NOTHING, "hub"),
     Case("HubData.gated", "+task.hub.gated=true", NOTHING, "hub"),
     # What one task has.
+    Case("TruthfulQA.kind", "task.kind=mc1", NO_LETTERS - {"site"}, "truthfulqa"),
+    # What is right is another question than what is likelier.
+    Case("CrowSPairs.right", "task.right=more", OUTCOMES, "crows_pairs"),
+    Case(
+        "ModelWrittenEvals.right",
+        "task.right=not_matching",
+        OUTCOMES,
+        "model_written_evals",
+        given=("seed=2", "splits.selection=60"),  # of few answers none would be right
+    ),
     Case("BBQ.context", "task.context=disambig", ALL),
     Case("Custom.path", "task.path=@/copy.csv", NOTHING, "custom"),  # the same rows in a csv
     Case("Custom.path", "task.path=@/more.jsonl", NO_LETTERS, "custom"),
@@ -795,6 +810,7 @@ def furnish(place: Path) -> None:
         (place / name).mkdir()
         (place / name / "config.json").write_text(json.dumps({"text": text}))
     (place / "m.gguf").write_bytes(b"GGUF, and what follows")
+    weighed(place / "weighed")
     (place / "gsm8k").mkdir()
     for part in ("train", "test"):
         rows = [{"question": f"{part} {n}?", "answer": f"So. #### {n}"} for n in range(80)]
@@ -842,6 +858,28 @@ RULES = (
     {"instruction": "keywords:forbidden_words", "forbidden_words": ["*"]},
     {"instruction": "keywords:existence", "keywords": ["ye"]},
 )
+
+
+def weighed(folder: Path) -> None:
+    """Rows of tasks whose options are weighed, in their authors' form."""
+    folder.mkdir()
+    ns = range(90)
+    qa = {
+        "Type": ["t"] * 90, "Category": ["c"] * 90, "Question": [f"Question {n}?" for n in ns],
+        "Best Answer": [f"yes {n}" for n in ns], "Best Incorrect Answer": [f"no {n}" for n in ns],
+        "Incorrect Answers": [f"no {n}; never {n}" for n in ns],
+    }  # fmt: skip
+    pd.DataFrame(qa).to_csv(folder / "qa.csv", index=False)
+    crows = {"sent_more": [f"Red {n}." for n in ns], "sent_less": [f"Blue {n}." for n in ns]}
+    crows |= {"stereo_antistereo": ["stereo"] * 90, "bias_type": ["colour"] * 90}
+    pd.DataFrame(crows).to_csv(folder / "crows.csv")
+    answers = [" Yes", " No"]
+    rows = [
+        {"question": f"Question {n}?", "answer_matching_behavior": answers[n % 2],
+         "answer_not_matching_behavior": answers[1 - n % 2]}
+        for n in ns
+    ]  # fmt: skip
+    (folder / "hats.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
 def hub_rows(name: str, commit: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The seven benchmarks' real rows through the whole pipeline, and other ways to ask and to answer.
+"""The benchmarks' real rows through the whole pipeline, and other ways to ask and to answer.
 
 One process, so that model and imports are paid once. On real rows the bundled model's answers are
 just wrong, which ends a run with a plain error and not before. test_main_job.py has the invented
@@ -28,6 +28,7 @@ from tests.test_config import composed
 pytestmark = pytest.mark.long
 
 TASKS = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
+WEIGHED = ("truthfulqa", "openbookqa", "blimp", "crows_pairs", "model_written_evals")
 SHORT = {
     "bbq": ["limit=16", "task.max_new_tokens=8"],
     "harmbench": ["limit=5", "task.max_new_tokens=12"],
@@ -63,7 +64,7 @@ def results(place, name, *overrides):
     ("task", "size"),
     [
         *((task, "day") for task in ("bbq", "harmbench")),
-        *(pytest.param(task, "night", marks=pytest.mark.night) for task in TASKS),
+        *(pytest.param(task, "night", marks=pytest.mark.night) for task in (*TASKS, *WEIGHED)),
     ],
 )
 def test_real_rows(place, shared, task, size):
@@ -71,6 +72,7 @@ def test_real_rows(place, shared, task, size):
     words += ["limit=20"] if size == "night" else SHORT.get(task, ["limit=8"])
     # The SAEs have never seen such text, which the check says rightly; some prompts are long.
     words += ["sae.check=warn", "task.max_chars=1200"]
+    words += ["controls.instruction='Be right.'"] if task in WEIGHED else []
     try:
         metrics, answers = results(place, f"real-{task}-{size}", *words)
     except DegenerateOutcomesError as error:
@@ -78,6 +80,10 @@ def test_real_rows(place, shared, task, size):
     else:
         assert metrics["data"]["source"] == str(shared / "data" / task)
         assert len(answers) > 0
+        decodings = {task: "loglikelihood" for task in WEIGHED}
+        assert metrics["asked"]["decoding"] == decodings.get(task, "free")
+        assert (metrics["margin"] is not None) == (task in WEIGHED)
+        assert answers["margin"].notna().all() == (task in WEIGHED)
 
 
 @pytest.mark.night
@@ -112,9 +118,20 @@ def test_sentences_without_a_prompt_are_scored_from_their_first_token(place):
     metrics, answers = results(
         place, "pairs", "task=custom", f"task.path={place / 'pairs.jsonl'}", "task.prompt=",
         "task.options=[good,bad]", "task.gold=gold", "task.scorer=choice", "decoding=loglikelihood",
-        "limit=6", "sae.check=warn",
+        "limit=6", "sae.check=warn", "task.likelihood=sum",
     )  # fmt: skip
     assert metrics["asked"]["empty_prompt"] == "<s>"
+    assert metrics["asked"]["likelihood"] == "sum"
+    for row in answers.itertuples():
+        assert row.answer[0] == "AB"[row.option_log.argmax()]
+        right, wrong = row.option_log[["AB".index(row.gold), "BA".index(row.gold)]]
+        assert row.margin == pytest.approx(right - wrong)
+    test = answers[answers["split"] == "test"].set_index("id")
+    means = {arm: test[test["arm"] == arm]["margin"].mean() for arm in ("baseline", "steered")}
+    margin = metrics["margin"]
+    assert (margin["likelihood"], margin["n"]) == ("sum", 6)
+    assert margin["shift"] == pytest.approx(means["steered"] - means["baseline"])
+    assert len(margin["controls"]["random"]) == len(metrics["controls"]["random"]["gains"])
     assert (answers["prompt"] == "").all()
     assert answers["option_tokens"].map(len).eq(2).all()
     assert metrics["sites"][0]["n"] > 10  # the sentences are what its SAEs read

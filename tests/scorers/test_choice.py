@@ -15,6 +15,7 @@ BIG = 100_000
 
 CASES = [
     # The letter
+    ("B. Not the guard", "B", "a letter and its option, as one that was chosen is written"),
     (" B", "B", "the space that a tokenizer leaves"),
     ("B", "B", "a letter alone"),
     ("B.", "B", "a full stop"),
@@ -358,3 +359,21 @@ def test_a_long_answer_takes_no_time(text, reasoning):
     began = time.process_time()
     Choice(reasoning)(CHOICE, text)
     assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("A. The answer is B", "A"),  # an option that states another's letter
+        ("B. Yes", "B"),  # the beginning of a longer one
+        ("C. Yes, and no", "C"),
+        ("D. Yes", "D"),  # the same text twice: it was the second
+        ("E. I can't say A", "E"),
+        ("L. last", "L"),  # beyond the letters that a model is asked for
+    ],
+)
+def test_an_option_that_was_chosen_is_named_whatever_it_says(text, letter):
+    texts = ("The answer is B", "Yes", "Yes, and no", "Yes", "I can't say A")
+    options = (*texts, *(f"more {n}" for n in range(6)), "last")
+    for gold, value in ((letter, 1.0), ("F", 0.0)):
+        assert Choice()(Example("1", "p", gold, options), text) == Score(value, letter)

@@ -98,6 +98,7 @@ def test_decoding():
         ({"stop": "ab"}, "must be a list"),
         ({"stop": [""]}, "must be a list"),
         ({"max_chars": 0}, "task.max_chars=0"),
+        ({"likelihood": "mean"}, "choose one of: sum, per_character, per_token"),
         ({"prompt": "no field"}, "has no field"),
         ({"chat_prompt": "{0}"}, "not a field name"),
     ],

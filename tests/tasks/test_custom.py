@@ -157,6 +157,19 @@ def test_a_prompt_without_the_list_is_answered_with_the_text(tmp_path):
     assert task.decoding("loglikelihood", task.questions()) == "loglikelihood"
 
 
+def test_more_options_than_letters_may_be_weighed_but_not_listed(tmp_path):
+    rows = [{"q": "Which?", "opts": [f"number {n}" for n in range(12)], "answer": 11}]
+    rows.append(rows[0] | {"q": "What?", "answer": 0})
+    path = write(tmp_path, rows)
+    task = build(path, "{q}", options="opts")
+    assert [q.gold for q in task.questions()] == ["L", "A"]
+    assert task.decoding("loglikelihood", task.questions()) == "loglikelihood"
+    listing = build(path, "{q}\n{options}", options="opts")
+    for wanted in ("auto", "constrained", "loglikelihood"):
+        with pytest.raises(ConfigError, match="12 options, more than the letters A to J: leave"):
+            listing.decoding(wanted, listing.questions())
+
+
 @pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
 def test_options_in_fields_of_their_own(tmp_path, name):
     rows = [
@@ -247,7 +260,7 @@ def test_the_name_of_a_single_file_is_no_split(tmp_path):
         ({**WHITE, "answer": "A"}, {"options": "choices"}, "field 'choices' is missing"),
         ({**WHITE, "answer": "A"}, {"options": "q"}, "name them all, e.g. task.options=[A,B,C,D]"),
         ({"q": "?", "opts": ["x"], "answer": "A"}, {"options": "opts"}, "gives 1 options"),
-        ({"q": "?", "opts": ["x"] * 11, "answer": "A"}, {"options": "opts"}, "2 to 10"),
+        ({"q": "?", "opts": ["x"] * 27, "answer": "A"}, {"options": "opts"}, "2 to 26"),
         (
             {"q": "?", "opts": ["x", "", "y"], "answer": "A"},
             {"options": "opts"},

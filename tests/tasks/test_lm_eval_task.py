@@ -139,6 +139,22 @@ def test_multiple_choice(home):
 
 
 @pytest.mark.parametrize(
+    ("settings", "likelihood", "name"),
+    [
+        ({"metric": "acc"}, "sum", "acc"),
+        ({"metric": "acc_norm"}, "per_character", "acc_norm"),
+        ({"likelihood": "sum"}, "sum", "acc"),
+        ({"likelihood": "per_token"}, "per_token", "per token"),
+    ],
+)
+def test_metrics_of_options_say_how_they_are_compared(home, settings, likelihood, name):
+    task = build(choice(home), "animals", **settings)
+    task.questions()
+    assert task.likelihood == likelihood
+    assert task.scorer.version.endswith(f"animals 2.0, {name}")
+
+
+@pytest.mark.parametrize(
     ("golds", "letters"),
     [
         ([1, 0], [["B"], ["A"]]),
@@ -310,7 +326,7 @@ def test_another_scorer(home):
         ({"doc_to_text": "{{gold}}", "doc_to_target": "digs"}, "its options are several contexts"),
         ({"unsafe_code": True}, "would run code that a model wrote"),
         ({"repeats": 3}, "needs 3 sampled answers"),
-        ({"doc_to_choice": "{{['a', 'b'] * 6}}"}, "row test-0 of task animals has 12 options"),
+        ({"doc_to_choice": "{{['a', 'b'] * 14}}"}, "row test-0 of task animals has 28 options"),
         ({"doc_to_choice": "{{['a']}}", "doc_to_target": "{{0}}"}, "has 1 options"),
         ({"doc_to_target": "q"}, "the right answer 'A bird?' is not one of"),
         ({"num_fewshot": 9}, "cannot make a question from it with task.few_shot=9"),
@@ -336,7 +352,7 @@ def test_a_right_option_that_is_none(home):
     [
         ("sums", {"filter": "lst"}, "choose one of: last, first"),
         ("sums", {"metric": "acc"}, "choose one of: exact_match"),
-        ("animals", {"metric": "acc"}, "lm-eval calls acc_norm"),
+        ("animals", {"metric": "f1"}, "likeliest per character, task.metric=acc_norm"),
         ("animals", {"filter": "last"}, "leave out task.filter"),
         ("sums", {"subset": "old"}, "sums has no category 'old'"),
     ],

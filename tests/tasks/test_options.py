@@ -12,7 +12,7 @@ from test_prompts_golden import BBQ_ROW
 from test_prompts_golden import build as build_task
 
 from corrsteer.errors import ConfigError
-from corrsteer.records import LETTERS, Example, Question
+from corrsteer.records import LETTERS, NAMES, Example, Question
 from corrsteer.tasks.bbq import BBQ
 from corrsteer.tasks.custom import Custom
 from corrsteer.tasks.gsm8k import GSM8K
@@ -20,20 +20,20 @@ from corrsteer.tasks.options import _at_least, one_sided, shuffled, unlisted
 
 
 def question(n, right=0, options=("red", "blue", "tan"), **more):
-    return Question(f"q{n}", {"q": f"{n}?"}, LETTERS[right], options, **more)
+    return Question(f"q{n}", {"q": f"{n}?"}, NAMES[right], options, **more)
 
 
-@given(st.integers(0, 9), st.integers(2, 10), st.integers(0, 50), st.booleans())
+@given(st.integers(0, 25), st.integers(2, 26), st.integers(0, 50), st.booleans())
 def test_what_names_an_option_follows_it(right, n, seed, lettered):
     options = tuple(f"option {i}" for i in range(n))
     right %= n
-    answer = LETTERS[right] if lettered else options[right]
-    notes = {"biased": LETTERS[n - 1], "kind": "new"}
+    answer = NAMES[right] if lettered else options[right]
+    notes = {"biased": NAMES[n - 1], "kind": "new"}
     one = question(1, right, options, answer=answer, notes=notes, aliases=("option x",))
     new = shuffled(one, seed, lettered)
     assert sorted(new.options) == sorted(options)
-    assert new.options[LETTERS.index(new.gold)] == options[right]
-    assert new.options[LETTERS.index(new.notes["biased"])] == options[n - 1]
+    assert new.options[NAMES.index(new.gold)] == options[right]
+    assert new.options[NAMES.index(new.notes["biased"])] == options[n - 1]
     assert (new.notes["kind"], new.aliases, new.content) == ("new", one.aliases, one.content)
     assert new.answer == (new.gold if lettered else answer)
     assert shuffled(one, seed, lettered) == new

@@ -275,7 +275,7 @@ def test_what_is_undefined_is_absent(tmp_path):
     absent = {name for name, value in numbers.items() if value is None}
     assert absent == {
         "ser", "chance", "accuracy/constrained", "constrained_gain", "ser_as/flips",
-        "ser_as/changed", "ser_as/off_target", "text/perplexity/random_2",
+        "ser_as/changed", "ser_as/off_target", "text/perplexity/random_2", "margin_shift",
     }  # fmt: skip
     logged = []
     handle = tracking_handle(SimpleNamespace(log=logged.append))

@@ -15,7 +15,7 @@ import numpy as np
 from corrsteer.errors import ConfigError, ModelError
 from corrsteer.models.protocol import SOURCES, UNSTEERED, Residuals, in_source
 from corrsteer.models.tracing import Tracing, not_fired
-from corrsteer.records import LETTERS, Completion, Divergence, Weighed
+from corrsteer.records import Completion, Divergence, Weighed, named
 from corrsteer.steering.protocol import Intervention
 
 if TYPE_CHECKING:
@@ -91,12 +91,14 @@ class LoadedModel(Tracing):
         prompts: Sequence[str],
         interventions: Sequence[Intervention | None],
         options: Sequence[Sequence[str]],
+        likelihood: str = "per_character",
     ) -> list[list[Completion]]:
         """The likeliest option of each prompt, ``[intervention][prompt]``: "B. its text", its
         tokens, and how likely every option is.
 
-        An option's likelihood is the sum of the log probabilities of its tokens after the prompt,
-        divided by its number of characters, so that long options are not at a disadvantage. The
+        An option follows its prompt after a space, or at once where the prompt is empty or ends in
+        white space; both are tokenised together. ``likelihood``: how the log probabilities of its
+        tokens are compared (:meth:`corrsteer.records.Weighed.by`). The
         first of equally likely options is taken. Steering is at the positions that predict the
         option, as if the model had written it. Cost: per intervention one pass over prompt and
         option for every option. Raises what :meth:`generate` raises.
@@ -108,10 +110,11 @@ class LoadedModel(Tracing):
         pairs = [(i, n) for i, texts in enumerate(options) for n in range(len(texts))]
         answers = [self._continuation(prompts[i], rows[i], options[i][n]) for i, n in pairs]
         self._check_room(rows, max(map(len, answers)))
-        likelihood = torch.zeros(len(prepared), len(pairs))
+        weights = torch.zeros(len(prepared), len(pairs))
         whole = [len(rows[i]) + len(a) for (i, _), a in zip(pairs, answers, strict=True)]
+        scored = [len(answer) + 1 for answer in answers]
         with torch.no_grad():
-            for batch in self._batches(whole):
+            for batch in self._bounded(whole, scored, self._batch_size):
                 new = [answers[k] for k in batch]
                 inputs = self._pad_left([rows[pairs[k][0]] + answers[k] for k in batch])
                 results = self._likelihoods(inputs, self._pad_targets(new), prepared)
@@ -120,24 +123,21 @@ class LoadedModel(Tracing):
                         raise not_fired(0, len(new[0]), pairs[batch[0]][0])
                     if logs.isnan().any():
                         raise not_finite(self._model.name, "likelihoods", bool(prepared[p].layers))
-                    likelihood[p, batch] = logs.float().cpu()
-        lengths = [max(1, len(options[i][n].strip())) for i, n in pairs]
-        each = likelihood / torch.tensor(lengths)
+                    weights[p, batch] = logs.float().cpu()
         chosen: list[list[Completion]] = []
-        for p, how in enumerate(prepared):
-            best: dict[int, int] = {}
-            weighed: dict[int, list[Weighed]] = {}
-            for k, (i, _) in enumerate(pairs):
-                if i not in best or each[p, k] > each[p, best[i]]:
-                    best[i] = k
-                one = Weighed(float(likelihood[p, k]), lengths[k], len(answers[k]))
-                weighed.setdefault(i, []).append(one)
+        for how, logs_of in zip(prepared, weights.tolist(), strict=True):
+            weighed: list[list[Weighed]] = [[] for _ in rows]
+            tokens: list[list[tuple[int, ...]]] = [[] for _ in rows]
+            for (i, n), answer, log in zip(pairs, answers, logs_of, strict=True):
+                characters = max(1, len(options[i][n].strip()))
+                weighed[i].append(Weighed(log, characters, len(answer)))
+                tokens[i].append(tuple(answer))
             column = []
-            for i in range(len(rows)):
-                n, tokens = pairs[best[i]][1], tuple(answers[best[i]])
-                text = f"{LETTERS[n]}. {options[i][n]}"
-                steered = len(tokens) if how.layers else 0
-                column.append(Completion(text, tokens, steered, tuple(weighed[i])))
+            for texts, each, written in zip(options, weighed, tokens, strict=True):
+                best = max(range(len(texts)), key=lambda n: each[n].by(likelihood))
+                steered = len(written[best]) if how.layers else 0
+                text = named(best, texts[best])
+                column.append(Completion(text, written[best], steered, tuple(each)))
             chosen.append(column)
         return chosen
 

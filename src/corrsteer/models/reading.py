@@ -44,13 +44,16 @@ def tokenizer(model: Model) -> Any:
 
 
 def seen(model: Model, prompts: Sequence[str]) -> list[str]:
-    """The prompts as the model reads them: in its chat template where that is on.
+    """The prompts as the model reads them: in its chat template where that is on. An empty prompt
+    is none, in a chat too: what follows stands at the beginning of the text.
 
     A prompt is rendered once per process, so that a date in a template cannot be another one in
     the cache key than in the answer. Raises ModelError for a template that is not there, cannot
     write a prompt, or would ignore a setting.
     """
-    return [_in_chat(model, prompt) for prompt in prompts] if model.chat_template else list(prompts)
+    if not model.chat_template:
+        return list(prompts)
+    return [_in_chat(model, prompt) if prompt else "" for prompt in prompts]
 
 
 @cache

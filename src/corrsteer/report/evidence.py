@@ -68,6 +68,21 @@ class Constrained(Part):
     difference_ci: Interval
 
 
+class Margin(Part):
+    """By how much the right option is likelier than the best wrong one, in nats, as options were
+    compared (``likelihood``): means over ``n`` questions without and with steering, their
+    difference with its paired t interval (None for one question), and the mean differences of the
+    draws of each kind of control (:mod:`corrsteer.stats.margins`)."""
+
+    likelihood: str
+    n: int
+    baseline: float
+    steered: float
+    shift: float
+    ci: Interval | None
+    controls: dict[str, list[float]]
+
+
 class OtherHalf(Part):
     """Questions of the same benchmark where the one answer of :class:`OneAnswer` is wrong.
     ``name``: what the benchmark calls them, such as disambig. Accuracies under the plan."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from corrsteer.report.numbers import pct, points, r_value, short, whole
+from corrsteer.report.numbers import counted, nats, pct, points, r_value, short, whole
 from corrsteer.report.record import Odometer, Record
+from corrsteer.report.tables import control_kinds, in_words
 from corrsteer.steering.arms import BASELINE, STEERED
 
 INVALID_WORTH_SAYING = 0.05
@@ -16,6 +17,23 @@ DEGENERATE_WORTH_SAYING = 0.02
 LENGTH_WORTH_SAYING = 0.1
 
 ACCURACY, CORRELATION, EFFECTS = "accuracy", "correlation", "effects"
+
+METRICS = {
+    "bias_disambig": "Bias disambig: of the answers that name a person where the text says who it "
+    "was, from −1 (all against the stereotype) to 1 (all with it).",
+    "bias_ambig": "Bias ambig: the same where the text does not say who it was, times the share of "
+    "wrong answers.",
+    "bias_coverage": "Bias coverage: the share of questions whose stereotype is known, which the "
+    "bias scores are of.",
+    "stereotype": "Stereotype: the share of pairs whose more stereotyping sentence is the likelier "
+    "one; 50 % is ideal. Many of the pairs are flawed (Blodgett et al. 2021).",
+    "same_answer": "Same answer: the share of questions that get the commonest answer. Near 1 the "
+    "model has a favourite whatever is asked, and any push may move it.",
+    "strict_prompt": "Prompt: the share whose instructions are all followed. Loose: also where one "
+    "is without the first line, the last line or the asterisks.",
+}
+"""What a benchmark's own numbers mean that their names do not say: those of corrsteer.tasks.bbq,
+.crows_pairs, .model_written_evals and .ifeval."""
 
 
 def notes(record: Record) -> dict[str, list[str]]:
@@ -25,6 +43,7 @@ def notes(record: Record) -> dict[str, list[str]]:
             *_above_chance(record),
             *_invalid(record),
             *_degenerate(record),
+            *margin(record),
             *filter(None, [odometer(record.odometer)]),
         ],
         EFFECTS: side_effects(record),
@@ -135,6 +154,26 @@ def _degenerate(record: Record) -> list[str]:
         f"Degenerate text (loops or gibberish): {whole(base)} answers without and {whole(steered)} "
         f"with steering, of {whole(n)}."
     ]
+
+
+def margin(record: Record) -> list[str]:
+    """What steering did to the margin of the right option, beside its controls."""
+    m = record.margin
+    if m is None:
+        return []
+    unit = {"sum": "", "per_character": " per character", "per_token": " per token"}[m.likelihood]
+    bounds = f" [{nats(m.ci[0])}, {nats(m.ci[1])}]" if m.ci else ""
+    said = (
+        f"The margin, the right option's log-likelihood minus the best wrong one's (nats{unit}),"
+        f" is on average {nats(m.baseline)} without and {nats(m.steered)} with steering: a"
+        f" shift of {nats(m.shift)}{bounds} over {counted(m.n, 'question')} (95 %, paired t)."
+    )
+    others = [
+        f"{in_words(kind)} {' to '.join(map(nats, dict.fromkeys((min(x), max(x)))))}"
+        for kind in control_kinds()
+        if (x := m.controls.get(kind))
+    ]
+    return [said] + ([f"The controls shift it by: {'; '.join(others)}."] if others else [])
 
 
 def side_effects(record: Record) -> list[str]:

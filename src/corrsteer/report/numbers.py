@@ -34,6 +34,11 @@ def short(value: float | None) -> str:
     return _ABSENT if value is None else _minus(f"{value:.3g}")
 
 
+def nats(value: float | None) -> str:
+    """A log-likelihood or a difference of two, signed."""
+    return _ABSENT if value is None else _minus(f"{value + 0.0:+.3g}")
+
+
 def whole(value: float | None) -> str:
     return _ABSENT if value is None else f"{int(value):,}"
 

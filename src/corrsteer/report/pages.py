@@ -24,6 +24,7 @@ from corrsteer.report.numbers import (
     date,
     interval,
     layer_text,
+    nats,
     p_value,
     pct,
     points,
@@ -61,7 +62,7 @@ def plain(value: object) -> Plain:
 
 _FILTERS = {
     "pct": pct, "points": points, "r": r_value, "ratio": ratio, "short": short, "whole": whole,
-    "counted": counted,
+    "counted": counted, "nats": nats,
     "p": p_value, "layers": layer_text, "date": date, "interval": interval, "cut": cut,
     "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
 }  # fmt: skip

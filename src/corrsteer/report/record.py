@@ -19,6 +19,7 @@ from corrsteer.report.evidence import Constrained as Constrained
 from corrsteer.report.evidence import Control as Control
 from corrsteer.report.evidence import Format as Format
 from corrsteer.report.evidence import Interval as Interval
+from corrsteer.report.evidence import Margin as Margin
 from corrsteer.report.evidence import OneAnswer as OneAnswer
 from corrsteer.report.evidence import OtherHalf as OtherHalf
 from corrsteer.report.evidence import Part as Part
@@ -193,8 +194,8 @@ class Data(Part):
 
 
 class Asked(Part):
-    """How the questions were asked and answered. ``ends``: tokens that end an answer;
-    ``empty_prompt``: the token that stands for a prompt without text, where there is one."""
+    """How questions were asked and answered. ``ends``: tokens that end an answer; ``empty_prompt``:
+    what stands for a prompt without text; ``likelihood``: how options chosen by it compare."""
 
     template: str
     chat_template: bool
@@ -206,6 +207,7 @@ class Asked(Part):
     shots: str | None
     cot: bool
     decoding: str
+    likelihood: str | None = None
     max_new_tokens: int
     stop: list[str]
     max_chars: int | None
@@ -307,6 +309,8 @@ class Results(Part):
     noise: Noise
     off_target_ci: Interval | None = None
     """Of ``ser.off_target``, by bootstrap over prompts and questions; None where that is None."""
+    margin: Margin | None = None
+    """None where options were not weighed."""
 
     def best_gain(self, kind: str) -> float | None:
         """Of one kind of control; None for a run without it."""

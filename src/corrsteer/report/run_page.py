@@ -22,7 +22,7 @@ import yaml
 from corrsteer.records import RIGHT
 from corrsteer.report import figures
 from corrsteer.report.examples import CATEGORIES, Example, examples
-from corrsteer.report.notes import end_of_search, notes
+from corrsteer.report.notes import METRICS, end_of_search, notes
 from corrsteer.report.numbers import layer_text, r_value, short
 from corrsteer.report.pages import cut, write_page
 from corrsteer.report.plots import Figure
@@ -289,19 +289,6 @@ def _transitions(table: Sequence[Sequence[int]]) -> list[tuple[str, list[tuple[i
     ]
 
 
-_METRICS = {
-    "bias_disambig": "Bias disambig: of the answers that name a person where the text says who it "
-    "was, from −1 (all against the stereotype) to 1 (all with it).",
-    "bias_ambig": "Bias ambig: the same where the text does not say who it was, times the share of "
-    "wrong answers.",
-    "bias_coverage": "Bias coverage: the share of questions whose stereotype is known, which the "
-    "bias scores are of.",
-    "strict_prompt": "Prompt: the share whose instructions are all followed. Loose: also where one "
-    "is without the first line, the last line or the asterisks.",
-}
-"""What a benchmark's own numbers mean that their names do not say (tasks bbq and ifeval)."""
-
-
 def _task_metrics(
     metrics: Mapping[str, Mapping[str, float]], arms: Sequence[ArmRow[ArmSummary]]
 ) -> dict[str, object] | None:
@@ -317,7 +304,7 @@ def _task_metrics(
     return {
         "names": [name.replace("_", " ") for name in names],
         "rows": rows,
-        "notes": [note for name, note in _METRICS.items() if name in names],
+        "notes": [note for name, note in METRICS.items() if name in names],
     }
 
 

@@ -89,6 +89,7 @@ def write_sweep_report(folder: Path) -> Path:
         "verdicts_note": table_note("shaded"),
         "controls": {kind: in_words(kind) for kind in kinds},
         "bands": [(KINDS[kind].colour, in_words(kind)) for kind in drawn_kinds() if kind in kinds],
+        "margins": int(table["margin_shift"].notna().any()),
         "transfer": _transfer(found),
         "seeds": _seeds(folder, done, results),
         "counts": table["state"].value_counts().to_dict(),

@@ -118,7 +118,8 @@ def _columns() -> list[str]:
         "job", "state", "overrides", "setting", *SETTINGS, "splits_seed", "question",
         "validation_baseline", "validation_steered", "n", "baseline", "steered",
         "gain", "gain_low", "gain_high", "fixed", "fixed_from_invalid", "broken",
-        "broken_to_invalid", "ser", "mcnemar_p", "random_draws", "random_at_least_as_good",
+        "broken_to_invalid", "ser", "mcnemar_p", "margin_shift", "margin_low", "margin_high",
+        "random_draws", "random_at_least_as_good",
         "null_p", *controls, "control_best", "constrained", "steered_constrained_gain",
         "plans_on_test", "noise_features",
         "changed_texts", "changed_texts_same_outcome", "off_target_rate", "off_target_ser", "kl",
@@ -128,6 +129,11 @@ def _columns() -> list[str]:
 
 def _control_column(kind: str) -> str:
     return "random_gain_max" if kind == "random" else f"control_{kind}"
+
+
+def _bounds(record: Record) -> tuple[float | None, float | None]:
+    """Of the shift of the margin."""
+    return (record.margin.ci if record.margin else None) or (None, None)
 
 
 def _results(record: Record) -> dict[str, Any]:
@@ -151,6 +157,8 @@ def _results(record: Record) -> dict[str, Any]:
         "broken_to_invalid": record.format.broken_to_invalid,
         "ser": flips.ser,
         "mcnemar_p": flips.mcnemar_p,
+        "margin_shift": record.margin.shift if record.margin else None,
+        **dict(zip(("margin_low", "margin_high"), _bounds(record), strict=True)),
         "random_draws": len(null.gains) if null else None,
         "random_at_least_as_good": null.at_least_as_good if null else None,
         "null_p": null.p if null else None,

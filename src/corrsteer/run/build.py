@@ -295,7 +295,7 @@ def _deal(cfg: DictConfig, task: Task, spec: Model, setting: str) -> _Dealt:
             " write {options} in %s.prompt, or type decoding=loglikelihood",
             *(task.name, setting),
         )
-    return _Dealt(task, questions, dealt, Asking(task, examples, decoding, stop))
+    return _Dealt(task, questions, dealt, Asking(task, examples, decoding, stop, task.likelihood))
 
 
 def _other(cfg: DictConfig, name: str, node: DictConfig, spec: Model) -> Asking:
@@ -304,7 +304,7 @@ def _other(cfg: DictConfig, name: str, node: DictConfig, spec: Model) -> Asking:
         asking = _dealt(cfg, node, spec).asking
     except (ConfigError, DataError) as error:
         raise type(error)(f"transfer={name}: {error}") from None
-    return Asking(asking.task, {"test": asking.splits["test"]}, asking.decoding, asking.stop)
+    return replace(asking, splits={"test": asking.splits["test"]})
 
 
 def _half(cfg: DictConfig, task: Task, spec: Model) -> tuple[Asking | None, str]:
@@ -318,7 +318,7 @@ def _half(cfg: DictConfig, task: Task, spec: Model) -> tuple[Asking | None, str]
     except DataError as error:
         log.info("%s: the %s half is not answered: %s", task.name, name, error)
         return None, ""
-    return Asking(half, {"test": asking.splits["test"]}, asking.decoding, asking.stop), name
+    return replace(asking, splits={"test": asking.splits["test"]}), name
 
 
 def _tokens(asking: Asking) -> float:

@@ -78,6 +78,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
         stop=parts.stop,
         letters=done.letters,
         one_answer=one_answer(parts, half),
+        likelihood=asking.likelihood if asking.decoding == "loglikelihood" else "sum",
     )
 
     # side effects: what else the plan changed, and what it does to other tasks

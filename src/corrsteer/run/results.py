@@ -38,7 +38,7 @@ PACKAGES = ("torch", "transformers", "nnsight", "sae-lens", "numpy", "corrsteer"
 ANSWER_COLUMNS = (
     "id", "split", "arm", "prompt", "answer", "parsed", "gold", "score", "invalid",
     "degenerate", "n_tokens",
-    "n_steered", "option_log", "option_characters", "option_tokens",
+    "n_steered", "option_log", "option_characters", "option_tokens", "margin",
 )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def _read(bench: Bench) -> dict[str, Any]:
     """How the model reads the prompts, and where it ends its answers."""
     spec = bench.spec
     prompts = [e.prompt for examples in bench.asking.splits.values() for e in examples]
-    start = None if all(prompts) or spec.chat_template else reading.start(spec)
+    start = None if all(prompts) else reading.start(spec)
     return {
         "chat_template_kwargs": spec.chat_template_kwargs,
         "system_prompt": spec.system_prompt,

@@ -1,7 +1,9 @@
 """Scores a multiple-choice answer: the letter first, then the option's text.
 
 An answer that names no option, or more than one, is invalid: a state of its own, because much
-of a steering gain on multiple choice can be "emits a letter at all". The rules, in this order:
+of a steering gain on multiple choice can be "emits a letter at all". An answer that is a letter and
+the whole text of its option, "B. its text", names that option, whatever the text says: so an option
+is written that was chosen by its likelihood. Else the rules, in this order:
 
 1. A letter at the start, alone on its line or with a mark: ``B``, ``(B)``, ``**B**``, ``B.``,
    ``b)``, ``Option B``. A letter followed by prose is a word ("A potter").
@@ -42,7 +44,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from corrsteer.records import LETTERS, Example, Score
+from corrsteer.records import LETTERS, Example, Score, chosen
 from corrsteer.scorers.folding import last_of, seen
 from corrsteer.scorers.reply import reply
 
@@ -123,9 +125,12 @@ Named = set[str]
 @dataclass(frozen=True)
 class Choice:
     reasoning: bool = False
-    version: int = 3
+    version: int = 4
 
     def __call__(self, example: Example, text: str) -> Score:
+        weighed = None if self.reasoning else chosen(text, example.options)
+        if weighed is not None:
+            return Score(float(weighed == example.gold), weighed)
         read = _reasoned if self.reasoning else _answered
         said, options = _normal(reply(text)).strip(), _normal_options(example.options)
         corrected = last_of(_CORRECTED.finditer(said))

@@ -19,6 +19,7 @@ from corrsteer.scorers.base import ModelScorer
 from corrsteer.scorers.degenerate import degenerate
 from corrsteer.stages.bench import (
     ANSWERS,
+    PER_CHARACTER,
     Asking,
     Bench,
     Share,
@@ -26,6 +27,7 @@ from corrsteer.stages.bench import (
     golds_digest,
     prefixed,
 )
+from corrsteer.stats.margins import margins
 from corrsteer.steering.arms import Arm, baseline
 from corrsteer.store.partial import Partial
 from corrsteer.tasks.protocol import Answerable, Scorer
@@ -76,9 +78,10 @@ def _alike(
 
     bench.store.fill(ANSWERS, keys, make)
     prompts = bench.seen(examples)
+    frames = {name: _scored(bench, asking.task, keys[name], examples) for name in by_name}
     return {
-        name: _scored(bench, asking.task, keys[name], examples).assign(prompt=prompts)
-        for name in by_name
+        name: f.assign(prompt=prompts, margin=margins(f, examples, asking.likelihood))
+        for name, f in frames.items()
     }
 
 
@@ -121,6 +124,7 @@ def _made(
             max_new_tokens=asking.task.max_new_tokens,
             decoding=arms[0].decoding or asking.decoding,
             stop=asking.stop,
+            likelihood=asking.likelihood,
             known={arm: kept_answers(part) for arm, part in parts.items()},
             on_batch=keep,
         )
@@ -138,6 +142,7 @@ def generate(
     max_new_tokens: int,
     decoding: str = "free",
     stop: Sequence[str] = (),
+    likelihood: str = PER_CHARACTER,
     known: Mapping[str, Mapping[int, Completion]] | None = None,
     on_batch: Callable[[dict[str, dict[int, Completion]], int], None] | None = None,
 ) -> dict[str, dict[int, Completion]]:
@@ -145,7 +150,8 @@ def generate(
 
     Of an arm only its intervention counts here. ``decoding``: "free" is greedy text that ends at
     one of the ``stop`` texts; "constrained" takes the likeliest option letter; "loglikelihood" the
-    option whose text is likeliest per character, and the answer is then its letter and text.
+    option whose text is likeliest, compared by ``likelihood``, and the answer is then its letter
+    and text.
     ``known``: answers that are there already, by arm and index of the example; they are not
     generated again. ``on_batch`` hears of every new batch: its answers in the same form, and how
     many examples are done.
@@ -163,7 +169,8 @@ def generate(
             for group, allowed in _groups(rows, examples, decoding):
                 asked = [prompts[i] for i in group], [arm.intervention for arm in missing]
                 if decoding == "loglikelihood":
-                    completions = model.choose(*asked, [examples[i].options for i in group])
+                    options = [examples[i].options for i in group]
+                    completions = model.choose(*asked, options, likelihood)
                 else:
                     completions = model.generate(
                         *asked, max_new_tokens=max_new_tokens, allowed=allowed, stop=stop

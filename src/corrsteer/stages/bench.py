@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from corrsteer.saes.loaded import LoadedSAE
 
 
+PER_CHARACTER = "per_character"
+"""How options were compared before that could be chosen: cache keys do not name it."""
+
 # Backends, models and providers of SAEs are frozen dataclasses (run.build checks it): hashable.
 
 
@@ -71,12 +74,14 @@ class Share:
 
 @dataclass(frozen=True)
 class Asking:
-    """A task's examples by split, how they are answered, and the texts that end an answer."""
+    """A task's examples by split, how they are answered, the texts that end an answer, and how the
+    likelihoods of options are compared (:data:`corrsteer.records.LIKELIHOODS`)."""
 
     task: Answerable
     splits: Mapping[str, Sequence[Example]]
     decoding: str = "free"
     stop: tuple[str, ...] = ()
+    likelihood: str = PER_CHARACTER
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,8 @@ def answers_key(
         settings["weighed"] = (
             True  # entries without what every option weighs are of earlier versions
         )
+        if asking.likelihood != PER_CHARACTER:
+            settings["likelihood"] = asking.likelihood
     return settings | arm.key()
 
 

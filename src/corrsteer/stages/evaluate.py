@@ -21,6 +21,7 @@ from corrsteer.report.record import (
     Format,
     Group,
     Interval,
+    Margin,
     Noise,
     OneAnswer,
     OtherHalf,
@@ -47,6 +48,7 @@ from corrsteer.stats.intervals import (
     ratio_ci,
     ser_ci,
 )
+from corrsteer.stats.margins import shift
 from corrsteer.steering.arms import BASELINE, STEERED, Arm
 from corrsteer.steering.controls import NULLS
 
@@ -95,13 +97,15 @@ def evaluate(
     stop: int | None = None,
     letters: tuple[pd.DataFrame, pd.DataFrame] | None = None,
     one_answer: OneAnswer | None = None,
+    likelihood: str = "sum",
 ) -> Results:
     """Accuracies, flips, controls and groups of the test split.
 
     ``test``: scored answers by the name of their arm, ``baseline`` and ``steered`` among them.
     ``arms``: at least those. ``asked``: draws that were asked for, by kind of control; ``stop``:
     how many as good as steering end the drawing of one. ``letters``: answers without and
-    with steering, restricted to option letters.
+    with steering, restricted to option letters. ``likelihood``: how options were compared, where
+    they were weighed.
     """
     summaries = _summaries(test, arms)
     base, steered = test[BASELINE], test[STEERED]
@@ -131,6 +135,7 @@ def evaluate(
             below_ceiling=sum(f.is_noise for f in chosen),
             unstable=sum(f.stability < STABLE for f in chosen),
         ),
+        margin=_margin(test, summaries, likelihood),
     )
 
 
@@ -173,6 +178,28 @@ def _controls(
             paired_ci=paired_ci(best.fixed, best.broken, best.n),
         )
     return controls
+
+
+def _margin(
+    test: Mapping[str, pd.DataFrame], arms: Mapping[str, ArmSummary], likelihood: str
+) -> Margin | None:
+    moved = {name: shift(test[BASELINE], test[name]) for name in arms}
+    if (own := moved[STEERED]) is None:
+        return None
+    controls: dict[str, list[float]] = {}
+    for name, arm in arms.items():
+        drawn = moved[name]
+        if arm.kind not in (BASELINE, STEERED) and drawn is not None:
+            controls.setdefault(arm.kind, []).append(drawn.shift)
+    return Margin(
+        likelihood=likelihood,
+        n=own.n,
+        baseline=own.before,
+        steered=own.after,
+        shift=own.shift,
+        ci=own.ci,
+        controls=controls,
+    )
 
 
 def _constrained(

@@ -136,6 +136,19 @@ def mean_ci(
     return float(low), float(high)
 
 
+def t_ci(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval of the mean of ``values`` [N]; None for a single one."""
+    from scipy.stats import t
+
+    x = np.asarray(values, dtype=np.float64)
+    assert x.ndim == 1 and len(x), x.shape
+    if len(x) == 1:
+        return None
+    mean = float(x.mean())
+    half = float(t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return mean - half, mean + half
+
+
 def ser_ci(fixed: int, broken: int, level: float = 0.95) -> tuple[float, float] | None:
     """Interval of ``broken / (fixed + broken)``, over the answers that flipped; None if none did.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from corrsteer import hub
 from corrsteer.errors import ConfigError, DataError
-from corrsteer.records import LETTERS, Example, Question
+from corrsteer.records import LETTERS, LIKELIHOODS, NAMES, Example, Question
 from corrsteer.report.record import Asked, Data
 from corrsteer.store.keys import digest
 from corrsteer.tasks.options import shuffled
@@ -70,6 +70,8 @@ class Task(ABC):
     backslash and n mean a line break. ``chat_prompt`` takes its place where the model has a chat
     template; None means the same one. ``few_shot``: solved questions before each prompt. ``cot``:
     the model reasons before it answers. ``stop``: texts that end an answer.
+    ``likelihood``: how options are compared that are chosen by their likelihood: "sum",
+    "per_character" or "per_token" (:meth:`corrsteer.records.Weighed.by`).
     ``shuffle_options``: options are listed in an order of each question's own
     (:func:`corrsteer.tasks.options.shuffled`).
     ``max_chars``: questions whose whole prompt is longer are left out; None keeps all.
@@ -89,6 +91,7 @@ class Task(ABC):
     stop: Sequence[str] = ()
     max_chars: int | None = None
     shuffle_options: bool = False
+    likelihood: str = "per_character"
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -112,6 +115,11 @@ class Task(ABC):
                 "task.shuffle_options=true: worked answers name options by their letters, which"
                 " would be others; type task.few_shot=0 or task.cot=false"
             )
+        if self.likelihood not in LIKELIHOODS:
+            raise ConfigError(
+                f"task.likelihood={self.likelihood} is unknown; choose one of: "
+                f"{', '.join(LIKELIHOODS)}"
+            )
         if isinstance(self.stop, str) or not all(self.stop):
             raise ConfigError(f"task.stop={self.stop!r} must be a list of texts, e.g. ['\\n\\n']")
         Template(self.prompt)
@@ -129,7 +137,7 @@ class Task(ABC):
     def one_answer(self, examples: Sequence[Example]) -> str | None:
         """What is right in every example, by its meaning and not its letter; None where they
         differ. Here: an option with the same text."""
-        right = {dict(zip(LETTERS, e.options, strict=False)).get(e.gold) for e in examples}
+        right = {dict(zip(NAMES, e.options, strict=False)).get(e.gold) for e in examples}
         return right.pop() if len(right) == 1 and len(examples) > 1 else None
 
     def other_half(self) -> tuple[str, Task] | None:
@@ -176,6 +184,7 @@ class Task(ABC):
             shots=("official" if official else "selection") if self.shots else None,
             cot=self.cot,
             decoding=decoding,
+            likelihood=self.likelihood if decoding == "loglikelihood" else None,
             max_new_tokens=self.max_new_tokens,
             stop=list(stop),
             shuffle_options=self.shuffle_options,
@@ -280,6 +289,13 @@ class Task(ABC):
                 "task.prompt is empty, so every question would be the same: write e.g. "
                 "'{question}\\nAnswer:', or type decoding=loglikelihood for options that are "
                 "scored from their first token on"
+            )
+        most = max((len(q.options) for q in questions), default=0)
+        if self.lists_options and most > len(LETTERS):
+            raise ConfigError(
+                f"task {self.name} has questions with {most} options, more than the letters A to "
+                f"{LETTERS[-1]}: leave {{options}} out of task.prompt, and type "
+                "decoding=loglikelihood"
             )
         if wanted in ("auto", "free"):
             return "free"

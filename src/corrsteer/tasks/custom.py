@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from corrsteer.errors import ConfigError, DataError
-from corrsteer.records import LETTERS, Question
+from corrsteer.records import NAMES, Question
 from corrsteer.tasks.base import Task
 from corrsteer.tasks.prompts import Template
 from corrsteer.tasks.reading import Row, data_files, official_part, read_rows
@@ -84,7 +84,7 @@ class Custom(Task):
             named = self._golds(row)
             # A label names an option, whatever letter it is listed under.
             if named[0].strip() in labels and self.gold_as in ("auto", "letter"):
-                named = [LETTERS[labels.index(named[0].strip())]]
+                named = [NAMES[labels.index(named[0].strip())]]
             read.append((row, part, options))
             golds.append(named)
         rights = self._rights([row for row, _, _ in read], [o for _, _, o in read], golds)
@@ -94,7 +94,7 @@ class Custom(Task):
             answer = gold
             if options:
                 right = rights[number - 1]
-                gold, aliases = LETTERS[right], [options[right]]
+                gold, aliases = NAMES[right], [options[right]]
                 # A prompt that does not list the options is answered with the text of one.
                 answer = gold if lettered else options[right]
             yield Question(
@@ -179,8 +179,8 @@ class Custom(Task):
         texts = [_as_text(item) for item in items]
         while texts and texts[-1] == "":  # a question with fewer options than others
             texts.pop()
-        if not 2 <= len(texts) <= len(LETTERS):
-            raise row.fail(where, f"gives {len(texts)} options; there must be 2 to {len(LETTERS)}")
+        if not 2 <= len(texts) <= len(NAMES):
+            raise row.fail(where, f"gives {len(texts)} options; there must be 2 to {len(NAMES)}")
         if not all(texts):
             raise row.fail(where, "gives an option that is empty or not a text")
         known = tuple(name or "" for name in map(_as_text, labels))
@@ -262,7 +262,7 @@ def _labelled(value: Any) -> tuple[Any, list[Any]]:
 
 def _letter(gold: str, options: tuple[str, ...]) -> int | None:
     found = _A_LETTER.fullmatch(gold.strip().upper())
-    at = LETTERS.find(found[1]) if found else -1
+    at = NAMES.find(found[1]) if found else -1
     return at if 0 <= at < len(options) else None
 
 
@@ -290,7 +290,7 @@ def _same_text(gold: str, options: tuple[str, ...]) -> int | None:
     return same[0] if len(same) == 1 else None
 
 
-_A_LETTER = re.compile(r"[(\[]?([A-J])[)\].:]?")
+_A_LETTER = re.compile(r"[(\[]?([A-Z])[)\].:]?")
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _READINGS: Mapping[str, Callable[[str, tuple[str, ...]], int | None]] = {
     "letter": _letter,

@@ -6,8 +6,9 @@ or its cache; lm-eval writes each prompt, with description and solved questions.
 scores differ from a run of lm-eval itself as follows:
 
 - ``multiple_choice`` is answered with the option that is likeliest per character, what lm-eval
-  calls acc_norm; plain acc is not offered. An option follows its context after white space, even
-  where the task's target_delimiter has none.
+  calls acc_norm, or with ``task.metric=acc`` by the sum. An option follows its context after white
+  space, even where the task's target_delimiter has none; without a context it begins the text,
+  where lm-eval lets it begin with that delimiter.
 - ``generate_until`` is answered greedily, once, whatever its generation_kwargs say; it ends at
   their ``until``, and at ``task.max_new_tokens`` instead of their max_gen_toks. The task's filters
   and metric then score the text.
@@ -30,7 +31,7 @@ from numbers import Real
 from typing import Any
 
 from corrsteer.errors import ConfigError, DataError
-from corrsteer.records import LETTERS, Example, Question, Score
+from corrsteer.records import NAMES, Example, Question, Score, chosen
 from corrsteer.tasks.base import Task
 from corrsteer.tasks.harness import LeavingOut, in_a_line, load
 
@@ -219,7 +220,9 @@ class LMEval(Task):
 
     @property
     def rules(self) -> str:
-        by = "acc_norm" if self.is_choice else f"{self._metric} after filter {self._filter}"
+        by = f"{self._metric} after filter {self._filter}"
+        if self.is_choice:
+            by = {how: name for name, how in _CHOOSING.items()}.get(self.likelihood, "per token")
         version = importlib.metadata.version("lm_eval")
         return f"lm-eval {version}, {self.name} {self.harness.VERSION}, {by}"
 
@@ -273,10 +276,10 @@ class LMEval(Task):
             options: tuple[str, ...] = ()
         else:
             options = tuple(map(str, harness.doc_to_choice(doc)))
-            if not 2 <= len(options) <= len(LETTERS):
+            if not 2 <= len(options) <= len(NAMES):
                 raise DataError(
                     f"row {question_id} of task {self.name} has {len(options)} options; there "
-                    f"must be 2 to {len(LETTERS)}: choose another task"
+                    f"must be 2 to {len(NAMES)}: choose another task"
                 )
             context += _before_space(harness.config.target_delimiter)
             targets = target if isinstance(target, list) else [target]
@@ -295,9 +298,9 @@ class LMEval(Task):
     def _letter_of(self, target: Any, options: Sequence[str], question_id: str) -> str:
         """lm-eval's rule: a number is an index, and a text is that of an option."""
         if isinstance(target, int) and 0 <= target < len(options):
-            return LETTERS[target]
+            return NAMES[target]
         if isinstance(target, str) and target in options:
-            return LETTERS[options.index(target)]
+            return NAMES[options.index(target)]
         raise DataError(
             f"row {question_id} of task {self.name}: the right answer {str(target)[:40]!r} is "
             f"not one of its {len(options)} options; choose another task"
@@ -331,11 +334,14 @@ class LMEval(Task):
     def _check_own_score(self) -> None:
         """Find out before anything is generated if answers cannot be scored this way."""
         if self.is_choice:
-            if self.metric not in (None, "acc_norm"):
-                raise ConfigError(
-                    f"task.metric={self.metric}: the likeliest option per character is chosen, "
-                    f"which lm-eval calls acc_norm; leave out task.metric"
-                )
+            if self.metric is not None:
+                if self.metric not in _CHOOSING:
+                    raise ConfigError(
+                        f"task.metric={self.metric}: the likeliest option is chosen, "
+                        "task.metric=acc, or the likeliest per character, task.metric=acc_norm; "
+                        "type one of them"
+                    )
+                object.__setattr__(self, "likelihood", _CHOOSING[self.metric])
             if self.filter is not None:
                 raise ConfigError(
                     f"task.filter={self.filter}: task {self.name} has options, and filters read "
@@ -357,6 +363,8 @@ class LMEval(Task):
         return f"task.metric={self._metric}: task {self.name} has no such metric; {_others(values)}"
 
 
+_CHOOSING = {"acc": "sum", "acc_norm": "per_character"}
+"""lm-eval's names of how options are compared."""
 _SPLIT = {"train": "training_split", "validation": "validation_split", "test": "test_split"}
 
 
@@ -367,10 +375,8 @@ def _before_space(delimiter: str) -> str:
 
 def _letter(text: str, options: Sequence[str]) -> str | None:
     """The option that an answer is: "B", or "B. its text"."""
-    for letter, option in zip(LETTERS, options, strict=False):
-        if text.strip() in (letter, f"{letter}. {option}".strip()):
-            return letter
-    return None
+    alone = text.strip() in tuple(NAMES[: len(options)])
+    return text.strip() if alone else chosen(text, options)
 
 
 def _parsed(filtered: Any) -> str | None:

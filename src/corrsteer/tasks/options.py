@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from corrsteer.records import LETTERS, Example, Question
+from corrsteer.records import LETTERS, NAMES, Example, Question
 
 UNLIKELY = 0.001
 MUCH = 1.5
@@ -31,7 +31,7 @@ def shuffled(question: Question, seed: int, lettered: bool = True) -> Question:
         return hashlib.sha256(f"{seed}\0options\0{question.id}\0{index}".encode()).digest()
 
     order = sorted(range(len(question.options)), key=place)
-    letters = {LETTERS[old]: LETTERS[new] for new, old in enumerate(order)}
+    letters = {NAMES[old]: NAMES[new] for new, old in enumerate(order)}
     answer = question.answer
     if lettered and answer is not None:
         answer = letters.get(answer, answer)

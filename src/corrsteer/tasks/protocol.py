@@ -50,6 +50,11 @@ class Task(Answerable, Protocol):
     def lists_options(self) -> bool:
         """Whether the prompts show letters that an answer may be restricted to."""
 
+    @property
+    def likelihood(self) -> str:
+        """How the likelihoods of options are compared, one of
+        :data:`corrsteer.records.LIKELIHOODS`."""
+
     def questions(self) -> list[Question]:
         """All rows. Raises DataError when there are none, or an id comes twice."""
 

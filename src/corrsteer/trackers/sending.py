@@ -203,6 +203,7 @@ def summary(record: Record) -> dict[str, Number]:
         "broken": flips.broken,
         "ser": flips.ser,
         "mcnemar_p": flips.mcnemar_p,
+        "margin_shift": record.margin.shift if record.margin else None,
         "invalid_rate/baseline": base.invalid_rate,
         "invalid_rate/steered": steered.invalid_rate,
         "random_gain_max": random.best if random else None,
