@@ -11,6 +11,7 @@ Leaves ``calibration.csv`` and ``calibration.html`` in ``outputs/calibration``.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,6 +111,8 @@ def figure(rows: pd.DataFrame) -> go.Figure:
 
 
 def main(words: Sequence[str] | None = None) -> pd.DataFrame:
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("corrsteer").setLevel(logging.INFO)  # how far it is
     answered = pool(sys.argv[1:] if words is None else words)
     rows = table(answered, CHAINS, TABLES, SAMPLES)
     folder = Path("outputs/calibration")
