@@ -144,7 +144,7 @@ def test_all_is_as_before_afterwards():
 
 
 COMMAND = (
-    "task=bbq controls=few side_effects=none limit=20 backend.batch_size=4 collect.shuffles=20"
+    "task=bbq controls=few side_effects=none limit=12 backend.batch_size=4 collect.shuffles=20"
     " layers=[1,3] cache=cache hydra.run.dir=run"
 )
 
