@@ -5,9 +5,9 @@
 
 A row is a prompt in the chat template with a reply that the model sampled (temperature 1, seeded).
 Prompts are our own requests (:data:`REQUESTS` about :data:`THINGS`), and the selection questions of
-tasks, each given as the settings of a run; never a test question. Without any it is those of the
-bundled tasks. A batch is written when it is done, so a run that was stopped goes on. About half an
-hour on two cores.
+tasks, each given as the settings of a run, so never a test question of those settings. Without any
+it is those of the bundled tasks. A batch is written when it is done, so a run that was stopped
+goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import os
 import random
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def smollm2() -> Model:
 def requests(count: int) -> list[str]:
     """Different ones, in an order of their own."""
     every = [request.format(thing) for request in REQUESTS for thing in THINGS]
-    return random.Random(0).sample(every, count)
+    return random.Random(0).sample(every, min(count, len(every)))
 
 
 def questions(words: str, count: int) -> list[str]:
@@ -127,19 +127,24 @@ def row(text: str) -> str:
 
 
 def kept(file: Path, every: Sequence[tuple[Sequence[str], int]]) -> list[str]:
-    """The rows of whole batches that a stopped run left."""
+    """The rows of whole batches that a stopped run left; its last row may be cut off."""
     found = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
-    rows: list[str] = []
+    if found and not found[-1].endswith("\n"):
+        found.pop()
+    prompts = [prompt for batch, _ in every for prompt in batch]
+    for line, prompt in zip_longest(found, prompts[: len(found)]):
+        try:
+            ours = prompt is not None and json.loads(line)["text"].startswith(prompt)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            ours = False
+        if not ours:
+            raise SystemExit(f"{file} holds other rows: name another file")
+    whole = 0
     for batch, _ in every:
-        own = found[len(rows) : len(rows) + len(batch)]
-        if len(own) < len(batch) or not own[-1].endswith("\n"):
+        if whole + len(batch) > len(found):
             break
-        if not all(
-            json.loads(line)["text"].startswith(p) for line, p in zip(own, batch, strict=True)
-        ):
-            raise SystemExit(f"{file} holds rows of other prompts: name another file")
-        rows += own
-    return rows
+        whole += len(batch)
+    return found[:whole]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

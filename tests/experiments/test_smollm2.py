@@ -41,8 +41,13 @@ def test_a_stopped_run_goes_on_with_the_same_rows(model, tmp_path, monkeypatch):
     text.main([str(stopped), *WORDS])
     assert stopped.read_bytes() == whole.read_bytes()
     assert 0 < len(asked) < 4
-    with pytest.raises(SystemExit, match="other prompts"):
+    with pytest.raises(SystemExit, match="other rows"):
         text.main([str(stopped), "task=mmlu", *WORDS[1:]])
+    for foreign in ('{"text": "mine"}\n', "mine\n"):
+        stopped.write_text(foreign)
+        with pytest.raises(SystemExit, match="other rows"):
+            text.main([str(stopped), *WORDS])
+        assert stopped.read_text() == foreign
 
 
 def test_no_test_question_is_trained_on(model):

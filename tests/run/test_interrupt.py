@@ -129,6 +129,14 @@ def test_an_import_ends_first(number):
     assert failed == (130, "", f"{INTERRUPTED}\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_that_ends_with_its_import_is_interrupted(number):
+    whole = IN_AN_IMPORT.replace('        print("imported")\n        time.sleep(60)\n', "")
+    assert stopped(whole, number) == (3, "", "")
+    failing = whole.replace("time.sleep(2)", "time.sleep(2); raise ImportError")
+    assert stopped(failing, number) == (3, "", "")
+
+
 def test_an_ignored_signal_stays_ignored():
     assert stopped(UNDER_NOHUP, signal.SIGINT) == (0, "whole\n", "")
 

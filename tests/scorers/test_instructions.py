@@ -200,6 +200,7 @@ def test_a_text_that_never_ends_takes_no_time():
         for sign in ("a", "A", ".", "!)", "*", "* ", "[", "<", "<<", "P.S.", "\n", "'", "1.", ", "):
             for mended in (False, True):
                 holds(name, (sign * 8000)[:8000] + "x", mended=mended, **arguments)
+    holds("number_placeholders", "[" * 100_000, mended=True, num_placeholders=1)
     assert time.process_time() - began < 4
 
 

@@ -252,7 +252,11 @@ def _seeds(folder: Path, done: pd.DataFrame, results: Records) -> list[SeedGroup
 def _seed_group(folder: Path, name: str, jobs: pd.DataFrame, results: Records) -> SeedGroup:
     dials = [_dial(same, results) for _, same in jobs.groupby("coef")]
     n_seeds = max(len(dial.seeds) for dial in dials)
-    whole = [dial for dial in dials if len(dial.seeds) == n_seeds]
+    # Jobs may have failed: only dials of the same seeds are compared.
+    seeds = jobs.set_index("job")[["seed", "splits_seed"]].astype(str)
+    of = [seeds.loc[dial.jobs].to_numpy().tolist() for dial in dials]
+    most = next(some for some in of if len(some) == n_seeds)
+    whole = [dial for dial, some in zip(dials, of, strict=True) if some == most]
     asked = [[validation_answers(folder / str(n)) for n in dial.jobs] for dial in whole]
     best, sure = choose_over_seeds(asked, [dial.coef for dial in whole])
     dials = [replace(dial, chosen=dial is whole[best]) for dial in dials]

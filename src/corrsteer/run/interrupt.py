@@ -33,11 +33,14 @@ def prompt_end(grace: float = GRACE) -> Iterator[None]:
         return
     usual = (signal.SIG_DFL, signal.default_int_handler)
     ours = [number for number in ENDING if signal.getsignal(number) in usual]
-    asked, ended = threading.Event(), threading.Event()
+    asked, deferred, ended = (threading.Event() for _ in range(3))
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if not _imports(frame):
-            asked.set()
+        asked.set()
+        if _imports(frame):
+            deferred.set()
+        else:
+            deferred.clear()
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, ask) for number in ours}
@@ -54,7 +57,7 @@ def prompt_end(grace: float = GRACE) -> Iterator[None]:
                 if time.monotonic() > latest:
                     os.write(2, f"{INTERRUPTED}\n".encode())
                     os._exit(130)
-                if not asked.is_set():
+                if deferred.is_set():
                     os.kill(os.getpid(), heard[0])
 
     watcher = threading.Thread(target=watch, daemon=True)

@@ -181,7 +181,7 @@ class Custom(Task):
             texts.pop()
         if not 2 <= len(texts) <= len(NAMES):
             raise row.fail(where, f"gives {len(texts)} options; there must be 2 to {len(NAMES)}")
-        if not all(texts):
+        if not all(text and text.strip() for text in texts):
             raise row.fail(where, "gives an option that is empty or not a text")
         known = tuple(name or "" for name in map(_as_text, labels))
         return tuple(text for text in texts if text), known[: len(texts)]
