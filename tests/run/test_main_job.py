@@ -60,8 +60,9 @@ class Sweep:
 @pytest.fixture(scope="module", params=["day", pytest.param("night", marks=pytest.mark.night)])
 def sweep(request, tmp_path_factory):
     home = tmp_path_factory.mktemp(request.param)
-    (home / "src").symlink_to(ROOT / "src")
     if request.param == "night":
+        (home / "src").mkdir()
+        shutil.copy(ROOT / "src" / "main.py", home / "src")  # Hydra finds conf/ beside the folder
         shutil.copytree(ROOT / "conf", home / "conf")
         settings = home / "conf" / "config.yaml"
         assert settings.read_text().count("\n  test: 2000 ") == 1
@@ -69,7 +70,8 @@ def sweep(request, tmp_path_factory):
         sizes = {"selection": 1000, "validation": 500, "test": 600}
         found = Sweep(home, in_its_own_process(BY_NIGHT, home), (0.5, 1.0, 2.0), sizes, "")
     else:
-        (home / "conf").symlink_to(ROOT / "conf")
+        for name in ("src", "conf"):
+            (home / name).symlink_to(ROOT / name)
         sizes = dict.fromkeys(("selection", "validation", "test"), 12)
         found = Sweep(home, in_this_process(BY_DAY, home), (0.5, 2.0), sizes, FEW)
     assert found.ended.code == 0, found.ended.err
@@ -130,7 +132,7 @@ def test_answers_hold_every_sample_of_every_arm(sweep):
         assert list(table.columns) == [
             "id", "split", "arm", "prompt", "answer", "parsed", "gold", "score", "invalid",
             "degenerate", "n_tokens", "n_steered", "option_log", "option_characters",
-            "option_tokens",
+            "option_tokens", "margin",
         ]  # fmt: skip
         counts = table.groupby(["split", "arm"]).size()
         assert (counts["test"] == sweep.sizes["test"]).all()
