@@ -316,10 +316,6 @@ class Results(Part):
         """Of one kind of control; None for a run without it."""
         return self.controls[kind].best if kind in self.controls else None
 
-    @property
-    def beats_all_controls(self) -> bool:
-        return all(control.beats_all for control in self.controls.values())
-
 
 class Record(Results):
     """Everything a run measured, and on what."""
