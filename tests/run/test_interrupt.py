@@ -129,6 +129,7 @@ def test_an_import_ends_first(number):
     assert failed == (130, "", f"{INTERRUPTED}\n")
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_that_ends_with_its_import_is_interrupted(number):
     whole = IN_AN_IMPORT.replace('        print("imported")\n        time.sleep(60)\n', "")
