@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -18,6 +19,13 @@ class CorrSteerError(Exception):
 
 class ConfigError(CorrSteerError):
     """A setting is unknown, misspelt or out of range."""
+
+
+def check_known(setting: str, value: object, known: Iterable[str]) -> None:
+    """Raises ConfigError where a setting is none of the ``known`` choices."""
+    choices = list(known)
+    if value not in choices:
+        raise ConfigError(f"{setting}={value} is unknown; choose one of: {', '.join(choices)}")
 
 
 class DataError(CorrSteerError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from string import ascii_uppercase
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +27,12 @@ def r_bin(r: np.ndarray) -> np.ndarray:
     return np.floor(r * R_BINS + 1e-6).astype(np.int64)
 
 
-LETTERS = "ABCDEFGHIJ"
+NAMES = ascii_uppercase
 """How options are named, in prompts, answers and scores alike."""
 
-NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-"""The same where no prompt lists them: an option that is chosen by its likelihood is written by no
-model, so there may be more."""
+LETTERS = NAMES[:10]
+"""Those that a prompt may list; an option that is chosen by its likelihood is written by no model,
+so there may be more."""
 
 LIKELIHOODS = ("sum", "per_character", "per_token")
 """What may make one option likelier than another (:meth:`Weighed.by`)."""

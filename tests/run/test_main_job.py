@@ -34,8 +34,6 @@ class Sweep:
     coefs: tuple[float, ...]
     sizes: dict[str, int]
     """Samples by split."""
-    typed: str
-    """What else a run is given to be of the same size."""
 
     @property
     def folder(self) -> Path:
@@ -47,10 +45,10 @@ class Sweep:
         return [self.folder / str(n) for n in range(len(self.coefs))]
 
     def single_run(self, words: str) -> Path:
-        """The folder of another run, in the same home."""
+        """The folder of another run of the day's size, in the same home."""
         runs = self.home / "outputs" / "runs"
         before = set(runs.iterdir()) if runs.exists() else set()
-        command = f"python -m src.main task=bbq {words} controls=few side_effects=none {self.typed}"
+        command = f"python -m src.main task=bbq {words} controls=few side_effects=none {FEW}"
         ended = in_this_process(command, cwd=self.home)
         assert ended.code == 0, ended.err
         (run,) = set(runs.iterdir()) - before
@@ -68,12 +66,12 @@ def sweep(request, tmp_path_factory):
         assert settings.read_text().count("\n  test: 2000 ") == 1
         settings.write_text(settings.read_text().replace("\n  test: 2000 ", "\n  test: 600 "))
         sizes = {"selection": 1000, "validation": 500, "test": 600}
-        found = Sweep(home, in_its_own_process(BY_NIGHT, home), (0.5, 1.0, 2.0), sizes, "")
+        found = Sweep(home, in_its_own_process(BY_NIGHT, home), (0.5, 1.0, 2.0), sizes)
     else:
         for name in ("src", "conf"):
             (home / name).symlink_to(ROOT / name)
         sizes = dict.fromkeys(("selection", "validation", "test"), 12)
-        found = Sweep(home, in_this_process(BY_DAY, home), (0.5, 2.0), sizes, FEW)
+        found = Sweep(home, in_this_process(BY_DAY, home), (0.5, 2.0), sizes)
     assert found.ended.code == 0, found.ended.err
     return found
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from corrsteer.config import POOLINGS
-from corrsteer.errors import ConfigError, DataError
+from corrsteer.errors import ConfigError, DataError, check_known
 from corrsteer.methods.protocol import Fitted, Tunable
 from corrsteer.methods.study import (
     TUNED,
@@ -81,10 +81,7 @@ class Pareto:
                 f"coef={self.start}: a search starts there, so it must lie in the range"
                 f" search.coef=[{coef[0]},{coef[1]}]; type another coef or a wider range"
             )
-        if self.layers not in TUNED:
-            raise ConfigError(
-                f"search.layers={self.layers} is unknown; choose one of: {', '.join(TUNED)}"
-            )
+        check_known("search.layers", self.layers, TUNED)
         known = isinstance(self.pooling, list) and all(p in POOLINGS for p in self.pooling)
         if not known or not self.pooling or len(set(self.pooling)) < len(self.pooling):
             raise ConfigError(

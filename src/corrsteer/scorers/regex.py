@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from corrsteer.errors import ConfigError
+from corrsteer.errors import ConfigError, check_known
 from corrsteer.records import Example, Score
 from corrsteer.scorers.exact import compare
 from corrsteer.scorers.folding import first_lines, last_of
@@ -52,10 +52,7 @@ class Regex:
                 f"task.scorer.group={self.group} is not a group of {self.pattern!r};"
                 f" choose one of: {', '.join(groups)}"
             )
-        if self.take not in TAKES:
-            raise ConfigError(
-                f"task.scorer.take={self.take} is unknown; choose one of: {', '.join(TAKES)}"
-            )
+        check_known("task.scorer.take", self.take, TAKES)
 
     def __call__(self, example: Example, text: str) -> Score:
         answer = self._answer(self._compiled().finditer(spoken(text)))

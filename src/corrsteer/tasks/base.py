@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corrsteer import hub
-from corrsteer.errors import ConfigError, DataError
+from corrsteer.errors import ConfigError, DataError, check_known
 from corrsteer.records import LETTERS, LIKELIHOODS, NAMES, Example, Question
 from corrsteer.report.record import Asked, Data
 from corrsteer.store.keys import digest
@@ -115,11 +115,7 @@ class Task(ABC):
                 "task.shuffle_options=true: worked answers name options by their letters, which"
                 " would be others; type task.few_shot=0 or task.cot=false"
             )
-        if self.likelihood not in LIKELIHOODS:
-            raise ConfigError(
-                f"task.likelihood={self.likelihood} is unknown; choose one of: "
-                f"{', '.join(LIKELIHOODS)}"
-            )
+        check_known("task.likelihood", self.likelihood, LIKELIHOODS)
         if isinstance(self.stop, str) or not all(self.stop):
             raise ConfigError(f"task.stop={self.stop!r} must be a list of texts, e.g. ['\\n\\n']")
         Template(self.prompt)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from corrsteer.errors import ConfigError
+from corrsteer.errors import check_known
 from corrsteer.records import NAMES, Example, Question
 from corrsteer.tasks.reading import read_rows
 from corrsteer.tasks.weighed import WeighedTask, right_and_wrong
@@ -37,10 +37,7 @@ class CrowSPairs(WeighedTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.right not in SENTENCES:
-            raise ConfigError(
-                f"task.right={self.right} is unknown; choose one of: {', '.join(SENTENCES)}"
-            )
+        check_known("task.right", self.right, SENTENCES)
 
     def rows(self) -> Iterator[Question]:
         for number, row in enumerate(read_rows(self.files("*.csv", "*.csv.gz"))):

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corrsteer.errors import ConfigError, DataError
+from corrsteer.errors import ConfigError, DataError, check_known
 from corrsteer.records import NAMES, Question
 from corrsteer.tasks.base import Task
 from corrsteer.tasks.prompts import Template
@@ -69,11 +69,7 @@ class Custom(Task):
                 f"task {self.name} takes rows of your own, but task.path is {self.path or 'empty'}:"
                 " type task.path=FILE, a csv, jsonl or parquet file"
             )
-        if self.gold_as not in ("auto", *_READINGS):
-            raise ConfigError(
-                f"task.gold_as={self.gold_as} is unknown; choose one of: "
-                f"{', '.join(['auto', *_READINGS])}"
-            )
+        check_known("task.gold_as", self.gold_as, ("auto", *_READINGS))
         if not self.gold:
             raise ConfigError("task.gold is empty: type task.gold=FIELD, e.g. task.gold=answer")
 

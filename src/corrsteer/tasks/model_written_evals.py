@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corrsteer.errors import ConfigError, DataError
+from corrsteer.errors import DataError, check_known
 from corrsteer.records import NAMES, Example, Question
 from corrsteer.tasks.reading import Row, read_jsonl
 from corrsteer.tasks.weighed import WeighedTask
@@ -47,10 +47,7 @@ class ModelWrittenEvals(WeighedTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.right not in RIGHT:
-            raise ConfigError(
-                f"task.right={self.right} is unknown; choose one of: {', '.join(RIGHT)}"
-            )
+        check_known("task.right", self.right, RIGHT)
 
     def rows(self) -> Iterator[Question]:
         files: dict[str, list[Path]] = {}

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from corrsteer.errors import ConfigError
+from corrsteer.errors import ConfigError, check_known
 from corrsteer.records import NAMES, Question
 from corrsteer.tasks.reading import Row, read_rows
 from corrsteer.tasks.weighed import WeighedTask, right_and_wrong
@@ -33,10 +33,7 @@ class TruthfulQA(WeighedTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind not in KINDS:
-            raise ConfigError(
-                f"task.kind={self.kind} is unknown; choose one of: {', '.join(KINDS)}"
-            )
+        check_known("task.kind", self.kind, KINDS)
         if self.data == "hub" and self.kind == "binary":
             raise ConfigError(
                 "task.kind=binary: the data set on the Hub has no best incorrect answers; type "
