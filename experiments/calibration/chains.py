@@ -94,15 +94,17 @@ def chains(
     chosen: bool = False,
     planted: float = 0.0,
 ) -> Iterator[Chain]:
-    """``chosen``: the plan is one that a selection on shuffled outcomes chose. ``planted``: a share
-    of the questions that the plan turns right besides, as a feature would that is the outcome."""
+    """``chosen``: the plans are those that a selection on shuffled outcomes chose, each in one
+    chain, however many chains are asked for: few plans in many chains would look like many.
+    ``planted``: a share of the questions that the plan turns right besides, as a feature would
+    that is the outcome."""
     n = len(pool.base)
-    for _ in range(n_chains):
+    for number in range(len(pool.chosen) if chosen else n_chains):
         rows = rng.integers(n, size=n)
         order = rng.permutation(len(pool.drawn))[: 1 + draws + OTHERS]
         assert len(order) == 1 + draws + OTHERS, "too few plans in the pool for so many draws"
         taken = pool.drawn[order][:, rows]
-        plan = pool.chosen[rng.integers(len(pool.chosen))][rows] if chosen else taken[0]
+        plan = pool.chosen[number][rows] if chosen else taken[0]
         if planted:
             wrong = np.flatnonzero(~plan)
             plan = plan.copy()

@@ -41,7 +41,7 @@ from experiments.calibration.chains import (
 )
 
 CONF = Path(__file__).parents[2] / "conf"
-RANDOM, CHOSEN = 180, 40
+RANDOM, CHOSEN = 180, 200
 CHAINS, TABLES, SAMPLES = 1_000, 200, 2_000
 PLANTED = (0.02, 0.05, 0.1)
 SIZES = (30, 100, 300)
@@ -85,7 +85,7 @@ def table(answered: Pool, n_chains: int, tables: int, samples: int) -> pd.DataFr
         found = list(chains(answered, n_chains, DRAWS, rng, **how))
         for what, count in said(found).items():
             ours = what in ("raises", "beats all") and "planted" not in data
-            add(data, what, count, n_chains, PROMISED if ours else None)
+            add(data, what, count, len(found), PROMISED if ours else None)
     false = false_tables(answered, tables, rng)
     add(f"{TABLE} random plans in a table", "any raises", false, tables, PROMISED)
     for n in SIZES:
