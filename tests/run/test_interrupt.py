@@ -74,6 +74,20 @@ try:
 except KeyboardInterrupt:
     sys.exit(3)
 """
+IN_A_DEL = """
+class Slow:
+    def __del__(self):
+        ready()
+        for _ in range(20):
+            time.sleep(0.1)
+        print("deleted")
+try:
+    with prompt_end(20):
+        Slow()
+        time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(3)
+"""
 UNDER_NOHUP = """
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 with prompt_end(0.5):
@@ -127,6 +141,12 @@ def test_an_import_ends_first(number):
     assert (code, out.removeprefix("imported\n"), err) == (3, "", "")
     failed = stopped(IN_AN_IMPORT.replace("prompt_end(20)", "prompt_end(0.5)"), number)
     assert failed == (130, "", f"{INTERRUPTED}\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_del_ends_first(number):
+    """Python would print the exception and go on."""
+    assert stopped(IN_A_DEL, number) == (3, "deleted\n", "")
 
 
 @pytest.mark.night

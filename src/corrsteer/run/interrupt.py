@@ -3,10 +3,10 @@
 Both raise KeyboardInterrupt, so a run can say in its folder that it was interrupted. A library may
 swallow that, or fail because of it in its own way: whatever the block ends with then is a
 KeyboardInterrupt all the same. In an import it would be raised in a library's C++ code that is not
-written for it, which aborts the process, so it waits for the import's end. And Python hears of a
-signal only between two of its own steps; so a thread that the kernel wakes at once
-(``signal.set_wakeup_fd``) ends the process when it is still there after ``GRACE`` seconds. Nothing
-is lost by that: what was kept is kept as after a kill.
+written for it, which aborts the process, and in a ``__del__`` Python prints and forgets it, so it
+waits for the end of either. And Python hears of a signal only between two of its own steps; so a
+thread that the kernel wakes at once (``signal.set_wakeup_fd``) ends the process when it is still
+there after ``GRACE`` seconds. Nothing is lost by that: what was kept is kept as after a kill.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def prompt_end(grace: float = GRACE) -> Iterator[None]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         asked.set()
-        if _imports(frame):
+        if _must_end(frame):
             deferred.set()
         else:
             deferred.clear()
@@ -80,7 +80,10 @@ def prompt_end(grace: float = GRACE) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _imports(frame: FrameType | None) -> bool:
-    while frame and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+def _must_end(frame: FrameType | None) -> bool:
+    while frame:
+        code = frame.f_code
+        if code.co_name == "__del__" or code.co_filename == "<frozen importlib._bootstrap>":
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
