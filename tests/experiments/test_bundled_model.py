@@ -40,6 +40,7 @@ def test_the_first_documents_are_frozen():
     ]
 
 
+@pytest.mark.night
 @pytest.mark.long
 def test_the_world_makes_the_committed_questions(tmp_path):
     text.write_question_files(text.questions(FULL.questions), tmp_path)

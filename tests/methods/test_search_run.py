@@ -173,6 +173,7 @@ def test_again_nothing_is_computed_and_all_is_the_same(searched, place, caplog):
     pd.testing.assert_frame_equal(trials, searched[1])
 
 
+@pytest.mark.night
 @pytest.mark.long
 def test_workers_leave_the_job_nothing_but_the_choice(place):
     words = ["search.trials=7", "search.batch=3", "search.workers=2", "search.layers=switch"]
@@ -202,6 +203,7 @@ def test_where_nothing_helps_the_unsteered_model_is_chosen(place):
     assert norms(plan) == {1: 0, 3: 0}
 
 
+@pytest.mark.night
 @pytest.mark.long
 def test_a_pooling_that_wins_is_the_runs(place, monkeypatch):
     real = search.choose  # type: ignore[attr-defined]

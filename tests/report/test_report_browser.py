@@ -163,6 +163,7 @@ def test_hostile_text_shows_as_text(visit: Open, hostile: Path) -> None:
     assert page.locator("main img").count() == 0
 
 
+@pytest.mark.night
 def test_long_text_folds(visit: Open, hostile: Path) -> None:
     page = visit(hostile)
     fold = page.locator("button.fold", has_text="Show all 100,").first
@@ -209,6 +210,7 @@ def test_search_and_filters(visit: Open, run: Path) -> None:
     assert "Gold" not in page.inner_text(".example.unrelated")
 
 
+@pytest.mark.night
 def test_both_answers_stand_side_by_side_or_on_a_phone_below_each_other(
     visit: Open, run: Path
 ) -> None:
@@ -220,6 +222,7 @@ def test_both_answers_stand_side_by_side_or_on_a_phone_below_each_other(
     assert x1 == x2 and y1 < y2
 
 
+@pytest.mark.night
 def test_changed_words_are_marked_and_nothing_is_lost(visit: Open, run: Path) -> None:
     page = visit(run)
     search(page, "unrelated-")
@@ -348,6 +351,7 @@ def test_the_verdict_comes_first_and_numbers_soon_after_it(visit: Open, run: Pat
             assert top < 1.5 * 812, part
 
 
+@pytest.mark.night
 def test_figures_follow_a_change_of_scheme_and_print_light(visit: Open, run: Path) -> None:
     page = visit(run)
     light = page.evaluate(COLOURS)

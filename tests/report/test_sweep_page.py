@@ -429,6 +429,7 @@ def test_other_rows_of_the_same_settings_stay_apart(tmp_path: Path) -> None:
     assert sweep_table(tmp_path)["setting"].tolist() == ["", "(2)"]
 
 
+@pytest.mark.night
 @pytest.mark.parametrize(
     ("dials", "best", "said"),
     [

@@ -91,6 +91,7 @@ def test_a_scorer_of_ones_own(home):
     assert answers["score"].tolist() == [len(text) % 2 == 0 for text in answers["answer"]]
 
 
+@pytest.mark.night
 def test_a_yaml_file_of_ones_own(home):
     (home / "mine" / "task").mkdir(parents=True)
     (home / "mine" / "task" / "farm.yaml").write_text(

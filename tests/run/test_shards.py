@@ -51,6 +51,7 @@ def test_shards_give_the_statistics_of_the_whole(bench, tmp_path, shards):
     assert not list(bench.store.root.glob("collect/.*"))
 
 
+@pytest.mark.night
 def test_shards_by_jobs_of_their_own_need_no_more_work(bench, tmp_path, monkeypatch):
     """Answers and statistics, in any order, then the whole: not one batch is done again."""
     bench = in_shards(bench, 3)

@@ -116,6 +116,7 @@ def test_answers_do_not_depend_on_the_batch_size(model, folder, prompts, written
     assert [c.tokens for c in one_by_one] == [c.tokens[:length] for c in written[arm]]
 
 
+@pytest.mark.night
 def test_dial_at_0_reproduces_the_baseline_token_for_token(written):
     baseline, off, on = written
     assert [c.tokens for c in off] == [c.tokens for c in baseline]

@@ -228,6 +228,7 @@ def real_texts(data: Path) -> Iterator[tuple[str, list[str]]]:
     yield "mmlu", mmlu
 
 
+@pytest.mark.night
 @pytest.mark.long
 def test_real_text_is_hardly_ever_flagged(shared):
     """Under 0.1 % of whole texts and of pieces of 5 to 200 words, of each source."""

@@ -348,6 +348,7 @@ def test_statistics_are_kept_as_time_goes_by_not_only_when_something_is_raised(b
 # -- memory ----------------------------------------------------------------------------------
 
 
+@pytest.mark.night
 def test_saes_are_paged_within_their_budget(bench, tmp_path, monkeypatch):
     """Statistics are the same, and no more SAEs are alive than fit."""
     expected = story(bench).stats

@@ -192,6 +192,7 @@ def test_locks_that_nobody_holds_are_tidied_away_after_a_day(store):
         assert len(list((store.root / "collect").glob(".*"))) == 2  # held, or young
 
 
+@pytest.mark.night
 def test_eight_jobs_repair_the_same_entries(store):
     def old(folder: Path) -> None:
         (folder / "a.txt").write_text("old")
