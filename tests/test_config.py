@@ -156,6 +156,7 @@ def test_layers_keep_the_form_they_were_typed_in(override):
         ("controls.random_features=lots", ["controls.random_features=lots", "or auto"]),
         ("controls.stop=0", ["controls.stop=0", "at least 1", "or null"]),
         ("controls.other_half=some", ["controls.other_half=some", "true or false"]),
+        ("controls.shuffled_outcomes=all", ["controls.shuffled_outcomes=all", "or auto"]),
         ("controls.shuffled_layers=-1", ["controls.shuffled_layers=-1", "at least 0"]),
         ("controls.flipped=maybe", ["controls.flipped=maybe", "true or false"]),
         ("controls.instruction=''", ["controls.instruction is empty", "null"]),

@@ -1,16 +1,18 @@
 """Chains without an effect, and with one that was planted: what is said of them, and how often.
 
 A chain is a plan, its draws and a set of questions. All are taken from a pool of answers that were
-made once: whether each of N questions is answered right without steering, and under each of many
-plans of random features. The plan of a chain is one of these at random, so there is nothing to
-find; its questions are drawn from the pool with replacement, so the truth is the pool's.
+made once: whether each of N questions is answered right without steering, under each of many plans
+of random features, and under each of many plans that a selection on shuffled outcomes chose. The
+plan of a chain is one of these at random, so there is nothing to find, and its draws are others of
+both kinds; its questions are drawn from the pool with replacement, so the truth is the pool's.
 Pure functions of arrays of right and wrong answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -24,7 +26,7 @@ from corrsteer.stats.intervals import (
     proportion_ci,
     ser_ci,
 )
-from corrsteer.stats.joint import Drawn, joint_p
+from corrsteer.stats.joint import Drawn, joint_p, joint_second
 from corrsteer.steering.controls import DRAWS
 
 STOP, OTHERS, OLD_DRAWS, TABLE = 10, 2, 5, 7
@@ -45,12 +47,13 @@ class Pool:
 
 @dataclass(frozen=True)
 class Chain:
-    """Right answers to the same n questions: ``base`` and ``plan`` [n], ``draws`` and ``others``
-    [k, n]."""
+    """Right answers to the same n questions: ``base`` and ``plan`` [n]; ``draws`` of random
+    features, ``shuffled``, those of a selection on shuffled outcomes, and ``others`` [k, n]."""
 
     base: np.ndarray
     plan: np.ndarray
     draws: np.ndarray
+    shuffled: np.ndarray
     others: np.ndarray
 
     @property
@@ -63,14 +66,26 @@ class Chain:
 
     @property
     def null_p(self) -> float:
-        return monte_carlo_p(list(self.draws.sum(1) >= self.plan.sum()), STOP)
+        return max(self.drawn.p, self.drawn_shuffled.p)
 
     @property
     def drawn(self) -> Drawn:
+        return self._drawn(self.draws)
+
+    @property
+    def drawn_shuffled(self) -> Drawn:
+        return self._drawn(self.shuffled)
+
+    def _drawn(self, draws: np.ndarray) -> Drawn:
         """The draws that a run would have made: it stops at :data:`STOP` as good ones."""
-        made = counted(list(self.draws.sum(1) >= self.plan.sum()), STOP)
-        gains = self.draws[:made].mean(1) - self.base.mean()
-        return Drawn(self.gain, gains.tolist(), len(self.base), self.null_p)
+        good = list(draws.sum(1) >= self.plan.sum())
+        gains = draws[: counted(good, STOP)].mean(1) - self.base.mean()
+        return Drawn(self.gain, gains.tolist(), len(self.base), monte_carlo_p(good, STOP))
+
+    @property
+    def random_alone(self) -> Claim:
+        """What a run would say that had random features only."""
+        return decide(self.gain, self.mcnemar_p, self.drawn.p, draws=len(self.draws))
 
     @property
     def claim(self) -> Claim:
@@ -104,12 +119,17 @@ def chains(
         order = rng.permutation(len(pool.drawn))[: 1 + draws + OTHERS]
         assert len(order) == 1 + draws + OTHERS, "too few plans in the pool for so many draws"
         taken = pool.drawn[order][:, rows]
+        shuffled = rng.permutation(
+            np.setdiff1d(range(len(pool.chosen)), [number] if chosen else [])
+        )
+        assert len(shuffled) >= draws, "too few plans in the pool that were chosen"
         plan = pool.chosen[number][rows] if chosen else taken[0]
         if planted:
             wrong = np.flatnonzero(~plan)
             plan = plan.copy()
             plan[rng.permutation(wrong)[: round(planted * n)]] = True
-        yield Chain(pool.base[rows], plan, taken[1 : 1 + draws], taken[1 + draws :])
+        shuffled = pool.chosen[shuffled[:draws]][:, rows]
+        yield Chain(pool.base[rows], plan, taken[1 : 1 + draws], shuffled, taken[1 + draws :])
 
 
 def said(found: list[Chain]) -> dict[str, int]:
@@ -118,6 +138,7 @@ def said(found: list[Chain]) -> dict[str, int]:
     return {
         "raises": sum(c.claim is Claim.RAISES for c in found),
         "beats all": sum(c.beats_all for c in found),
+        "random features alone": sum(c.random_alone is Claim.RAISES for c in found),
         "McNemar alone": len(old),
         f"McNemar and best of {OLD_DRAWS} draws": sum(
             c.plan.sum() > c.draws[:OLD_DRAWS].sum(1).max() for c in old
@@ -125,13 +146,18 @@ def said(found: list[Chain]) -> dict[str, int]:
     }
 
 
-def false_tables(pool: Pool, tables: int, rng: np.random.Generator) -> int:
+def false_tables(pool: Pool, tables: int, rng: np.random.Generator, *, chosen: bool = False) -> int:
     """Of so many tables of seven questions without an effect, how many claim one somewhere, with
     p-values corrected over the seven as a sweep's are."""
     wrong = 0
     for _ in range(tables):
-        rows = list(chains(pool, TABLE, DRAWS, rng))
-        p, null = holm([c.mcnemar_p for c in rows]), joint_p([c.drawn for c in rows])
+        some = pool
+        if chosen:  # the first seven of a pool are its plans in turn
+            some = replace(pool, chosen=pool.chosen[rng.permutation(len(pool.chosen))])
+        rows = list(islice(chains(some, TABLE, DRAWS, rng, chosen=chosen), TABLE))
+        first, second = [c.drawn for c in rows], [c.drawn_shuffled for c in rows]
+        p = holm([c.mcnemar_p for c in rows])
+        null = map(max, joint_p(first), joint_second(first, second))
         claims = [decide(c.gain, a, b) for c, a, b in zip(rows, p, null, strict=True)]
         wrong += Claim.RAISES in claims
     return wrong

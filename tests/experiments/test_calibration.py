@@ -17,20 +17,21 @@ pytestmark = pytest.mark.long
 DRAWS = 39
 
 
-def pool_of(n: int, plans: int, bias: float = 0.0, seed: int = 0) -> Pool:
+def pool_of(
+    n: int, plans: int, bias: float = 0.0, seed: int = 0, chosen: int = 1 + DRAWS, most: float = 0.3
+) -> Pool:
     """Each plan turns 2 to 30 % of the answers, in a direction of its own; those that were chosen
-    turn ``bias`` more of them up."""
+    turn up to ``most``, and ``bias`` more of them up."""
     rng = np.random.default_rng(seed)
     base = rng.random(n) < 0.6
 
-    def plan(extra: float) -> np.ndarray:
-        rate, up = rng.uniform(0.02, 0.3), np.clip(rng.normal(0.5, 0.3), 0, 1)
+    def plan(extra: float, most: float = 0.3) -> np.ndarray:
+        rate, up = rng.uniform(0.02, most), np.clip(rng.normal(0.5, 0.3), 0, 1)
         changed = rng.random(n) < np.where(base, rate * (1 - up), rate * up + extra)
         return base ^ changed
 
-    return Pool(
-        base, np.stack([plan(0.0) for _ in range(plans)]), np.stack([plan(bias) for _ in range(9)])
-    )
+    drawn = np.stack([plan(0.0) for _ in range(plans)])
+    return Pool(base, drawn, np.stack([plan(bias, most) for _ in range(chosen)]))
 
 
 @pytest.mark.parametrize("n_chains", [200, pytest.param(3_000, marks=pytest.mark.night)])
@@ -61,8 +62,24 @@ def test_a_planted_effect_is_found_and_its_size_is_what_was_planted() -> None:
 
 def test_what_was_chosen_on_shuffled_outcomes_takes_the_plans_place() -> None:
     pool = pool_of(300, 60, bias=0.5)
-    gains = [c.gain for c in chains(pool, 20, DRAWS, np.random.default_rng(0), chosen=True)]
-    assert min(gains) > 0.1
+    found = list(chains(pool, 20, DRAWS, np.random.default_rng(0), chosen=True))
+    assert len(found) == len(pool.chosen) and min(c.gain for c in found) > 0.1
+    # Others of them are its draws, and random features the others.
+    assert all(len(c.shuffled) == DRAWS and c.drawn_shuffled.p > c.drawn.p for c in found[:5])
+
+
+def test_a_selection_that_favours_strong_features_needs_its_own_null() -> None:
+    """Random features, which flip less, would call many of its plans a gain."""
+    chains_of, counts = 200, dict.fromkeys(("raises", "random features alone"), 0)
+    for seed in range(4):
+        pool = pool_of(300, 60, seed=seed, chosen=chains_of // 4, most=0.6)
+        found = list(chains(pool, 0, DRAWS, np.random.default_rng(seed), chosen=True))
+        assert len(found) == chains_of // 4
+        for what, count in said(found).items():
+            counts[what] = counts.get(what, 0) + count
+    naive = counts["random features alone"]
+    assert binomtest(naive, chains_of, 0.05, alternative="greater").pvalue < 1e-4
+    assert binomtest(counts["raises"], chains_of, 0.05, alternative="greater").pvalue > 0.01
 
 
 def test_intervals_hold_the_pools_values() -> None:
@@ -93,5 +110,5 @@ def test_a_table_is_corrected_as_a_sweeps_is(monkeypatch) -> None:
     rows = list(chains(pool_of(400, 60), TABLE, DRAWS, rng, planted=0.35))
     assert min(holm([c.null_p for c in rows])) > 0.05
     assert min(joint_p([c.drawn for c in rows])) <= 0.05
-    monkeypatch.setattr("experiments.calibration.chains.chains", lambda *_: rows)
+    monkeypatch.setattr("experiments.calibration.chains.chains", lambda *_, **__: iter(rows))
     assert false_tables(pool_of(400, 60), 1, rng) == 1

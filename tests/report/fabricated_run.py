@@ -449,6 +449,7 @@ def control(gain: float, gains: list[float], kind: str = "random", **changes: An
         "p": (1 + good) / (1 + len(gains)) if drawn else None,
         "band": [min(gains), max(gains)] if len(gains) > 4 else None,
         "paired_p": 0.001 if above > 0.02 else 0.5, "paired_gain": above,
+        "ahead_p": 0.001 if above < -0.02 else 0.5,
         "paired_ci": [above - 0.02, above + 0.02],
     } | changes  # fmt: skip
 

@@ -105,7 +105,13 @@ def test_the_report_of_a_sweep_shows_it(adapter: None, tmp_path: Path) -> None:
 
 
 def test_the_verdict_and_the_tracker_have_it(adapter: None, tmp_path: Path) -> None:
-    better = {"gains": [0.4], "paired_p": 1.0, "paired_gain": -0.28, "paired_ci": [-0.3, -0.2]}
+    better = {
+        "gains": [0.4],
+        "paired_p": 1.0,
+        "ahead_p": 1e-6,
+        "paired_gain": -0.28,
+        "paired_ci": [-0.3, -0.2],
+    }
     record = made_up(controls={"adapter": better})
     assert control_kinds()[0] == "adapter"
     first, second = verdict(record)

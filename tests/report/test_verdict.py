@@ -11,19 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import corrsteer
+from corrsteer.report.judgement import claim_of_seeds, joint_nulls, judge, other_p, own_nulls
 from corrsteer.report.notes import chance, edge
 from corrsteer.report.verdict import (
-    claim_of_seeds,
     compared,
     constrained,
     form,
     headline,
     headline_of_seeds,
     headline_of_table,
-    judge,
     one_answer,
-    other_p,
-    own_null_p,
     verdict,
     why_not,
 )
@@ -32,9 +29,18 @@ from corrsteer.stats.intervals import detectable_gain, holm
 from tests.report.made_up import NULL, made_up, summary
 
 PACKAGE = Path(corrsteer.__file__).parent
-WORSE = {"gains": [0.01], "paired_p": 1e-6, "paired_gain": 0.11, "paired_ci": [0.09, 0.13]}
-LEVEL = {"gains": [0.1], "paired_p": 0.2, "paired_gain": 0.02, "paired_ci": [-0.01, 0.05]}
-BETTER = {"gains": [0.268], "paired_p": 1.0, "paired_gain": -0.148, "paired_ci": [-0.17, -0.12]}
+WORSE = {
+    "gains": [0.01], "paired_p": 1e-6, "ahead_p": 1.0,
+    "paired_gain": 0.11, "paired_ci": [0.09, 0.13],
+}  # fmt: skip
+LEVEL = {
+    "gains": [0.1], "paired_p": 0.2, "ahead_p": 0.9,
+    "paired_gain": 0.02, "paired_ci": [-0.01, 0.05],
+}  # fmt: skip
+BETTER = {
+    "gains": [0.268], "paired_p": 1.0, "ahead_p": 1e-6,
+    "paired_gain": -0.148, "paired_ci": [-0.17, -0.12],
+}  # fmt: skip
 BROKEN = ((480, 140, 0), (20, 360, 0), (0, 0, 0))
 
 
@@ -93,7 +99,7 @@ def test_correction_for_a_table_changes_what_is_said():
     record = made_up(controls={"layers": WORSE})
     alone = judge(record)
     assert alone.claim is Claim.RAISES and alone.beats_all
-    many = judge(record, null_p=0.15, questions=7)
+    many = judge(record, nulls={"random": 0.15}, questions=7)
     assert many.claim is Claim.NO_BETTER and not many.beats_all
     assert headline(many) == (
         "Steering is not shown to be better than random features of the same norm (+12.0 points; "
@@ -124,7 +130,7 @@ def records(draw):
     for kind in draw(st.sets(kinds)):
         low, high = sorted((draw(gains), draw(gains)))
         controls[kind] = {
-            "gains": [draw(gains)], "paired_p": draw(st.floats(0, 1)),
+            "gains": [draw(gains)], "paired_p": (p := draw(st.floats(0, 1))), "ahead_p": 1 - p,
             "paired_gain": (low + high) / 2, "paired_ci": [low, high],
         }  # fmt: skip
     random = draw(st.none() | st.lists(gains, min_size=1, max_size=45))
@@ -143,7 +149,8 @@ WORDS = {
 @given(records())
 def test_sentences_follow_what_was_decided(record):
     judged = judge(record)
-    null = own_null_p(record)
+    nulls = own_nulls(record)
+    null = max(nulls.values()) if "random" in nulls else None
     assert judged.claim is decide(record.gain, record.flips.mcnemar_p, null)
     first, *more = verdict(record)
     assert first.startswith(WORDS[judged.claim])
@@ -244,6 +251,52 @@ def test_paired_tests_are_corrected_over_all_controls_of_a_table():
     assert [p for found in three for p in found.values()] == pytest.approx([0.06] * 3)
 
 
+def test_features_chosen_on_shuffled_outcomes_are_a_second_null():
+    above = {"shuffled": {"gains": [0.01] * 39}}
+    alone = judge(made_up(controls=above))
+    assert (alone.claim, alone.worse, alone.beats_all) == (Claim.RAISES, (), False)
+    assert headline(alone) == (
+        "Steering helps (+12.0 points), more than random features and features chosen on shuffled"
+        " outcomes of the same norm."
+    )
+    both = judge(made_up(controls={**above, "layers": WORSE}))
+    assert both.beats_all and headline(both) == (
+        "Steering helps (+12.0 points), more than every control."
+    )
+    level = judge(made_up(controls={"shuffled": {"gains": [0.01] * 37 + [0.12, 0.2]}}))
+    assert level.claim is Claim.NO_BETTER and level.unbeaten == ["shuffled"]
+    assert headline(level) == (
+        "Steering is no better than features chosen on shuffled outcomes of the same norm (+12.0"
+        " points; 2 of 39 of their plans do as well, the best +20.0)."
+    )
+    assert why_not([level]) == "no better than features chosen on shuffled outcomes"
+    # Of two draws nothing is known: they are compared as other controls are.
+    few = judge(made_up(controls={"shuffled": WORSE | {"gains": [0.01, 0.02]}}))
+    assert few.claim is Claim.RAISES and few.worse == ("shuffled",)
+
+
+def test_a_second_null_is_corrected_for_all_questions_of_a_table():
+    """Also for those whose claim random features ruled out, so that it was not drawn for them."""
+    open_ = made_up(controls={"shuffled": {"gains": [0.01 * n / 39 for n in range(39)]}})
+    shut = made_up(
+        random=[0.12 + 0.01 * n for n in range(39)],
+        controls={"shuffled": {"gains": [0.5, 0.6], "asked": 39}},
+    )
+    assert joint_nulls([open_]) == [{"random": 1 / 41, "shuffled": 1 / 40}]
+    found = joint_nulls([open_, *[shut] * 3])
+    assert [sorted(one) for one in found] == [["random", "shuffled"]] * 4
+    assert found[0]["shuffled"] > 1 / 40
+    assert judge(shut).claim is Claim.NO_BETTER
+    assert headline(judge(shut)).startswith("Steering is no better than random features")
+
+
+def test_a_control_is_ahead_only_after_correction_too():
+    ahead = LEVEL | {"paired_p": 0.98, "ahead_p": 0.03}
+    assert judge(made_up(controls={"layers": ahead})).better == ("layers",)
+    two = judge(made_up(controls={"layers": ahead, "flipped": ahead}))
+    assert (two.better, two.level) == ((), ("layers", "flipped"))
+
+
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
@@ -336,7 +389,7 @@ EFFECT = re.compile(
     r"|\b[Ss]teering is (no |not )?(better|worse)"
     r"|\b(do|does|help|helps|performs?) (better|worse|more)\b"
     r"|\b(due to|thanks to|because of) (the )?steering"
-    r"|\bno better than random|\bmore than (every|any) control|\bhelps? (in|more|most)\b"
+    r"|\bno better than (random|features)|\bmore than (every|any) control|\bhelps? (in|more|most)\b"
 )
 
 
@@ -372,6 +425,6 @@ def test_only_the_verdict_says_what_steering_did():
         said[file.relative_to(PACKAGE).as_posix()] = found
     assert len(said.pop("report/verdict.py")) > 8  # the pattern knows its sentences
     assert said.pop("stats/claims.py") == [
-        str(Claim.NO_BETTER)[:21]
+        "no better than features"
     ]  # what it decides is called so
     assert {file: words for file, words in said.items() if words} == {}

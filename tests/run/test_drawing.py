@@ -6,6 +6,7 @@ import dataclasses
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from corrsteer.models.local import LocalModel
@@ -109,6 +110,39 @@ def test_a_run_killed_in_its_draws_goes_on_with_them(bench, monkeypatch, tmp_pat
     assert numbers(bench, again, 10) == numbers(
         fresh, drawing.tested(fresh, fresh.asking, arms, 10), 10
     )
+
+
+@pytest.mark.parametrize(
+    ("random", "stop", "look", "drawn", "said"),
+    [
+        (40, 10, 2, {"random": 39, "shuffled": 39}, ""),
+        (40, None, 2, {"random": 39, "shuffled": 39}, ""),
+        (55, 10, 2, {"random": 10, "shuffled": 2},
+         "shuffled outcomes: random features do at least as well as steering, so the other 37"),
+        (55, None, 2, {"random": 39, "shuffled": 2}, "shuffled outcomes: random features do"),
+        (55, 10, None, {"random": 10, "shuffled": 39}, "random features: 10 of 10 draws do"),
+    ],
+)  # fmt: skip
+def test_shuffled_outcomes_are_drawn_where_random_features_leave_a_claim_open(
+    bench, monkeypatch, caplog, random, stop, look, drawn, said
+):
+    right = {"baseline": 30, "steered": 50, "shuffled": 41, "random": random}
+
+    def answered(_bench, _asking, _split, chunk):
+        scores = {arm.name: np.arange(60) < right[arm.kind] for arm in chunk}
+        return {
+            name: pd.DataFrame({"score": found.astype(float)}) for name, found in scores.items()
+        }
+
+    monkeypatch.setattr(drawing, "answers", answered)
+    arms = [baseline(), steered(story(bench).plan)]
+    arms += [Arm(f"{kind}_{n}", kind) for kind in ("random", "shuffled") for n in range(39)]
+    with caplog.at_level(logging.INFO):
+        done = drawing.tested(bench, bench.asking, arms, stop, look)
+    assert {kind: sum(a.kind == kind for a in done.arms) for kind in drawn} == drawn
+    assert done.asked == {"random": 39, "shuffled": 39}
+    assert said in caplog.text
+    assert list(done.answers) == [arm.name for arm in done.arms]
 
 
 def test_an_unlucky_plan_costs_ten_draws(bench, monkeypatch):

@@ -21,9 +21,9 @@ import pytest
 from corrsteer.__main__ import main
 from corrsteer.errors import ConfigError
 from corrsteer.report.examples import flipped_answers
+from corrsteer.report.judgement import judge
 from corrsteer.report.record import read_record
 from corrsteer.report.sweep_page import write_sweep_report
-from corrsteer.report.verdict import judge
 from corrsteer.stats.claims import Claim
 from corrsteer.trackers import sending as tracking
 from corrsteer.trackers.none import NoTracker

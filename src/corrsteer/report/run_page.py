@@ -22,6 +22,7 @@ import yaml
 from corrsteer.records import RIGHT
 from corrsteer.report import figures
 from corrsteer.report.examples import CATEGORIES, Example, examples
+from corrsteer.report.judgement import other_p
 from corrsteer.report.notes import METRICS, end_of_search, notes
 from corrsteer.report.numbers import layer_text, r_value, short
 from corrsteer.report.pages import cut, write_page
@@ -43,7 +44,6 @@ from corrsteer.report.tables import (
     records,
     span,
 )
-from corrsteer.report.verdict import other_p
 from corrsteer.stats.choice import RULE
 from corrsteer.stats.flips import STATES, flip_table
 from corrsteer.steering.arms import BASELINE, STEERED

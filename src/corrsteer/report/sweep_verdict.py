@@ -11,6 +11,7 @@ from statistics import fmean
 
 import pandas as pd
 
+from corrsteer.report.judgement import NULL, Judgement, beaten_in_most, joint_nulls, judge, other_p
 from corrsteer.report.notes import all_noise, chance, edge, odometer, side_effects
 from corrsteer.report.numbers import counted, interval, p_value, pct, points, ratio, short, whole
 from corrsteer.report.pages import cut, visible
@@ -20,23 +21,17 @@ from corrsteer.report.sweep_choice import choice_sentence, most_accurate
 from corrsteer.report.sweep_table import ALIKE, QUESTION
 from corrsteer.report.tables import control_kinds, in_words
 from corrsteer.report.verdict import (
-    NULL,
-    Judgement,
-    beaten_in_most,
     compared,
     constrained,
     form,
     headline,
     headline_of_seeds,
     headline_of_table,
-    judge,
     one_answer,
-    other_p,
-    own_null_p,
     why_not,
 )
 from corrsteer.stats.intervals import SIGNIFICANT
-from corrsteer.stats.joint import Drawn, best_of, joint_p
+from corrsteer.stats.joint import best_of
 from corrsteer.stats.seeds import over_seeds
 from corrsteer.steering.arms import BASELINE, STEERED
 
@@ -200,7 +195,7 @@ def verdicts(table: pd.DataFrame, results: Records) -> list[Verdict]:
     found: dict[str, list[Chosen]] = {}
     for row in chosen.itertuples():
         job = int(row.job)
-        record, (questions, null_p, others) = results[job], corrected[job]
+        record, (questions, nulls, others, ahead) = results[job], corrected[job]
         alike = pd.Series(True, index=done.index)
         for name in ALIKE:
             value = getattr(row, name)
@@ -208,8 +203,9 @@ def verdicts(table: pd.DataFrame, results: Records) -> list[Verdict]:
         judged = judge(
             record,
             p=float(row.p_holm),
-            null_p=null_p,
+            nulls=nulls,
             others=others,
+            ahead=ahead,
             jobs=len(done),
             questions=questions,
         )
@@ -229,22 +225,20 @@ def verdicts(table: pd.DataFrame, results: Records) -> list[Verdict]:
     ]
 
 
-def _corrected(
-    chosen: pd.DataFrame, results: Records
-) -> dict[int, tuple[int, float | None, dict[str, float]]]:
-    """By job: how many settings its seed has, and its p-values of the controls, corrected for
-    them."""
-    found: dict[int, tuple[int, float | None, dict[str, float]]] = {}
+_Corrected = tuple[int, dict[str, float], dict[str, float], dict[str, float]]
+
+
+def _corrected(chosen: pd.DataFrame, results: Records) -> dict[int, _Corrected]:
+    """By job: how many settings its seed has, and its p-values of the nulls and of the other
+    controls (behind and ahead), corrected for them."""
+    found: dict[int, _Corrected] = {}
     for _, some in chosen.groupby(["seed", "splits_seed"], dropna=False):
         jobs = [int(n) for n in some["job"]]
-        drawn = {
-            n: Drawn(results[n].gain, results[n].controls[NULL].gains, results[n].flips.n, p)
-            for n in jobs
-            if (p := own_null_p(results[n])) is not None
-        }
-        null = dict(zip(drawn, joint_p(list(drawn.values())), strict=True))
-        others = other_p([results[n] for n in jobs])
-        found |= {n: (len(jobs), null.get(n), o) for n, o in zip(jobs, others, strict=True)}
+        records = [results[n] for n in jobs]
+        nulls = joint_nulls(records)
+        behind, ahead = (other_p(records, which) for which in ("paired_p", "ahead_p"))
+        for n, *ps in zip(jobs, nulls, behind, ahead, strict=True):
+            found[n] = (len(jobs), ps[0], ps[1], ps[2])
     return found
 
 

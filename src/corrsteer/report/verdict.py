@@ -1,136 +1,33 @@
 """What steering did, in words: the one place that says whether it helped.
 
-:func:`judge` decides from typed numbers with :mod:`corrsteer.stats.claims`, and every sentence here
-follows what it decided. Pages, tables, the terminal and trackers show these and add none of their
-own (a test reads all other files for such words). Pure functions of the record; cheap to import,
-since a run ends with them.
+:mod:`corrsteer.report.judgement` decides from typed numbers, and every sentence here follows what
+it decided. Pages, tables, the terminal and trackers show these and add none of their own (a test
+reads all other files for such words). Pure functions of the record; cheap to import, since a run
+ends with them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from corrsteer.report.judgement import (
+    NULL,
+    SECOND,
+    Judgement,
+    beaten_in_most,
+    claim_of_seeds,
+    judge,
+)
 from corrsteer.report.notes import all_noise, chance, end_of_search
 from corrsteer.report.numbers import counted, interval, p_value, pct, points, whole
-from corrsteer.report.record import Control, Interval, Record
+from corrsteer.report.record import Control, Record
 from corrsteer.report.tables import control_kinds, in_words, subject
-from corrsteer.stats.claims import Claim, beats_all, decide, least_draws
-from corrsteer.stats.intervals import SIGNIFICANT, detectable_gain, holm
+from corrsteer.stats.claims import Claim, least_draws
+from corrsteer.stats.intervals import SIGNIFICANT
 from corrsteer.steering.arms import KINDS
 
-NULL = "random"
-"""The kind of control that a gain due to steering must beat."""
-
-Pair = tuple[int, str]
-
-# -- what is decided ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What the numbers of one run allow to be said.
-
-    ``p``, ``null_p`` and the p-values behind ``level`` are corrected for the ``jobs`` and
-    ``questions`` of the table they stand in, if any. ``better``: kinds of controls that do better
-    than steering, ``worse``: those that do worse, both by paired tests, ``level``: all others; the
-    random features are in none of them. ``least``: the smallest gain that the paired test would
-    have found with 80 % power, None where there is none. ``gain_ci``: of the gain, uncorrected.
-    """
-
-    claim: Claim
-    gain: float
-    p: float
-    null_p: float | None
-    controls: Mapping[str, Control]
-    better: tuple[str, ...]
-    level: tuple[str, ...]
-    worse: tuple[str, ...]
-    beats_all: bool
-    flipped: int
-    least: float | None
-    gain_ci: Interval
-    jobs: int = 1
-    questions: int = 1
-
-    @property
-    def null(self) -> Control | None:
-        return self.controls.get(NULL)
-
-    @property
-    def others(self) -> bool:
-        """Whether there are controls besides the random features."""
-        return bool(self.better or self.level or self.worse)
-
-    @property
-    def unbeaten(self) -> list[str]:
-        """Kinds of controls that steering is not shown to beat, the random features among them."""
-        above_null = self.null_p is not None and self.null_p <= SIGNIFICANT
-        null = [NULL] if self.null and not above_null else []
-        return [kind for kind in control_kinds() if kind in (*self.better, *self.level, *null)]
-
-
-def judge(
-    record: Record,
-    *,
-    p: float | None = None,
-    null_p: float | None = None,
-    others: Mapping[str, float] | None = None,
-    jobs: int = 1,
-    questions: int = 1,
-) -> Judgement:
-    """``p``: McNemar's, corrected for the ``jobs`` of a sweep; ``null_p``: of the random features,
-    ``others``: :func:`other_p` of the other controls by kind, both corrected for the ``questions``
-    of a table. Left out: the record's own."""
-    flips, controls = record.flips, record.controls
-    p = flips.mcnemar_p if p is None else p
-    null_p = own_null_p(record) if null_p is None else null_p
-    others = other_p([record])[0] if others is None else others
-    claim = decide(record.gain, p, null_p)
-    kinds = [kind for kind in control_kinds() if kind in others]
-    worse = tuple(kind for kind in kinds if others[kind] < SIGNIFICANT)
-    better = tuple(kind for kind in kinds if controls[kind].paired_ci[1] < 0)
-    flipped = flips.fixed + flips.broken
-    return Judgement(
-        claim=claim,
-        gain=record.gain,
-        p=p,
-        null_p=null_p,
-        controls=controls,
-        better=better,
-        level=tuple(kind for kind in kinds if kind not in (*worse, *better)),
-        worse=worse,
-        beats_all=beats_all(claim, [max(others.values())] if others else []),
-        flipped=flipped,
-        least=detectable_gain(flips.n, flipped / flips.n, level=SIGNIFICANT / jobs),
-        gain_ci=record.gain_ci,
-        jobs=jobs,
-        questions=questions,
-    )
-
-
-def own_null_p(record: Record) -> float | None:
-    """Of the random features of one run; None where there were none, or too few for any plan to
-    be told from them."""
-    null = record.controls.get(NULL)
-    return null.p if null and null.asked >= least_draws(1) else None
-
-
-def other_p(records: Sequence[Record]) -> list[dict[str, float]]:
-    """Of each record, by kind of control but random features: the p-value that steering does no
-    better than its best draw, after Holm over all controls of all records."""
-    raw: dict[Pair, float] = {
-        (n, kind): control.paired_p
-        for n, record in enumerate(records)
-        for kind, control in record.controls.items()
-        if kind != NULL
-    }
-    found: list[dict[str, float]] = [{} for _ in records]
-    for (n, kind), p in zip(raw, holm(list(raw.values())), strict=True):
-        found[n][kind] = p
-    return found
-
+_SHUFFLED = f"features chosen on {KINDS[SECOND].plural}"
 
 # -- a run -------------------------------------------------------------------------------------
 
@@ -176,19 +73,21 @@ def _beside(judged: Judgement) -> str:
         return f", but {' and '.join(clauses[:2])}{rest}"
     if judged.worse:
         return ", more than every control"
-    return ", more than random features of the same norm"
+    second = f" and {_SHUFFLED}" if SECOND in judged.nulls else ""
+    return f", more than random features{second} of the same norm"
 
 
 def _no_better(judged: Judgement) -> str:
     null, gain = judged.null, points(judged.gain)
     assert null is not None and null.p is not None, judged
+    what = "random features" if judged.null is judged.controls[NULL] else _SHUFFLED
     if null.p <= SIGNIFICANT:  # alone it would have been enough
         return (
-            f"not shown to be better than random features of the same norm ({gain} points; "
+            f"not shown to be better than {what} of the same norm ({gain} points; "
             f"{p_value(judged.null_p)} among {judged.questions} questions)"
         )
     return (
-        f"no better than random features of the same norm ({gain} points; {null.at_least_as_good} "
+        f"no better than {what} of the same norm ({gain} points; {null.at_least_as_good} "
         f"of {len(null.gains)} of their plans do as well, the best {points(null.best)})"
     )
 
@@ -282,7 +181,7 @@ def one_answer(record: Record) -> str:
 _COUNTED = {
     Claim.RAISES: "helps in",
     Claim.LOWERS: "lowers accuracy in",
-    Claim.NO_BETTER: "is no better than random features in",
+    Claim.NO_BETTER: f"is {Claim.NO_BETTER} in",
     Claim.UNTESTED: "is untested in",
     Claim.UNDECIDED: "is undecided in",
 }
@@ -323,17 +222,6 @@ def _beats(judged: Sequence[Judgement], best: int) -> str:
     return f"; it beats every control in {best or 'none'}"
 
 
-def claim_of_seeds(judged: Sequence[Judgement]) -> Claim:
-    """What more than half of the seeds allow; undecided where no claim has so many."""
-    claim, count = Counter(j.claim for j in judged).most_common(1)[0]
-    return claim if 2 * count > len(judged) else Claim.UNDECIDED
-
-
-def beaten_in_most(judged: Sequence[Judgement]) -> bool:
-    """Whether steering beats every control in more than half of the seeds."""
-    return 2 * sum(j.beats_all for j in judged) > len(judged)
-
-
 def why_not(judged: Sequence[Judgement]) -> str:
     """What speaks against steering, for a table; empty where it beats every control."""
     if beaten_in_most(judged):
@@ -351,9 +239,15 @@ def why_not(judged: Sequence[Judgement]) -> str:
         return f"undecided, {_size(least)} points would have shown"
     return {
         Claim.LOWERS: "lowers accuracy",
-        Claim.NO_BETTER: "no better than random features",
+        Claim.NO_BETTER: f"no better than {_chance(judged)}",
         Claim.UNTESTED: "untested against random features",
     }.get(claim, "undecided")
+
+
+def _chance(judged: Sequence[Judgement]) -> str:
+    """What most of those that are no better than a null are no better than."""
+    kinds = Counter(j.null is j.controls.get(SECOND) for j in judged if j.claim is Claim.NO_BETTER)
+    return _SHUFFLED if kinds[True] > kinds[False] else KINDS[NULL].plural
 
 
 # -- words -------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ class Parts:
     """Controls that steer, by kind: how many."""
     stop: int | None
     """So many draws of a kind that do as well as steering end the drawing of that kind."""
+    look: int | None
+    """So many draws of shuffled outcomes are enough where random features do as well; None: all."""
     unsteered: Sequence[Arm]
     """Controls that do not: constrained decoding, and an instruction in the prompt."""
     elsewhere: Elsewhere
@@ -168,6 +170,7 @@ def _build(cfg: DictConfig) -> Parts:
         method=method,
         controls=controls.draws(_tokens(own.asking)),
         stop=controls.stop,
+        look=controls.look,
         unsteered=unsteered,
         elsewhere=_elsewhere(cfg),
         others=others,

@@ -66,7 +66,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
 
     # evaluate: once, on the test split, with controls
     asked = [*arms, *_controls(parts, fitted), *parts.unsteered]
-    done = tested(bench, asking, asked, parts.stop)
+    done = tested(bench, asking, asked, parts.stop, parts.look)
     half = answers(bench, parts.half, "test", arms, parts.half_name) if parts.half else {}
     results = evaluate(
         done.answers,

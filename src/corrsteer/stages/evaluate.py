@@ -174,6 +174,7 @@ def _controls(
             p=monte_carlo_p(good, stop) if kind in NULLS else None,
             band=band(gains),
             paired_p=better_p(best.fixed, best.broken),
+            ahead_p=better_p(best.broken, best.fixed),
             paired_gain=(best.fixed - best.broken) / best.n,
             paired_ci=paired_ci(best.fixed, best.broken, best.n),
         )

@@ -1,9 +1,11 @@
 """What may be said of a gain: the one place that decides, from numbers.
 
-A gain due to steering needs two tests at once. McNemar's asks whether the flips could be luck of
+A gain due to steering needs three tests at once. McNemar's asks whether the flips could be luck of
 the questions; the random-feature null asks whether any vectors of that length would have done the
-same. Neither answers the other's question: on data without an effect most plans flip answers in
-some direction. A claim that needs both tests is wrong no more often than either test allows.
+same; the null of shuffled outcomes asks whether the same selection would have found as much in
+outcomes that tell nothing. None answers another's question: on data without an effect most plans
+flip answers in some direction, and a selection prefers features that are often active, which flip
+more than random ones. A claim that needs all tests is wrong no more often than each of them allows.
 Costs nothing: comparisons of a few numbers.
 """
 
@@ -21,16 +23,17 @@ class Claim(StrEnum):
 
     RAISES = "raises"
     LOWERS = "lowers"
-    NO_BETTER = "no better than random features of the same norm"
+    NO_BETTER = "no better than features chosen at random"
     UNDECIDED = "undecided"
     UNTESTED = "undecided: too few random features to compare with"
 
 
 def decide(gain: float, mcnemar_p: float, null_p: float | None, draws: int | None = None) -> Claim:
-    """``mcnemar_p``: two-sided. ``null_p``: of the random-feature null, one-sided (the share of
-    random plans that do at least as well); None where there is none. Either may be corrected for
-    the number of questions or jobs (:func:`corrsteer.stats.intervals.holm`). ``draws``: how many
-    were asked for: of so few that no p-value could have been small, none is looked at.
+    """``mcnemar_p``: two-sided. ``null_p``: of the null by drawing, one-sided (the share of plans
+    drawn that do at least as well), the largest where there are several; None where there is none.
+    Either may be corrected for the number of questions or jobs
+    (:func:`corrsteer.stats.intervals.holm`). ``draws``: how many were asked for: of so few that no
+    p-value could have been small, none is looked at.
     """
     if not gain or mcnemar_p >= SIGNIFICANT:
         return Claim.UNDECIDED

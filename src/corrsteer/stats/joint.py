@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from corrsteer.stats.intervals import SIGNIFICANT
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -44,6 +46,15 @@ def joint_p(plans: Sequence[Drawn]) -> list[float]:
         p[n] = (1 + (largest >= scaled[n, 0]).sum()) / (1 + width)
     p[order] = np.maximum.accumulate(p[order])
     return [max(float(one), plan.p) for one, plan in zip(p, plans, strict=True)]
+
+
+def joint_second(first: Sequence[Drawn], second: Sequence[Drawn | None]) -> list[float]:
+    """:func:`joint_p` of a second null, which is drawn only for plans that the first leaves open.
+    For the others, whose claim the first has ruled out, its draws stand in: they were tried too, so
+    they count."""
+    open_ = [f.p <= SIGNIFICANT for f in first]
+    pairs = zip(first, second, open_, strict=True)
+    return joint_p([f if s is None or not left else s for f, s, left in pairs])
 
 
 def _scaled(plan: Drawn, width: int) -> np.ndarray:

@@ -36,6 +36,8 @@ SHORT = 16
 """Up to so many tokens an answer is short: most of its cost is its prompt's, which draws share."""
 DRAWS, DRAWS_OF_LONG = 39, 19
 """What ``auto`` stands for: the p-value can reach 1/40, or 1/20 where answers are long."""
+LOOK = 2
+"""So many draws of shuffled outcomes are made in any case, where their number is ``auto``."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Controls:
 
     random_features: int | str
     random_directions: int
-    shuffled_outcomes: int
+    shuffled_outcomes: int | str
     shuffled_layers: int
     stop: int | None
     flipped: bool
@@ -55,10 +57,11 @@ class Controls:
     def __post_init__(self) -> None:
         least = {"random_features": 1, "random_directions": 0}
         least |= {"shuffled_outcomes": 0, "shuffled_layers": 0, "stop": 1}
-        words = {"random_features": f", or {AUTO}", "stop": ", or null"}
+        words = dict.fromkeys(("random_features", "shuffled_outcomes"), f", or {AUTO}")
+        words["stop"] = ", or null"
         for name, smallest in least.items():
             value = getattr(self, name)
-            if (name, value) in (("random_features", AUTO), ("stop", None)):
+            if f", or {'null' if value is None else value}" == words.get(name):
                 continue
             if type(value) is not int or value < smallest:
                 raise ConfigError(
@@ -78,14 +81,18 @@ class Controls:
     def draws(self, max_new_tokens: float) -> dict[str, int]:
         """How many of each of ``KINDS``, where answers may have so many tokens."""
         auto = DRAWS if max_new_tokens <= SHORT else DRAWS_OF_LONG
-        numbers = (
-            auto if isinstance(self.random_features, str) else self.random_features,
-            self.random_directions,
-            self.shuffled_outcomes,
-            self.shuffled_layers,
-            int(self.flipped),
+        random, shuffled = (
+            auto if isinstance(n, str) else n
+            for n in (self.random_features, self.shuffled_outcomes)
         )
+        numbers = random, self.random_directions, shuffled, self.shuffled_layers, int(self.flipped)
         return dict(zip(KINDS, numbers, strict=True))
+
+    @property
+    def look(self) -> int | None:
+        """How many draws of shuffled outcomes are enough where random features already do as well
+        as steering, which decides; None: all are made."""
+        return LOOK if self.shuffled_outcomes == AUTO else None
 
 
 def control_plans(

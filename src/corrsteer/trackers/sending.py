@@ -179,7 +179,7 @@ def summary(record: Record) -> dict[str, Number]:
 
     Accuracies, gains and rates are fractions of 1.
     """
-    from corrsteer.report.verdict import judge
+    from corrsteer.report.judgement import judge
     from corrsteer.stats.claims import Claim
 
     base, steered = record.arms["baseline"], record.arms["steered"]
