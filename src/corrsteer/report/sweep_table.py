@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from corrsteer.errors import DataError
-from corrsteer.report.judgement import NULL
+from corrsteer.report.judgement import NULL, SECOND
 from corrsteer.report.numbers import layer_text
 from corrsteer.report.record import Record, read_record
 from corrsteer.report.settings import DIAL, SEEDS, labels, leaves, splits_seed
@@ -41,7 +41,8 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     (:func:`corrsteer.report.settings.labels`); ``chosen`` marks, among those of one setting and
     seed, the one that validation chooses, and the columns after it say how sure that is
     (:func:`corrsteer.report.sweep_choice.with_choice`). ``p_holm`` is McNemar's p, corrected for
-    the number of done jobs; ``null_p`` that of the random features, uncorrected.
+    the number of done jobs; ``null_p`` that of the random features and ``shuffled_p`` that of shuffled outcomes,
+    uncorrected.
     ``random_gain_max`` and ``control_KIND`` are the best gains of each kind of control,
     ``control_best`` that of any.
     ``overrides`` are those the jobs do not share. Raises :class:`DataError` without any job.
@@ -120,7 +121,7 @@ def _columns() -> list[str]:
         "gain", "gain_low", "gain_high", "fixed", "fixed_from_invalid", "broken",
         "broken_to_invalid", "ser", "mcnemar_p", "margin_shift", "margin_low", "margin_high",
         "random_draws", "random_at_least_as_good",
-        "null_p", *controls, "control_best", "constrained", "steered_constrained_gain",
+        "null_p", "shuffled_p", *controls, "control_best", "constrained", "steered_constrained_gain",
         "plans_on_test", "noise_features",
         "changed_texts", "changed_texts_same_outcome", "off_target_rate", "off_target_ser", "kl",
         "seconds", "error",
@@ -140,7 +141,8 @@ def _results(record: Record) -> dict[str, Any]:
     flips, effects = record.flips, record.side_effects
     unrelated = effects.off_target if effects else None
     neutral = effects.neutral if effects else None
-    null, both = record.controls.get(NULL), record.constrained_gain
+    null, second = (record.controls.get(kind) for kind in (NULL, SECOND))
+    both = record.constrained_gain
     constrained = [arm.accuracy for arm in record.arms.values() if arm.kind == "constrained"]
     return {
         "validation_baseline": record.validation[BASELINE].accuracy,
@@ -162,6 +164,7 @@ def _results(record: Record) -> dict[str, Any]:
         "random_draws": len(null.gains) if null else None,
         "random_at_least_as_good": null.at_least_as_good if null else None,
         "null_p": null.p if null else None,
+        "shuffled_p": second.p if second else None,
         **{_control_column(kind): record.best_gain(kind) for kind in control_kinds()},
         "control_best": max((c.best for c in record.controls.values()), default=None),
         "constrained": max(constrained, default=None),

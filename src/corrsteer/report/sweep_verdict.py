@@ -297,7 +297,7 @@ def markdown(found: Sequence[Verdict], kinds: Sequence[str]) -> str:
     """The verdicts as a table in GitHub's markdown. ``kinds``: of controls, a column each."""
     titles = ["Question and setting", "Beats all", "coef", "Unsteered", "Steered"]
     titles += [f"Gain ({spread_title(found)})", "p (Holm)"]
-    titles += ["p (random)", "Fixed", "Broken", "SER"]
+    titles += ["p (null)", "Fixed", "Broken", "SER"]
     titles += [in_words(kind).capitalize() for kind in kinds]
     lines = ["| " + " | ".join(titles) + " |", "|---|---|" + "---:|" * (len(titles) - 2)]
     for v in found:
@@ -328,9 +328,10 @@ def table_note(unbeaten: str) -> str:
         "standard deviation. Of fixed and broken answers those that could not be read before, or "
         "after, are in brackets. The gain of a control is that of its best draw, "
         f"{unbeaten} where steering is not shown to beat it. p (Holm) is that of the exact "
-        "McNemar test, corrected for the number of jobs; p (random) that the plan is one more plan "
-        "of random features, corrected for the rows of the table (Westfall and Young 1993). Both "
-        f"must be at most {SIGNIFICANT}, and every other control worse by a paired test (Holm), "
+        "McNemar test, corrected for the number of jobs; p (null) that the plan is one more plan "
+        "of random features, or, where that is larger, of features chosen on shuffled outcomes, "
+        "corrected for the rows of the table (Westfall and Young 1993). Both must be at most "
+        f" {SIGNIFICANT}, and every other control worse by a paired test (Holm), "
         "for “Beats all”."
     )
 
