@@ -41,9 +41,8 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     (:func:`corrsteer.report.settings.labels`); ``chosen`` marks, among those of one setting and
     seed, the one that validation chooses, and the columns after it say how sure that is
     (:func:`corrsteer.report.sweep_choice.with_choice`). ``p_holm`` is McNemar's p, corrected for
-    the number of done jobs; ``null_p`` that of the random features and ``shuffled_p`` that of shuffled outcomes,
-    uncorrected.
-    ``random_gain_max`` and ``control_KIND`` are the best gains of each kind of control,
+    the number of done jobs; ``null_p`` that of the random features and ``shuffled_p`` that of
+    shuffled outcomes, uncorrected. ``random_gain_max`` and ``control_KIND`` are the best gains of each kind of control,
     ``control_best`` that of any.
     ``overrides`` are those the jobs do not share. Raises :class:`DataError` without any job.
     """
@@ -121,8 +120,8 @@ def _columns() -> list[str]:
         "gain", "gain_low", "gain_high", "fixed", "fixed_from_invalid", "broken",
         "broken_to_invalid", "ser", "mcnemar_p", "margin_shift", "margin_low", "margin_high",
         "random_draws", "random_at_least_as_good",
-        "null_p", "shuffled_p", *controls, "control_best", "constrained", "steered_constrained_gain",
-        "plans_on_test", "noise_features",
+        "null_p", "shuffled_p", *controls, "control_best", "constrained",
+        "steered_constrained_gain", "plans_on_test", "noise_features",
         "changed_texts", "changed_texts_same_outcome", "off_target_rate", "off_target_ser", "kl",
         "seconds", "error",
     ]  # fmt: skip

@@ -331,7 +331,7 @@ def table_note(unbeaten: str) -> str:
         "McNemar test, corrected for the number of jobs; p (null) that the plan is one more plan "
         "of random features, or, where that is larger, of features chosen on shuffled outcomes, "
         "corrected for the rows of the table (Westfall and Young 1993). Both must be at most "
-        f" {SIGNIFICANT}, and every other control worse by a paired test (Holm), "
+        f"{SIGNIFICANT}, and every other control worse by a paired test (Holm), "
         "for “Beats all”."
     )
 
