@@ -42,8 +42,8 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     seed, the one that validation chooses, and the columns after it say how sure that is
     (:func:`corrsteer.report.sweep_choice.with_choice`). ``p_holm`` is McNemar's p, corrected for
     the number of done jobs; ``null_p`` that of the random features and ``shuffled_p`` that of
-    shuffled outcomes, uncorrected. ``random_gain_max`` and ``control_KIND`` are the best gains of each kind of control,
-    ``control_best`` that of any.
+    shuffled outcomes, uncorrected. ``random_gain_max`` and ``control_KIND`` are the best gains of
+    each kind of control, ``control_best`` that of any.
     ``overrides`` are those the jobs do not share. Raises :class:`DataError` without any job.
     """
     numbers = jobs(folder)
