@@ -91,7 +91,7 @@ def sites(bench: Bench) -> list[SiteFit]:
     wrong = [text for fit in fits if (text := problem(fit, bench.sae.sae_id(fit.layer)))]
     if wrong and bench.sae.check == "strict":
         others = f" ({len(wrong) - 1} more SAEs of this run are wrong too)" if wrong[1:] else ""
-        raise ModelError(wrong[0] + others)
+        raise ModelError(f"{wrong[0]}; type sae.check=warn to go on all the same{others}")
     for text in wrong:
         log.warning(text)
     return fits
@@ -236,8 +236,7 @@ def sentence(fit: SiteFit) -> str:
 
 
 def problem(fit: SiteFit, sae_id: str) -> str | None:
-    """What is wrong with the SAE, and what to do; None when nothing fits better."""
-    go_on = "type sae.check=warn to continue anyway"
+    """What is wrong with the SAE; None when nothing fits better."""
     fact = f"SAE {sae_id} explains {_percent(fit.explained)} of the variance of block {fit.layer}'s"
     fact += f" output over {fit.n} positions"
     if fit.left_out:
@@ -247,18 +246,18 @@ def problem(fit: SiteFit, sae_id: str) -> str | None:
     if max(fit.explained, fit.better_explained or 0) < FOREIGN:
         return (
             f"{fact}, and no place or unit fits it well: these prompts are unlike the text it was"
-            f" trained on, or it was trained on another model; {go_on}"
+            f" trained on, or it was trained on another model"
         )
     if fit.better_site is not None and fit.better_scale == 1:
         off = f"block {fit.better_site}'s output" if fit.better_site >= 0 else "what block 0 reads"
         return (
-            f"{fact}, but {_percent(fit.better_explained)} of {off}: it was trained there, so its"
-            f" layer or its metadata is wrong; {go_on}"
+            f"{fact}, but {_percent(fit.better_explained)} of {off}: its layer or its metadata is"
+            " wrong, unless these prompts are unlike the text it was trained on"
         )
     return (
         f"{fact}, but {_percent(fit.better_explained)} when it is multiplied by"
-        f" {fit.better_scale:.4g} first: it was trained on scaled activations; fold that factor"
-        f" into its weights, or {go_on}"
+        f" {fit.better_scale:.4g} first: it was trained on scaled activations, so fold that factor"
+        " into its weights"
     )
 
 
