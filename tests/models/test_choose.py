@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from corrsteer.errors import ConfigError, DataError, ModelError
+from corrsteer.models.local import LocalModel
 from corrsteer.records import LIKELIHOODS
 from corrsteer.steering.plan import Plan, PlanEntry
 from tests.models.test_local import copy_with, load, plan_of
@@ -64,6 +65,29 @@ def by_hooks(model, prompt: str, option: str, plan: Plan | None, read=None) -> f
         handle.remove()
     total = sum(float(logs[k, ids[k + 1]]) for k in range(start, len(ids) - 1))
     return total / len(option)
+
+
+def test_plans_that_share_their_prompts_weigh_as_plain_hooks_do(model, monkeypatch):
+    """The long prompt is longer than a sliding window; linear attention shares nothing."""
+    prompts = [*PROMPTS, f"{'A rather longer text. ' * 6}\nAnswer:"]
+    options = [*OPTIONS, ("a hill", "some other place")]
+    plans = [None, plan_of(), plan_of().turned_to(-0.5)]
+    shared, once = [], LocalModel._prompt_cache
+
+    def noted(self, inputs, left, room):
+        shared.append(inputs["input_ids"].shape[1] - left)
+        return once(self, inputs, left, room)
+
+    monkeypatch.setattr(LocalModel, "_prompt_cache", noted)
+    weighed = model.choose(prompts, plans, options)
+    assert max(shared) > 100
+    for plan, answers in zip(plans, weighed, strict=True):
+        for prompt, texts, answer in zip(prompts, options, answers, strict=True):
+            found = [by_hooks(model, prompt, option, plan) for option in texts]
+            assert_weighed(model, answer, texts, found, "per_character", plan)
+    shared.clear()
+    model.choose(prompts, [plan_of()], options)
+    assert not shared  # a plan alone reads prompt and option at once
 
 
 @pytest.mark.parametrize("plan", [None, plan_of()], ids=["unsteered", "steered"])

@@ -100,8 +100,9 @@ class LoadedModel(Tracing):
         white space; both are tokenised together. ``likelihood``: how the log probabilities of its
         tokens are compared (:meth:`corrsteer.records.Weighed.by`). The
         first of equally likely options is taken. Steering is at the positions that predict the
-        option, as if the model had written it. Cost: per intervention one pass over prompt and
-        option for every option. Raises what :meth:`generate` raises.
+        option, as if the model had written it. Cost: one pass over prompt and option for every
+        option and, on this machine, for more than one intervention one over the option alone for
+        each. Raises what :meth:`generate` raises.
         """
         import torch
 

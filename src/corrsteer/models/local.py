@@ -1,7 +1,8 @@
 """A transformers model in this process, read and steered through nnsight.
 
-``generate`` computes the keys and values of each batch's prompts once and lets every intervention
-that leaves them alone continue from them: a plan's positions start at the last prompt token.
+``generate`` and ``choose`` compute the keys and values of each batch's prompts once and let every
+intervention that leaves them alone continue from them: a plan's positions start at the last prompt
+token.
 ``replay`` is one teacher-forced pass over prompt and answer; causal attention makes it the same
 computation as generating step by step.
 
@@ -126,7 +127,7 @@ class LocalModel(LoadedModel):
         interventions: Sequence[Prepared],
         options: dict[str, Any],
     ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
-        cache = self._prompt_cache(inputs, options["max_new_tokens"])
+        cache = self._prompt_cache(inputs, 1, options["max_new_tokens"])
         restricted, options = "suppress_tokens" in options, self._processed(options)
         self._finite = None  # a prompt of one token has only padding in that pass
         for how in interventions:
@@ -154,13 +155,36 @@ class LocalModel(LoadedModel):
         processor = SuppressTokensLogitsProcessor(options["suppress_tokens"], str(self.device))
         return {**others, "logits_processor": LogitsProcessorList([processor])}
 
-    def _prompt_cache(self, inputs: dict[str, torch.Tensor], room: int) -> DynamicCache | None:
-        """Keys and values of all prompt tokens but the last; None when there is only one."""
+    def _likelihoods(
+        self,
+        inputs: dict[str, torch.Tensor],
+        targets: torch.Tensor,
+        interventions: Sequence[Prepared],
+    ) -> Iterator[tuple[torch.Tensor, int]]:
+        """The prompts are read once, and every intervention goes on from there."""
+        from corrsteer.models.prompt_cache import continued, takes_many
+
+        tail = targets.shape[1] + 1
+        several = len(interventions) > 1 and not any(how.changes_prompt for how in interventions)
+        cache = self._prompt_cache(inputs, tail, tail) if several else None
+        if cache is None or not takes_many(cache):
+            yield from super()._likelihoods(inputs, targets, interventions)
+            return
+        rest = {name: value[:, -tail:] for name, value in inputs.items()}
+        rest["attention_mask"] = inputs["attention_mask"]
+        for how in interventions:
+            options = {"past_key_values": continued(cache), "use_cache": True}
+            yield self._likelihood(rest, targets, how, options)
+
+    def _prompt_cache(
+        self, inputs: dict[str, torch.Tensor], left: int, room: int
+    ) -> DynamicCache | None:
+        """Keys and values of all tokens but the last ``left``; None when there are no more."""
         from corrsteer.models.prompt_cache import with_room
 
-        if inputs["input_ids"].shape[1] == 1:
+        if inputs["input_ids"].shape[1] <= left:
             return None
-        head = {name: value[:, :-1] for name, value in inputs.items()}
+        head = {name: value[:, :-left] for name, value in inputs.items()}
         output = self._module(**head, use_cache=True, logits_to_keep=1)
         return with_room(output.past_key_values, room)
 

@@ -50,6 +50,13 @@ def with_room(cache: DynamicCache, room: int) -> DynamicCache:
     return cache
 
 
+def takes_many(cache: DynamicCache) -> bool:
+    """Whether several tokens at once may follow the prompts: linear attention reads its state for
+    one at a time only, and starts anew for more."""
+    kinds = _RoomyLayer | DynamicSlidingWindowLayer
+    return all(isinstance(layer, kinds) for layer in cache.layers)
+
+
 def continued(cache: DynamicCache) -> DynamicCache:
     """A cache that stands at the end of the prompts. Only the newest one may be used:
     they share the room behind the prompts."""
