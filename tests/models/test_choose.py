@@ -232,8 +232,22 @@ def test_a_plan_that_does_not_fire_is_an_error(llama, monkeypatch):
 
 
 def test_an_option_that_does_not_fit_is_refused(llama):
-    with pytest.raises(DataError, match="prompts have more than"):
-        llama.choose(PROMPTS, [None], [*OPTIONS[:2], ("x" * 300, "y")])
+    options = [*OPTIONS[:2], ("y", "x" * 230)]
+    with pytest.raises(DataError, match="1 of 7 prompts have more than"):
+        llama.choose(PROMPTS, [None], options)
+    llama.check_options(PROMPTS, OPTIONS)
+    with pytest.raises(DataError, match="1 of 3 prompts have more than.*kept for the answer"):
+        llama.check_options(PROMPTS, options)
+
+    with pytest.raises(DataError, match="answer of 301 tokens.*has 256 positions"):
+        llama.check_options(PROMPTS, [*OPTIONS[:2], ("y", "x" * 300)])
+
+
+def test_a_long_option_takes_no_room_of_other_prompts(llama):
+    """Of 256 positions."""
+    prompts, options = ["x", "y" * 200], [("z" * 200, "z"), ("a", "b")]
+    llama.check_options(prompts, options)
+    assert len(llama.choose(prompts, [None], options)[0]) == 2
 
 
 # -- stop texts ----------------------------------------------------------------------------

@@ -110,7 +110,7 @@ class LoadedModel(Tracing):
         prepared = [self._prepare(intervention) for intervention in interventions]
         pairs = [(i, n) for i, texts in enumerate(options) for n in range(len(texts))]
         answers = [self._continuation(prompts[i], rows[i], options[i][n]) for i, n in pairs]
-        self._check_room(rows, max(map(len, answers)))
+        self._check_room([rows[i] for i, _ in pairs], [len(answer) for answer in answers])
         weights = torch.zeros(len(prepared), len(pairs))
         whole = [len(rows[i]) + len(a) for (i, _), a in zip(pairs, answers, strict=True)]
         scored = [len(answer) + 1 for answer in answers]

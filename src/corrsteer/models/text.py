@@ -138,20 +138,37 @@ class Text:
         rows = self._encode(prompts)
         self._check_room(rows, max_new_tokens, [len(prompt) for prompt in prompts])
 
+    def check_options(self, prompts: Sequence[str], options: Sequence[Sequence[str]]) -> None:
+        """Raise DataError if a prompt is empty, or too long with one of the ``options`` that are
+        weighed after it."""
+        rows = self._encode(prompts)
+        longest = [
+            max(len(self._continuation(prompt, row, text)) for text in texts)
+            for prompt, row, texts in zip(prompts, rows, options, strict=True)
+        ]
+        self._check_room(rows, longest, [len(prompt) for prompt in prompts])
+
     def _check_room(
         self,
         rows: list[list[int]],
-        new_tokens: int,
+        new_tokens: int | Sequence[int],
         characters: Sequence[int] = (),
         what: str = "prompts",
     ) -> None:
-        limit = self._model.max_prompt_tokens
-        room = None if self._max_positions is None else self._max_positions - new_tokens
-        if room is not None:
-            limit = min(limit, room)
-        long = [n for n, row in enumerate(rows) if len(row) > limit]
+        """``new_tokens``: of an answer, or of the answer to each."""
+        each = [new_tokens] * len(rows) if isinstance(new_tokens, int) else new_tokens
+        limit, positions = self._model.max_prompt_tokens, self._max_positions
+        limits = [limit if positions is None else min(limit, positions - n) for n in each]
+        long = [n for n, row in enumerate(rows) if len(row) > limits[n]]
         if not long:
             return
+        limit, new_tokens = min((limits[n], each[n]) for n in long)
+        room = None if positions is None else positions - new_tokens
+        if room is not None and room < 1:
+            raise DataError(
+                f"an answer of {new_tokens} tokens has no room behind any of the {what}: the model"
+                f" has {positions} positions; shorten it, or choose a model with more."
+            )
         message = (
             f"{len(long)} of {len(rows)} {what} have more than {limit} tokens (the longest has"
             f" {max(len(rows[n]) for n in long)})"

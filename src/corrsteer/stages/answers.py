@@ -198,8 +198,8 @@ def _groups(
 
 
 def check_prompts(bench: Bench, asking: Asking, prefix: str = "") -> None:
-    """Raises DataError for prompts without room for an answer, of all splits at once, and of the
-    test split with a ``prefix``.
+    """Raises DataError for prompts without room for an answer, or for an option that is weighed, of
+    all splits at once, and of the test split with a ``prefix``.
 
     Prompts that were answered before fitted; then the model need not be loaded.
     """
@@ -208,8 +208,13 @@ def check_prompts(bench: Bench, asking: Asking, prefix: str = "") -> None:
         asked.append(prefixed(asking.splits["test"], prefix))
     arm = baseline()
     if not all(bench.store.has(ANSWERS, answers_key(bench, asking, some, arm)) for some in asked):
-        room = asking.task.max_new_tokens if asking.decoding == "free" else 1
-        bench.model.check_prompts([e.prompt for some in asked for e in some], room)
+        every = [example for some in asked for example in some]
+        prompts = [example.prompt for example in every]
+        if asking.decoding == "loglikelihood":
+            bench.model.check_options(prompts, [example.options for example in every])
+        else:
+            room = asking.task.max_new_tokens if asking.decoding == "free" else 1
+            bench.model.check_prompts(prompts, room)
 
 
 # -- form on disk, and scores ------------------------------------------------------------------
