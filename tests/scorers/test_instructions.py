@@ -290,6 +290,18 @@ def test_no_text_surprises_a_rule(text, case, mended):
         (gold(("keywords:existence", {"keywords": ["a", 1]})), "needs texts in keywords"),
         (gold(("keywords:existence", {"keywords": []})), "has nothing as keywords"),
         (gold(("startend:end_checker", {"end_phrase": ""})), "has nothing as end_phrase"),
+        (gold(("startend:end_checker", {"end_phrase": " "})), "has nothing as end_phrase"),
+        (gold(("keywords:existence", {"keywords": [" "]})), "needs texts in keywords"),
+        (gold(("length_constraints:number_words", WORDS | {"num_words": -1})), "at least 0 as num"),
+        (
+            gold(("length_constraints:nth_paragraph_first_word",
+                  {"num_paragraphs": 2, "nth_paragraph": 0, "first_word": "a"})),
+            "at least 1 as nth_paragraph, not 0",
+        ),
+        (
+            gold(("language:response_language", {"language": "klingon"})),
+            "knows no language 'klingon'; known: af,",
+        ),
         (gold(("length_constraints:number_words", WORDS | {"num_words": 3.5})), "needs int as num"),
         (gold(("length_constraints:number_words", WORDS | {"num_words": True})), "needs int as n"),
         (

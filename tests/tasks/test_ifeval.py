@@ -75,6 +75,10 @@ def test_another_scorer_reads_any_row(tmp_path):
         ({"key": None}, "field 'key' is null"),
         ({"kwargs": [{}]}, "field 'kwargs' has 1 entries for 2 instructions"),
         ({"kwargs": "[]"}, "field 'kwargs' should be list, got str"),
+        (
+            {"kwargs": [{"instruction": "x"}, {}]},
+            "field 'kwargs' names an instruction itself: instruction_id_list does that",
+        ),
         ({"kwargs": [1, {}]}, "field 'kwargs' should hold objects, got 1"),
         (
             {"kwargs": [{}, {}]},

@@ -19,6 +19,7 @@ import functools
 import importlib.util
 import inspect
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from corrsteer.scorers.instruction_rules import RULES
 from corrsteer.scorers.reply import spoken
 
 RELATIONS = ("at least", "less than")
+LEAST = {"num_paragraphs": 1, "nth_paragraph": 1}  # of others 0
 KINDS = {"int": int, "str": str, "Sequence[str]": list}
 
 
@@ -91,6 +93,14 @@ def tells_languages() -> bool:
     return importlib.util.find_spec("langdetect") is not None
 
 
+@functools.cache
+def languages() -> frozenset[str]:
+    """The codes that langdetect knows."""
+    from langdetect import PROFILES_DIRECTORY
+
+    return frozenset(os.listdir(PROFILES_DIRECTORY))
+
+
 def loosened(text: str) -> tuple[str, ...]:
     """The eight forms, the text itself first."""
     lines = text.split("\n")
@@ -132,10 +142,15 @@ def _instruction(given: Mapping[str, Any]) -> Instruction:
     for key, value in arguments.items():
         if not isinstance(value, KINDS[asked[key]]) or isinstance(value, bool):
             raise DataError(f"{name} needs {asked[key]} as {key}, not {value!r:.40}")
-        if isinstance(value, list) and not all(isinstance(word, str) and word for word in value):
+        if isinstance(value, list) and not all(isinstance(w, str) and w.strip() for w in value):
             raise DataError(f"{name} needs texts in {key}, not {value!r:.40}")
-        if value in ("", []):
+        if value == [] or (isinstance(value, str) and not value.strip()):
             raise DataError(f"{name} has nothing as {key}")
+        if isinstance(value, int) and value < (least := LEAST.get(key, 0)):
+            raise DataError(f"{name} needs at least {least} as {key}, not {value}")
+        if key == "language" and value not in languages():
+            known = ", ".join(sorted(languages()))
+            raise DataError(f"{name} knows no language {value!r:.40}; known: {known}")
         if key.endswith("relation") and value not in RELATIONS:
             raise DataError(f"{name} knows {' and '.join(RELATIONS)} as {key}, not {value!r:.40}")
     return Instruction(name, arguments)

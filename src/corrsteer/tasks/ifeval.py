@@ -89,6 +89,8 @@ def _instructions(row: Row, names: Sequence[str]) -> list[dict[str, Any]]:
         if arguments is not None and not isinstance(arguments, Mapping):
             raise row.fail("kwargs", f"should hold objects, got {arguments!r:.40}")
         kept = {key: _whole(v) for key, v in (arguments or {}).items() if v is not None}
+        if "instruction" in kept:
+            raise row.fail("kwargs", "names an instruction itself: instruction_id_list does that")
         listed.append({"instruction": name, **dict(sorted(kept.items()))})
     return listed
 
