@@ -97,8 +97,7 @@ def _as_it_was(cwd: Path) -> Iterator[None]:
         os.environ.clear()
         os.environ.update(before[3])
         for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None)
-            if file and Path(file).parent == cwd:
+            if os.path.dirname(getattr(module, "__file__", None) or "") == str(cwd):
                 del sys.modules[name]
         for logger in (root, *map(logging.getLogger, list(root.manager.loggerDict))):
             for handler in list(logger.handlers):
@@ -108,6 +107,8 @@ def _as_it_was(cwd: Path) -> Iterator[None]:
                 if logger.name.startswith("corrsteer"):
                     logger.handlers.clear()
                     logger.propagate = True
-                logger.setLevel(levels.get(logger.name, logging.NOTSET))
+                was = levels.get(logger.name, logging.NOTSET)
+                if logger.level != was:  # setting it empties every logger's cache
+                    logger.setLevel(was)
         root.handlers[:] = handlers
         root.setLevel(level)

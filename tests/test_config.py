@@ -26,7 +26,6 @@ OPEN = {  # settings without a default
     ("job", "train_sae"): ["job.text=x", "job.out=x"],
     ("model", "folder"): ["model.path=x", "sae.path=x"],
     ("model", "gguf"): ["model.path=x", "sae.path=x"],
-    ("model", "smollm2_135m_it"): ["sae.path=x"],
     ("task", "custom"): ["task.path=x", "task.prompt='{q}'", "scorer@task.scorer=exact"],
     ("task", "lm_eval"): ["task.name=x"],
     ("scorer", "function"): ["task.scorer.path=operator.eq"],

@@ -69,8 +69,8 @@ def test_no_folder_that_holds_something_is_touched(tmp_path):
     (tmp_path / "runs").mkdir()
     for words, message in (
         ((tmp_path,), f"error: {tmp_path} is not empty: give a new folder"),
-        (("--smal",), "error: --smal is unknown: --small, --saes SAES, --data DATA, --limit N,"),
-        (("--saes",), "error: --saes needs a value"),
+        (("--smal",), "error: --smal is unknown: --small, --data DATA, --limit N,"),
+        (("--data",), "error: --data needs a value"),
     ):
         done = typed(*words)
         assert done.returncode == 2 and message in done.stderr
@@ -90,20 +90,18 @@ def test_smollm2_is_steered_on_the_tasks_that_are_there(tmp_path):
     stand_in = tmp_path / "python"
     stand_in.write_text('#!/bin/sh\necho "$@"\n')
     stand_in.chmod(0o755)
-    for folder in ("saes/layer_12", "saes/layer_3", "data/ifeval", "data/unknown"):
+    for folder in ("data/ifeval", "data/unknown"):
         (tmp_path / folder).mkdir(parents=True)
-    words = ("--saes", tmp_path / "saes", "--limit", 9)
     for name, more, task in (
         ("one", ("--data", tmp_path / "data"), "task=ifeval data=" + str(tmp_path / "data/ifeval")),
         ("two", (), "task=bbq data=bundled"),
     ):
-        done = typed(*words, *more, tmp_path / name, PYTHON=str(stand_in))
+        done = typed("--limit", 9, *more, tmp_path / name, PYTHON=str(stand_in))
         assert done.returncode == 0, done.stderr
         (log,) = {f.stem for f in (tmp_path / name).glob("*.log")} - {"speed"}
         said = (tmp_path / name / f"{log}.log").read_text()
-        assert f"model=smollm2_135m_it sae.path={tmp_path}/saes layers=[3,12] limit=9" in said
+        assert "model=smollm2_135m_it limit=9" in said
         assert task in said and f"hydra.run.dir={tmp_path}/{name}/runs/{log}" in said
-    assert "no --saes: no results" in typed(tmp_path / "three", PYTHON=str(stand_in)).stdout
 
 
 def test_the_table_tells_of_what_failed(tmp_path):
