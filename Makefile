@@ -40,7 +40,7 @@ test: $(STAMP) ## all tests but the slowest (8 minutes)
 
 # One process more than cores: many of these wait for a cluster, a server or a browser.
 test-all: $(STAMP) ## all tests (30 minutes)
-	$(PY) -m pytest -n $$(($$(nproc) + 1)) $(PYTEST)
+	$(PY) -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $(PYTEST)
 
 ndif: $(STAMP) ## install an NDIF server into .ndif, for the tests of backend=ndif (2 GB)
 	$(PY) tests/models/remote/ndif_server.py install .ndif
