@@ -537,6 +537,7 @@ def test_the_margin_of_the_right_option_stands_beside_its_controls(run: Path) ->
     assert "(nats per token), is on average −0.12 without and +0.0523 with steering" in text
     assert "a shift of +0.172 [+0.101, +0.244] over 500 questions (95 %, paired t)." in text
     assert "The controls shift it by: random features −0.0312 to +0.01; instruction +0.5." in text
+    assert "0 of 3 plans of random features shift it as far up." in text
     assert "of options, per token" in text
     one = MARGIN | {"likelihood": "sum", "n": 1, "ci": None, "controls": {}}
     edit(run, margin=one, asked=edit(run)["asked"] | {"likelihood": None})

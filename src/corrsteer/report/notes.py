@@ -173,7 +173,13 @@ def margin(record: Record) -> list[str]:
         for kind in control_kinds()
         if (x := m.controls.get(kind))
     ]
-    return [said] + ([f"The controls shift it by: {'; '.join(others)}."] if others else [])
+    if not others:
+        return [said]
+    beside = f"The controls shift it by: {'; '.join(others)}."
+    if draws := m.controls.get("random"):
+        up = sum(draw >= m.shift for draw in draws)
+        beside += f" {up} of {counted(len(draws), 'plan')} of random features shift it as far up."
+    return [said, beside]
 
 
 def side_effects(record: Record) -> list[str]:
