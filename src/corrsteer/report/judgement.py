@@ -122,13 +122,16 @@ def judge(
 
 def own_nulls(record: Record) -> dict[str, float]:
     """The p-values of one run by kind of null, without those that were to have too few draws for
-    any plan to be told from them."""
-    found = {kind: record.controls[kind] for kind in (NULL, SECOND) if kind in record.controls}
-    return {
-        kind: null.p
-        for kind, null in found.items()
-        if null.p is not None and null.asked >= least_draws(1)
-    }
+    any plan to be told from them, and without a second one of which the first left a few draws."""
+    found: dict[str, float] = {}
+    for kind in (NULL, SECOND):
+        null = record.controls.get(kind)
+        if null is None or null.p is None or null.asked < least_draws(1):
+            continue
+        few = kind == SECOND and len(null.gains) < null.asked
+        if not few or found.get(NULL, 1.0) <= SIGNIFICANT:
+            found[kind] = null.p
+    return found
 
 
 def joint_nulls(records: Sequence[Record]) -> list[dict[str, float]]:
