@@ -277,12 +277,13 @@ def test_features_chosen_on_shuffled_outcomes_are_a_second_null():
 
 def test_a_second_null_is_corrected_for_all_questions_of_a_table():
     """Also for those whose claim random features ruled out, so that it was not drawn for them."""
-    open_ = made_up(controls={"shuffled": {"gains": [0.01 * n / 39 for n in range(39)]}})
+    gains = [0.11 - 0.005 * n for n in range(39)]
+    open_ = made_up(random=gains, controls={"shuffled": {"gains": gains}})
     shut = made_up(
         random=[0.12 + 0.01 * n for n in range(39)],
         controls={"shuffled": {"gains": [0.5, 0.6], "asked": 39}},
     )
-    assert joint_nulls([open_]) == [{"random": 1 / 41, "shuffled": 1 / 40}]
+    assert joint_nulls([open_]) == [{"random": 1 / 40, "shuffled": 1 / 40}]
     found = joint_nulls([open_, *[shut] * 3])
     assert [sorted(one) for one in found] == [["random", "shuffled"], *[["random"]] * 3]
     assert found[0]["shuffled"] > 1 / 40
