@@ -280,7 +280,7 @@ def test_a_second_null_is_corrected_for_all_questions_of_a_table():
     gains = [0.11 - 0.005 * n for n in range(39)]
     open_ = made_up(random=gains, controls={"shuffled": {"gains": gains}})
     shut = made_up(
-        random=[0.12 + 0.01 * n for n in range(39)],
+        random=[0.12 + 0.001 * n for n in range(38)] + [0.9],
         controls={"shuffled": {"gains": [0.5, 0.6], "asked": 39}},
     )
     assert joint_nulls([open_]) == [{"random": 1 / 40, "shuffled": 1 / 40}]
