@@ -1,32 +1,30 @@
 #!/usr/bin/env bash
 # Speed at the size of Gemma-2 2B, and what steering does to SmolLM2: under 8 minutes on one big GPU.
 #
-#   benchmarks/gpu.sh [--small] [--saes SAES] [--data DATA] [--limit N] [FOLDER]
+#   benchmarks/gpu.sh [--small] [--data DATA] [--limit N] [FOLDER]
 #
 # FOLDER, a new one, gets results.md, results.json, and what they are made of; unless told, it is
 # outputs/gpu_ with the time. --small: tiny numbers on any machine, with the bundled model, within a
-# minute. SAES holds layer_N of SmolLM2's blocks; without it, or without the model (make smollm2),
-# there are no results. DATA holds a folder for each task, with the authors' files; those that are
-# there are run, as many as there is time for. Nothing is downloaded. A part that fails or runs out
-# of time ends no other; the exit status is then 1.
+# minute. Without SmolLM2 (make smollm2) there are no results. DATA holds a folder for each task, with
+# the authors' files; those that are there are run, as many as there is time for. Nothing is
+# downloaded. A part that fails or runs out of time ends no other; the exit status is then 1.
 set -uo pipefail
 here=$PWD
 cd "$(dirname "$0")/.." || exit 2
 
-small='' saes='' data='' limit=100 folder=outputs/gpu_$(date +%Y-%m-%d_%H-%M-%S)
+small='' data='' limit=100 folder=outputs/gpu_$(date +%Y-%m-%d_%H-%M-%S)
 absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
 while (($#)); do
   case $1 in
     --small) small=1 ;;
-    --saes | --data | --limit)
+    --data | --limit)
       (($# > 1)) || { echo "error: $1 needs a value" >&2; exit 2; }
       case $1 in
-        --saes) saes=$(absolute "$2") ;;
         --data) data=$(absolute "$2") ;;
         --limit) limit=$2 ;;
       esac
       shift ;;
-    -*) echo "error: $1 is unknown: --small, --saes SAES, --data DATA, --limit N, FOLDER" >&2; exit 2 ;;
+    -*) echo "error: $1 is unknown: --small, --data DATA, --limit N, FOLDER" >&2; exit 2 ;;
     *) folder=$(absolute "$1") ;;
   esac
   shift
@@ -76,11 +74,8 @@ rm -rf "$folder/weights"
 
 if [ -n "$small" ]; then
   result bbq task=bbq limit=24 'layers=[1,3]' collect.shuffles=20
-elif [ -z "$saes" ]; then
-  echo "no --saes: no results"
 else
-  layers=$(find "$saes" -maxdepth 1 -name 'layer_*' | sed 's/.*layer_//' | sort -n | paste -sd,)
-  model=(model=smollm2_135m_it "sae.path=$saes" "layers=[$layers]" "limit=$limit" sae.check=warn)
+  model=(model=smollm2_135m_it "limit=$limit" sae.check=warn)
   tasks=0
   for task in truthfulqa openbookqa blimp ifeval; do
     if [ -n "$data" ] && [ -e "$data/$task" ] && [ -e "conf/task/$task.yaml" ]; then

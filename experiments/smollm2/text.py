@@ -35,7 +35,7 @@ from corrsteer.run.build import build
 
 CONF = Path(__file__).parents[2] / "conf"
 BUNDLED = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
-OWN, PER_TASK, BATCH = 640, 400, 32
+OWN, PER_TASK, BATCH = 320, 100, 32
 LONG, SHORT = 64, 16
 """Tokens of a reply, at most: to a request of our own, and to a question of a task."""
 LONGEST = 1_000  # characters of a question
@@ -73,7 +73,7 @@ def composed(*words: str) -> Any:
 
 
 def smollm2() -> Model:
-    spec = config.instantiate(composed("model=smollm2_135m_it", "sae.path=none").model, Model)
+    spec = config.instantiate(composed("model=smollm2_135m_it").model, Model)
     assert isinstance(spec, Model)
     return spec
 
