@@ -26,7 +26,7 @@ class Control(Part):
     such as an instruction. ``band``: 5 to 95 % of the draws; None for fewer than
     :data:`corrsteer.stats.draws.BAND_NEEDS`. ``paired_*``: steering against the best draw, answer
     by answer: the gain over it, its interval, and the exact one-sided McNemar p-value that steering
-    is no better; ``ahead_p``: that the draw is no better than steering.
+    is no better; ``ahead_p``: that no draw is better than steering, corrected for their number.
     """
 
     gains: list[float]

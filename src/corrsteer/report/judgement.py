@@ -56,14 +56,14 @@ class Judgement:
         return max(self.nulls.values()) if NULL in self.nulls else None
 
     @property
-    def null(self) -> Control | None:
+    def null(self) -> str:
         """The first null that steering is not shown to beat, random features where it beats all."""
         above = [kind for kind in (NULL, SECOND) if self.nulls.get(kind, 0.0) > SIGNIFICANT]
-        return self.controls.get(above[0] if above else NULL)
+        return above[0] if above and NULL in self.nulls else NULL
 
     @property
     def others(self) -> bool:
-        """Whether there are controls besides the random features."""
+        """Whether there are controls besides the nulls."""
         return bool(self.better or self.level or self.worse)
 
     @property
@@ -128,8 +128,8 @@ def own_nulls(record: Record) -> dict[str, float]:
         null = record.controls.get(kind)
         if null is None or null.p is None or null.asked < least_draws(1):
             continue
-        few = kind == SECOND and len(null.gains) < null.asked
-        if not few or found.get(NULL, 1.0) <= SIGNIFICANT:
+        whole = kind == NULL or len(null.gains) == null.asked
+        if whole or (record.gain > 0 and found.get(NULL, 1.0) <= SIGNIFICANT):
             found[kind] = null.p
     return found
 

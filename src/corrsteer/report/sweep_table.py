@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from corrsteer.errors import DataError
-from corrsteer.report.judgement import NULL, SECOND
+from corrsteer.report.judgement import NULL, SECOND, own_nulls
 from corrsteer.report.numbers import layer_text
 from corrsteer.report.record import Record, read_record
 from corrsteer.report.settings import DIAL, SEEDS, labels, leaves, splits_seed
@@ -140,7 +140,7 @@ def _results(record: Record) -> dict[str, Any]:
     flips, effects = record.flips, record.side_effects
     unrelated = effects.off_target if effects else None
     neutral = effects.neutral if effects else None
-    null, second = (record.controls.get(kind) for kind in (NULL, SECOND))
+    null, nulls = record.controls.get(NULL), own_nulls(record)
     both = record.constrained_gain
     constrained = [arm.accuracy for arm in record.arms.values() if arm.kind == "constrained"]
     return {
@@ -163,7 +163,7 @@ def _results(record: Record) -> dict[str, Any]:
         "random_draws": len(null.gains) if null else None,
         "random_at_least_as_good": null.at_least_as_good if null else None,
         "null_p": null.p if null else None,
-        "shuffled_p": second.p if second else None,
+        "shuffled_p": nulls.get(SECOND),
         **{_control_column(kind): record.best_gain(kind) for kind in control_kinds()},
         "control_best": max((c.best for c in record.controls.values()), default=None),
         "constrained": max(constrained, default=None),

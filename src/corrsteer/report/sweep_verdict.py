@@ -330,7 +330,8 @@ def table_note(unbeaten: str) -> str:
         f"{unbeaten} where steering is not shown to beat it. p (Holm) is that of the exact "
         "McNemar test, corrected for the number of jobs; p (null) that the plan is one more plan "
         "of random features, or, where that is larger, of features chosen on shuffled outcomes, "
-        "corrected for the rows of the table (Westfall and Young 1993). Both must be at most "
+        "corrected for the rows of the table (Westfall and Young 1993; for rows that random "
+        "features rule out, their random draws stand in for the second). Both must be at most "
         f"{SIGNIFICANT}, and every other control worse by a paired test (Holm), "
         "for “Beats all”."
     )

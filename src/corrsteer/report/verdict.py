@@ -27,7 +27,7 @@ from corrsteer.stats.claims import Claim, least_draws
 from corrsteer.stats.intervals import SIGNIFICANT
 from corrsteer.steering.arms import KINDS
 
-_SHUFFLED = f"features chosen on {KINDS[SECOND].plural}"
+_NULLS = {NULL: KINDS[NULL].plural, SECOND: f"features chosen on {KINDS[SECOND].plural}"}
 
 # -- a run -------------------------------------------------------------------------------------
 
@@ -73,18 +73,17 @@ def _beside(judged: Judgement) -> str:
         return f", but {' and '.join(clauses[:2])}{rest}"
     if judged.worse:
         return ", more than every control"
-    second = f" and {_SHUFFLED}" if SECOND in judged.nulls else ""
-    return f", more than random features{second} of the same norm"
+    return f", more than {' and '.join(_NULLS[kind] for kind in judged.nulls)} of the same norm"
 
 
 def _no_better(judged: Judgement) -> str:
-    null, gain = judged.null, points(judged.gain)
-    assert null is not None and null.p is not None, judged
-    what = "random features" if judged.null is judged.controls[NULL] else _SHUFFLED
-    if null.p <= SIGNIFICANT:  # alone it would have been enough
+    null, gain = judged.controls[judged.null], points(judged.gain)
+    what = _NULLS[judged.null]
+    if _beaten_alone(judged):
+        p = p_value(judged.nulls[judged.null])
         return (
-            f"not shown to be better than {what} of the same norm ({gain} points; "
-            f"{p_value(judged.null_p)} among {judged.questions} questions)"
+            f"not shown to be better than {what} of the same norm ({gain} points; {p} among "
+            f"{judged.questions} questions)"
         )
     return (
         f"no better than {what} of the same norm ({gain} points; {null.at_least_as_good} "
@@ -92,13 +91,17 @@ def _no_better(judged: Judgement) -> str:
     )
 
 
+def _beaten_alone(judged: Judgement) -> bool:
+    """Whether the null would have been beaten if the run stood in no table."""
+    p = judged.controls[judged.null].p
+    return p is not None and p <= SIGNIFICANT
+
+
 def _untested(judged: Judgement) -> str:
-    if judged.null is None:
+    null = judged.controls.get(NULL)
+    if null is None:
         return "there are no random features of the same norm to compare with"
-    return (
-        f"{judged.null.asked} {'plan' if judged.null.asked == 1 else 'plans'} of random features "
-        f"cannot tell, {least_draws(1)} can"
-    )
+    return f"{counted(null.asked, 'plan')} of random features cannot tell, {least_draws(1)} can"
 
 
 def _least(judged: Judgement) -> str:
@@ -218,7 +221,7 @@ def _beats(judged: Sequence[Judgement], best: int) -> str:
     if not helped:
         return ""
     if not any(j.others for j in helped):
-        return "; random features are its only control"
+        return f"; {_only(helped)}"
     return f"; it beats every control in {best or 'none'}"
 
 
@@ -229,7 +232,7 @@ def why_not(judged: Sequence[Judgement]) -> str:
     claim, least = claim_of_seeds(judged), judged[0].least
     if claim is Claim.RAISES:
         if not any(j.others for j in judged):
-            return "helps, random features are its only control"
+            return f"helps, {_only(judged)}"
         found = Counter(kind for j in judged for kind in (*j.better, *j.level))
         kinds = [kind for kind in control_kinds() if 2 * found[kind] >= len(judged)]
         names = [in_words(kind) for kind in kinds if found[kind]]
@@ -237,17 +240,27 @@ def why_not(judged: Sequence[Judgement]) -> str:
         return f"helps, not shown to beat {' and '.join(names) if few else 'every control'}"
     if claim is Claim.UNDECIDED and len(judged) == 1 and least is not None:
         return f"undecided, {_size(least)} points would have shown"
+    if claim is Claim.NO_BETTER:
+        return _chance(judged)
     return {
         Claim.LOWERS: "lowers accuracy",
-        Claim.NO_BETTER: f"no better than {_chance(judged)}",
         Claim.UNTESTED: "untested against random features",
     }.get(claim, "undecided")
 
 
 def _chance(judged: Sequence[Judgement]) -> str:
-    """What most of those that are no better than a null are no better than."""
-    kinds = Counter(j.null is j.controls.get(SECOND) for j in judged if j.claim is Claim.NO_BETTER)
-    return _SHUFFLED if kinds[True] > kinds[False] else KINDS[NULL].plural
+    """What those that are no better than a null are not better than, for a table."""
+    some = [j for j in judged if j.claim is Claim.NO_BETTER]
+    kind = Counter(j.null for j in some).most_common(1)[0][0]
+    shown = "not shown to be better" if all(map(_beaten_alone, some)) else "no better"
+    return f"{shown} than {_NULLS[kind]}"
+
+
+def _only(judged: Sequence[Judgement]) -> str:
+    """That there are no controls but the nulls."""
+    kinds = [kind for kind in _NULLS if any(kind in j.nulls for j in judged)]
+    are = "are its only control" + "s" * (len(kinds) > 1)
+    return f"{' and '.join(_NULLS[kind] for kind in kinds)} {are}"
 
 
 # -- words -------------------------------------------------------------------------------------

@@ -99,9 +99,11 @@ def tested(
         if made[kind] < n:
             ended = stop is not None and sum(as_good(kind)) >= stop
             log.info(
-                "%s: %s do at least as well as steering, so the other %d are not made",
+                "%s: %s, so the other %d are not made",
                 KINDS[kind].label.lower(),
-                f"{stop} of {made[kind]} draws" if ended else "random features",
+                f"{stop} of {made[kind]} draws do at least as well as steering"
+                if ended
+                else "random features leave no claim open",
                 n - made[kind],
             )
     counting = [arm for arm in arms if arm.kind not in NULLS or arm in drawn[arm.kind]]

@@ -174,7 +174,8 @@ def _controls(
             p=monte_carlo_p(good, stop) if kind in NULLS else None,
             band=band(gains),
             paired_p=better_p(best.fixed, best.broken),
-            ahead_p=better_p(best.broken, best.fixed),
+            # The best of several is the likelier to be ahead by luck.
+            ahead_p=min(1.0, len(drawn) * better_p(best.broken, best.fixed)),
             paired_gain=(best.fixed - best.broken) / best.n,
             paired_ci=paired_ci(best.fixed, best.broken, best.n),
         )

@@ -23,7 +23,7 @@ class Claim(StrEnum):
 
     RAISES = "raises"
     LOWERS = "lowers"
-    NO_BETTER = "no better than features chosen at random"
+    NO_BETTER = "no better than random features or shuffled outcomes"
     UNDECIDED = "undecided"
     UNTESTED = "undecided: too few random features to compare with"
 

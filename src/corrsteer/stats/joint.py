@@ -27,22 +27,24 @@ class Drawn:
     p: float
 
 
-def joint_p(plans: Sequence[Drawn]) -> list[float]:
+def joint_p(plans: Sequence[Drawn], beside: Sequence[Drawn] = ()) -> list[float]:
     """Of each plan, the p-value that it is one more of its draws, corrected for the number of
     plans: below 5 %, the chance of any false alarm among all of them is at most 5 %.
 
     Gains of different tasks are compared in units of their own upper spread, since most random
     plans do harm, and how much says nothing about the best ones. Each p-value is at least
-    that of its plan alone. Plans with fewer draws than others have theirs used again.
+    that of its plan alone. Plans with fewer draws than others have theirs used again. ``beside``:
+    more plans whose draws count, but which have no p-value here.
     """
     if not plans:
         return []
-    width = max(len(plan.draws) for plan in plans)
+    width = max(len(plan.draws) for plan in [*plans, *beside])
     scaled = np.array([_scaled(plan, width) for plan in plans])  # [plans, 1 + draws]
+    others = [_scaled(plan, width)[1:] for plan in beside]
     p = np.empty(len(plans))
     order = np.argsort(-scaled[:, 0], kind="stable")
     for place, n in enumerate(order):
-        largest = scaled[order[place:], 1:].max(axis=0)
+        largest = np.max([*scaled[order[place:], 1:], *others], axis=0)
         p[n] = (1 + (largest >= scaled[n, 0]).sum()) / (1 + width)
     p[order] = np.maximum.accumulate(p[order])
     return [max(float(one), plan.p) for one, plan in zip(p, plans, strict=True)]
@@ -50,11 +52,13 @@ def joint_p(plans: Sequence[Drawn]) -> list[float]:
 
 def joint_second(first: Sequence[Drawn], second: Sequence[Drawn | None]) -> list[float]:
     """:func:`joint_p` of a second null, which is drawn only for plans that the first leaves open.
-    For the others, whose claim the first has ruled out, its draws stand in: they were tried too, so
-    they count."""
-    open_ = [f.p <= SIGNIFICANT for f in first]
-    pairs = zip(first, second, open_, strict=True)
-    return joint_p([f if s is None or not left else s for f, s, left in pairs])
+    The others, whose claim the first has ruled out, were tried too: the first's draws stand in for
+    theirs among the largest, and their own p-value is 1."""
+    pairs = zip(first, second, strict=True)
+    kept = [s if s is not None and f.p <= SIGNIFICANT else None for f, s in pairs]
+    shut = [f for f, s in zip(first, kept, strict=True) if s is None]
+    found = iter(joint_p([s for s in kept if s is not None], beside=shut))
+    return [1.0 if s is None else next(found) for s in kept]
 
 
 def _scaled(plan: Drawn, width: int) -> np.ndarray:

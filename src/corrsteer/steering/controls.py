@@ -80,11 +80,11 @@ class Controls:
 
     def draws(self, max_new_tokens: float) -> dict[str, int]:
         """How many of each of ``KINDS``, where answers may have so many tokens."""
-        auto = DRAWS if max_new_tokens <= SHORT else DRAWS_OF_LONG
-        random, shuffled = (
-            auto if isinstance(n, str) else n
-            for n in (self.random_features, self.shuffled_outcomes)
-        )
+        random, shuffled = self.random_features, self.shuffled_outcomes
+        if isinstance(random, str):
+            random = DRAWS if max_new_tokens <= SHORT else DRAWS_OF_LONG
+        if isinstance(shuffled, str):
+            shuffled = random
         numbers = random, self.random_directions, shuffled, self.shuffled_layers, int(self.flipped)
         return dict(zip(KINDS, numbers, strict=True))
 

@@ -185,8 +185,7 @@ def summary(record: Record) -> dict[str, Number]:
     base, steered = record.arms["baseline"], record.arms["steered"]
     constrained = next((a for a in record.arms.values() if a.kind == "constrained"), None)
     judged = judge(record)
-    random, shuffled = (record.controls.get(kind) for kind in ("random", "shuffled"))
-    noise, flips = record.noise, record.flips
+    random, noise, flips = record.controls.get("random"), record.noise, record.flips
     validation = {name: arm.accuracy for name, arm in record.validation.items()}
     return {
         **{f"control_gain/{kind}": control.best for kind, control in record.controls.items()},
@@ -210,7 +209,7 @@ def summary(record: Record) -> dict[str, Number]:
         "random_gain_max": random.best if random else None,
         "random_at_least_as_good": random.at_least_as_good if random else None,
         "null_p": random.p if random else None,
-        "shuffled_p": shuffled.p if shuffled else None,
+        "shuffled_p": judged.nulls.get("shuffled"),
         **{f"format/{name}": count for name, count in record.format.model_dump().items()},
         "plans_on_test": record.odometer.plans if record.odometer else None,
         "constrained_gain": constrained.accuracy - base.accuracy if constrained else None,
