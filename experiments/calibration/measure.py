@@ -42,7 +42,7 @@ from experiments.calibration.chains import (
 
 CONF = Path(__file__).parents[2] / "conf"
 RANDOM, CHOSEN = 180, 200
-CHAINS, TABLES, SAMPLES = 1_000, 200, 2_000
+CHAINS, TABLES, SAMPLES = 1_000, 1_000, 2_000
 PLANTED = (0.02, 0.05, 0.1)
 SIZES = (30, 100, 300)
 COLUMNS = ["data", "what", "count", "of", "rate", "low", "high", "promised"]
