@@ -68,6 +68,7 @@ def test_what_was_chosen_on_shuffled_outcomes_takes_the_plans_place() -> None:
     assert all(len(c.shuffled) == DRAWS and c.drawn_shuffled.p > c.drawn.p for c in found[:5])
 
 
+@pytest.mark.night
 def test_a_selection_that_favours_strong_features_needs_its_own_null() -> None:
     """Random features, which flip less, would call many of its plans a gain."""
     chains_of, counts = 200, dict.fromkeys(("raises", "random features alone"), 0)

@@ -180,6 +180,7 @@ def test_long_text_folds(visit: Open, hostile: Path) -> None:
     )
 
 
+@pytest.mark.night
 def test_search_and_filters(visit: Open, run: Path) -> None:
     page = visit(run)
     rows = pd.read_parquet(run.parent / "answers.parquet")
@@ -339,6 +340,7 @@ def test_fits_the_screen_and_follows_the_scheme(
     assert figure == text
 
 
+@pytest.mark.night
 def test_the_verdict_comes_first_and_numbers_soon_after_it(visit: Open, run: Path) -> None:
     """On a phone, the tiles and the first figure begin within a screen and a half."""
     sizes = "[...document.querySelectorAll('.verdict p')].map(p => getComputedStyle(p).fontSize)"
@@ -367,6 +369,7 @@ def test_figures_follow_a_change_of_scheme_and_print_light(visit: Open, run: Pat
     assert page.pdf().startswith(b"%PDF")
 
 
+@pytest.mark.night
 def test_sweep_links_to_its_jobs_and_shows_errors(visit: Open, sweep: Path) -> None:
     page = visit(sweep)
     assert HOSTILE[0] in page.inner_text("pre")

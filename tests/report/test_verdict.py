@@ -446,7 +446,5 @@ def test_only_the_verdict_says_what_steering_did():
         found = [match[0] for text in written(file) for match in EFFECT.finditer(text)]
         said[file.relative_to(PACKAGE).as_posix()] = found
     assert len(said.pop("report/verdict.py")) > 8  # the pattern knows its sentences
-    assert said.pop("stats/claims.py") == [
-        "no better than random"
-    ]  # what it decides is called so
+    assert said.pop("stats/claims.py") == ["no better than random"]  # what it decides is called so
     assert {file: words for file, words in said.items() if words} == {}

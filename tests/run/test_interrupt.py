@@ -18,6 +18,7 @@ from corrsteer.run.interrupt import INTERRUPTED, prompt_end
 from tests.command import ROOT
 
 pytestmark = pytest.mark.long
+BY_NIGHT = pytest.param(signal.SIGTERM, marks=pytest.mark.night)
 
 START = """
 import hashlib, os, signal, sys, time
@@ -134,7 +135,7 @@ def test_what_fails_because_of_it_is_an_interrupt():
     assert stopped(CONFUSED.replace("raise Imp", "print('on') or Imp"), signal.SIGINT)[0] == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, BY_NIGHT])
 def test_an_import_ends_first(number):
     """A library's C++ code would abort the process."""
     code, out, err = stopped(IN_AN_IMPORT, number)
@@ -143,7 +144,7 @@ def test_an_import_ends_first(number):
     assert failed == (130, "", f"{INTERRUPTED}\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, BY_NIGHT])
 def test_a_del_ends_first(number):
     """Python would print the exception and go on."""
     assert stopped(IN_A_DEL, number) == (3, "deleted\n", "")

@@ -171,6 +171,7 @@ def test_some_layers_reuse_what_all_layers_collected(bench):
     np.testing.assert_array_equal(one.r, all_layers[1].r)
 
 
+@pytest.mark.night
 def test_what_changes_the_statistics_changes_their_key(bench):
     story(bench)
     others = {"pooling": "mean", "token_source": "all", "shuffles": 21, "resamples": 21}
