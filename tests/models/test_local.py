@@ -95,7 +95,7 @@ def test_several_plans_at_once_answer_as_each_alone(model):
 def test_the_shared_prompt_cache_changes_nothing(model, monkeypatch):
     plans = [plan_of(), None, plan_of(seed=1)]
     cached = model.generate(PROMPTS, plans, max_new_tokens=8)
-    monkeypatch.setattr(model, "_prompt_cache", lambda inputs, room: None)
+    monkeypatch.setattr(model, "_prompt_cache", lambda inputs, left, room: None)
     assert model.generate(PROMPTS, plans, max_new_tokens=8) == cached
 
 

@@ -277,6 +277,7 @@ def test_what_is_undefined_is_absent(tmp_path):
     assert absent == {
         "ser", "chance", "accuracy/constrained", "constrained_gain", "ser_as/flips",
         "ser_as/changed", "ser_as/off_target", "text/perplexity/random_2", "margin_shift",
+        "shuffled_p",
     }  # fmt: skip
     logged = []
     handle = tracking_handle(SimpleNamespace(log=logged.append))
