@@ -52,6 +52,7 @@ def test_any_free_text_arrives(text):
     assert read(word).value() == text
 
 
+@pytest.mark.long
 def test_a_dollar_sign_before_a_field_is_one():
     for typed in ("It costs ${price}. {question}", r"It costs \${price}. {question}"):
         cfg = composed("task=mmlu", *plain_words([f"task.prompt={typed}"]))

@@ -326,6 +326,7 @@ def test_the_report_shows_the_front(tmp_path):
     assert spec["data"][-1]["x"][0] == pytest.approx(100 * chosen["broken_share"])
 
 
+@pytest.mark.long
 def test_the_report_escapes_what_it_is_told(tmp_path):
     fabricate_search(tmp_path / "run", hostile=True)
     page = write_run_report(tmp_path / "run").read_text(encoding="utf-8")
@@ -333,6 +334,7 @@ def test_the_report_escapes_what_it_is_told(tmp_path):
     assert "&lt;script&gt;alert(1)" in page
 
 
+@pytest.mark.long
 def test_a_run_without_a_search_has_no_such_section(tmp_path):
     fabricate_run(tmp_path / "run")
     assert "fig-pareto" not in write_run_report(tmp_path / "run").read_text(encoding="utf-8")

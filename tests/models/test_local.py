@@ -552,6 +552,7 @@ def test_a_story_stops_at_an_eos_of_its_generation_config(stories):
     assert "<s>" not in answer.text
 
 
+@pytest.mark.long
 @torch.no_grad()
 def test_stories_replay_equals_hooks(stories):
     prompts = ["Once upon a time", "The dog ran"]

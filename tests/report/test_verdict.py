@@ -146,6 +146,7 @@ WORDS = {
 }
 
 
+@pytest.mark.long
 @given(records())
 def test_sentences_follow_what_was_decided(record):
     judged = judge(record)

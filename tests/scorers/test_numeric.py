@@ -212,6 +212,7 @@ PIECES = st.sampled_from(
 GRAMMAR = st.lists(PIECES).map("".join)
 
 
+@pytest.mark.long
 @given(st.one_of(st.text(), GRAMMAR), st.one_of(st.just("5"), GRAMMAR))
 def test_no_text_surprises_it(text, gold):
     score = Numeric()(Example("1", "p", gold), text)

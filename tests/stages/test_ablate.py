@@ -249,6 +249,7 @@ def test_the_page_draws_every_comparison(page):
     assert page.html.count("<td>–</td>") >= 2  # no layer comes in at k = 0
 
 
+@pytest.mark.long
 def test_a_page_without_ablations_says_nothing_of_them(tmp_path):
     fabricate_run(tmp_path / "run", n_test=40)
     assert "What each layer contributes" not in write_run_report(tmp_path / "run").read_text()

@@ -54,6 +54,7 @@ def test_the_smallest_dial_within_one_standard_error(x, sizes, best, chosen):
     assert found.behind[chosen] == pytest.approx(x[best].mean() - x[chosen].mean())
 
 
+@pytest.mark.long
 def test_it_is_the_rule_on_any_answers():
     rng = np.random.default_rng(0)
     seen = set()

@@ -48,6 +48,7 @@ def coverage(n: int, f: float, up: float) -> float:
     return float(chances[(low <= truth + 1e-12) & (truth - 1e-12 <= high)].sum())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", SIZES)
 def test_the_interval_of_a_gain_covers_the_truth(n: int) -> None:
     cells = [coverage(n, f, up) for f in RATES for up in UPS]
@@ -88,6 +89,7 @@ def test_the_bootstrap_would_not_cover_it() -> None:
     assert held < 0.92
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("simulations", [150, pytest.param(4_000, marks=pytest.mark.night)])
 def test_the_interval_of_a_difference_of_gains_covers_the_truth(simulations: int) -> None:
     """Constrained minus free: differences of -2 to 2, and few of them."""

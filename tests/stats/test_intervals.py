@@ -118,6 +118,7 @@ def test_the_paired_interval_has_published_values(up, down, n, level, low, high)
     assert [round(end, digits) for end in paired_ci(up, down, n, level)] == [low, high]
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 200), st.sampled_from([0.5, 0.95]))
 def test_the_paired_interval_is_sound(up, down, same, level):

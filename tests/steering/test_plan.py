@@ -419,6 +419,7 @@ OPERATOR = {
 GATE = {"open": staticmethod(on_one_side), "parts": lambda self, entry: {}}
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(st.data())
 def test_any_field_of_an_operator_or_of_a_gate_moves_the_key(data):

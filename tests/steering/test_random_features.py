@@ -37,6 +37,7 @@ def test_uniform_over_the_other_live_features():
     assert chisquare(counts).pvalue > 0.001
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("vary", ["draws", "layers", "seeds"])
 def test_draws_layers_and_seeds_are_independent(vary):
     both = [chosen(0, 3), chosen(1, 3)]

@@ -97,6 +97,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.long
 @given(st.dictionaries(st.text(max_size=3), json_values, max_size=4))
 def test_a_key_survives_order_and_a_trip_through_json(settings):
     named = key("s", 1, settings)

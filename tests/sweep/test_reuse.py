@@ -103,6 +103,7 @@ def test_the_same_sweep_begins_anew(sweep):
     assert sweep_table(sweep)["state"].tolist() == ["missing"] * 3
 
 
+@pytest.mark.long
 def test_jobs_without_their_sweep_are_refused(sweep):
     for name in ("multirun.yaml", "summary.csv", "verdict.md", "report.html"):
         (sweep / name).unlink()

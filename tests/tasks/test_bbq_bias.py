@@ -272,6 +272,7 @@ def test_every_bundled_row_can_be_judged():
     assert set(coverage(loaded("bundled")).values()) == {1}
 
 
+@pytest.mark.long
 def test_coverage_of_the_real_rows(shared):
     assert coverage(loaded(shared / "data" / "bbq")) == {
         "Age": 1, "Disability_status": 1, "Nationality": 1, "Physical_appearance": 1,
@@ -279,6 +280,7 @@ def test_coverage_of_the_real_rows(shared):
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_coverage_of_the_regenerated_rows(shared):
     """The rest compare two people of one group, or two of no listed one."""
     assert coverage(loaded(shared / "data" / "bbq_regenerated")) == {

@@ -211,6 +211,7 @@ def test_the_files_are_those_that_the_config_names():
         assert all(any(Path(file).match(p) for file in files) for p in patterns)
 
 
+@pytest.mark.long
 def test_every_category_of_a_repository(publish):
     for name, files in FILES.items():
         publish(name, files)

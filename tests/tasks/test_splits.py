@@ -101,6 +101,7 @@ def test_official_shots_leave_the_selection_split_alone():
     assert len(few["shots"]) == 9
 
 
+@pytest.mark.long
 @given(
     st.lists(st.sampled_from(["train", "validation", "test", "shots"]), min_size=120, max_size=200),
     st.integers(0, 3),
