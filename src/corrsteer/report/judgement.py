@@ -16,10 +16,7 @@ from corrsteer.report.tables import control_kinds
 from corrsteer.stats.claims import Claim, beats_all, decide, least_draws
 from corrsteer.stats.intervals import SIGNIFICANT, detectable_gain, holm
 from corrsteer.stats.joint import Drawn, joint_p, joint_second
-
-NULL, SECOND = "random", "shuffled"
-"""The kinds of controls that a gain due to steering must beat, the second where it is drawn often
-enough: a run draws it where the first leaves a claim open."""
+from corrsteer.steering.arms import NULL, SECOND
 
 Pair = tuple[int, str]
 
@@ -137,11 +134,10 @@ def own_nulls(record: Record) -> dict[str, float]:
 def joint_nulls(records: Sequence[Record]) -> list[dict[str, float]]:
     """:func:`own_nulls` of each record, corrected for the number of records."""
     found: list[dict[str, float]] = [{} for _ in records]
-    tried = [n for n, record in enumerate(records) if NULL in own_nulls(record)]
+    own = [own_nulls(record) for record in records]
+    tried = [n for n, nulls in enumerate(own) if NULL in nulls]
     first = [_drawn(records[n], NULL) for n in tried]
-    second = [
-        _drawn(records[n], SECOND) if SECOND in own_nulls(records[n]) else None for n in tried
-    ]
+    second = [_drawn(records[n], SECOND) if SECOND in own[n] else None for n in tried]
     for n, p, drawn, q in zip(
         tried, joint_p(first), second, joint_second(first, second), strict=True
     ):

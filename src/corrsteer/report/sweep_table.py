@@ -12,14 +12,14 @@ from typing import Any
 import pandas as pd
 
 from corrsteer.errors import DataError
-from corrsteer.report.judgement import NULL, SECOND, own_nulls
+from corrsteer.report.judgement import own_nulls
 from corrsteer.report.numbers import layer_text
 from corrsteer.report.record import Record, read_record
 from corrsteer.report.settings import DIAL, SEEDS, labels, leaves, splits_seed
 from corrsteer.report.sweep_choice import validation_answers, with_choice
 from corrsteer.report.tables import control_kinds
 from corrsteer.stats.intervals import holm
-from corrsteer.steering.arms import BASELINE, STEERED
+from corrsteer.steering.arms import BASELINE, NULL, SECOND, STEERED
 from corrsteer.store.runfolder import RunFolder, jobs
 
 SETTINGS = (

@@ -11,7 +11,7 @@ from statistics import fmean
 
 import pandas as pd
 
-from corrsteer.report.judgement import NULL, Judgement, beaten_in_most, joint_nulls, judge, other_p
+from corrsteer.report.judgement import Judgement, beaten_in_most, joint_nulls, judge, other_p
 from corrsteer.report.notes import all_noise, chance, edge, odometer, side_effects
 from corrsteer.report.numbers import counted, interval, p_value, pct, points, ratio, short, whole
 from corrsteer.report.pages import cut, visible
@@ -33,7 +33,7 @@ from corrsteer.report.verdict import (
 from corrsteer.stats.intervals import SIGNIFICANT
 from corrsteer.stats.joint import best_of
 from corrsteer.stats.seeds import over_seeds
-from corrsteer.steering.arms import BASELINE, STEERED
+from corrsteer.steering.arms import BASELINE, NULL, STEERED
 
 Records = Mapping[int, Record]
 """Of the jobs that are done, by their number."""
@@ -237,8 +237,8 @@ def _corrected(chosen: pd.DataFrame, results: Records) -> dict[int, _Corrected]:
         records = [results[n] for n in jobs]
         nulls = joint_nulls(records)
         behind, ahead = (other_p(records, which) for which in ("paired_p", "ahead_p"))
-        for n, *ps in zip(jobs, nulls, behind, ahead, strict=True):
-            found[n] = (len(jobs), ps[0], ps[1], ps[2])
+        for n, null, no_better, no_worse in zip(jobs, nulls, behind, ahead, strict=True):
+            found[n] = (len(jobs), null, no_better, no_worse)
     return found
 
 

@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from corrsteer.report.judgement import (
-    NULL,
-    SECOND,
     Judgement,
     beaten_in_most,
     claim_of_seeds,
@@ -25,7 +23,7 @@ from corrsteer.report.record import Control, Record
 from corrsteer.report.tables import control_kinds, in_words, subject
 from corrsteer.stats.claims import Claim, least_draws
 from corrsteer.stats.intervals import SIGNIFICANT
-from corrsteer.steering.arms import KINDS
+from corrsteer.steering.arms import KINDS, NULL, SECOND
 
 _NULLS = {NULL: KINDS[NULL].plural, SECOND: f"features chosen on {KINDS[SECOND].plural}"}
 

@@ -19,13 +19,12 @@ from corrsteer.stages.answers import answers
 from corrsteer.stages.bench import Asking, Bench
 from corrsteer.stats.draws import chunk_end, counted, monte_carlo_p
 from corrsteer.stats.intervals import SIGNIFICANT
-from corrsteer.steering.arms import BASELINE, KINDS, STEERED, Arm
+from corrsteer.steering.arms import BASELINE, KINDS, NULL, SECOND, STEERED, Arm
 from corrsteer.steering.controls import NULLS
 
 log = logging.getLogger(__name__)
 
 Frames = dict[str, pd.DataFrame]
-RANDOM, SHUFFLED = "random", "shuffled"
 LETTERS_ONLY = "steered_constrained"
 """Name of the arm that is both steered and restricted to option letters."""
 
@@ -71,20 +70,20 @@ def tested(
 
     def may_claim() -> bool:
         """Whether all random features are drawn and leave it open that steering helps."""
-        if not test or made[RANDOM] < len(drawn[RANDOM]):
+        if not test or made[NULL] < len(drawn[NULL]):
             return False
         gains = _right(test[STEERED]) > _right(test[BASELINE])
-        return gains and monte_carlo_p(as_good(RANDOM), stop) <= SIGNIFICANT
+        return gains and monte_carlo_p(as_good(NULL), stop) <= SIGNIFICANT
 
     chunk = [*fixed, *both]
     while True:
         enough = len(arms) if look is None or may_claim() else look
         for kind, of_kind in drawn.items():
             end = chunk_end(made[kind], len(of_kind), together)
-            if kind == SHUFFLED:
+            if kind == SECOND:
                 end = min(end, enough)
             chunk += of_kind[made[kind] : end]
-            made[kind] = max(made[kind], end)
+            made[kind] = end
         if not chunk:
             break
         test |= answers(bench, asking, "test", chunk)
@@ -121,7 +120,7 @@ def _say_cost(
     questions: int, fixed: int, asked: Mapping[str, int], stop: int | None, look: int | None
 ) -> None:
     draws = ", ".join(f"{n} of {KINDS[kind].plural}" for kind, n in asked.items())
-    enough = {kind: look if kind == SHUFFLED and look is not None else stop for kind in asked}
+    enough = {kind: look if kind == SECOND and look is not None else stop for kind in asked}
     least = fixed + sum(min(n, enough[kind] or n) for kind, n in asked.items())
     most = fixed + sum(asked.values())
     log.info(

@@ -246,7 +246,7 @@ def problem(fit: SiteFit, sae_id: str) -> str | None:
     if max(fit.explained, fit.better_explained or 0) < FOREIGN:
         return (
             f"{fact}, and no place or unit fits it well: these prompts are unlike the text it was"
-            f" trained on, or it was trained on another model"
+            " trained on, or it was trained on another model"
         )
     if fit.better_site is not None and fit.better_scale == 1:
         off = f"block {fit.better_site}'s output" if fit.better_site >= 0 else "what block 0 reads"

@@ -39,6 +39,10 @@ KINDS: dict[str, Kind] = {
 """Kinds of arms, in the order they are shown. All but the first two are controls, the closest to
 the plan last."""
 
+NULL, SECOND = "random", "shuffled"
+"""The kinds of controls that a gain due to steering must beat, the second where it is drawn often
+enough: a run draws it where the first leaves a claim open."""
+
 BASELINE, STEERED = "baseline", "steered"
 """Names, and kinds, of the two arms that every comparison has."""
 

@@ -57,16 +57,15 @@ class Controls:
     def __post_init__(self) -> None:
         least = {"random_features": 1, "random_directions": 0}
         least |= {"shuffled_outcomes": 0, "shuffled_layers": 0, "stop": 1}
-        words = dict.fromkeys(("random_features", "shuffled_outcomes"), f", or {AUTO}")
-        words["stop"] = ", or null"
+        special = {"random_features": AUTO, "shuffled_outcomes": AUTO, "stop": None}
         for name, smallest in least.items():
             value = getattr(self, name)
-            if f", or {'null' if value is None else value}" == words.get(name):
+            if name in special and value == special[name]:
                 continue
             if type(value) is not int or value < smallest:
+                other = f", or {special[name] or 'null'}" if name in special else ""
                 raise ConfigError(
-                    f"controls.{name}={value}: it must be a whole number, at least {smallest}"
-                    f"{words.get(name, '')}"
+                    f"controls.{name}={value}: it must be a whole number, at least {smallest}{other}"
                 )
         for name in ("flipped", "constrained", "other_half"):
             if type(getattr(self, name)) is not bool:
