@@ -65,7 +65,8 @@ class Controls:
             if type(value) is not int or value < smallest:
                 other = f", or {special[name] or 'null'}" if name in special else ""
                 raise ConfigError(
-                    f"controls.{name}={value}: it must be a whole number, at least {smallest}{other}"
+                    f"controls.{name}={value}: it must be a whole number, at least"
+                    f" {smallest}{other}"
                 )
         for name in ("flipped", "constrained", "other_half"):
             if type(getattr(self, name)) is not bool:
