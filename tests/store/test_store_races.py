@@ -14,12 +14,14 @@ import uuid
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from corrsteer.__main__ import main
 from corrsteer.errors import ConfigError
 from corrsteer.store import entries, verify
 from corrsteer.store.entries import Store
 from corrsteer.store.listing import describe
+from corrsteer.store.locks import lock
 
 pytestmark = pytest.mark.long
 
@@ -130,6 +132,21 @@ def test_eight_jobs_do_the_work_of_one(store, how):
     assert len(passes) == 1 or how == "apart"
     assert sum("waiting for process" in err for _, err in outs) >= 6
     assert not list((store.root / "collect").glob(".*"))
+
+
+def test_a_lock_that_another_takes_at_this_moment_stays_its_own(tmp_path, monkeypatch):
+    """Nobody had it a moment ago: what stands there now is the other's, and is not removed."""
+    file, unlink, others = tmp_path / "collect" / ".lock", Path.unlink, []
+
+    def unlink_late(path, missing_ok=False):
+        others.append(FileLock(path))
+        others[-1].acquire()
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink_late)
+    taken = lock(file)
+    assert taken is not None
+    assert not any(other.is_locked for other in others), "two have the same lock"
 
 
 def test_a_job_makes_what_is_free_while_another_is_at_work(store, monkeypatch):

@@ -30,7 +30,7 @@ from corrsteer.scorers.base import ModelScorer
 from corrsteer.stages.bench import Bench, answers_key, golds_digest
 from corrsteer.steering.arms import steered
 from corrsteer.steering.plan import Plan
-from corrsteer.store.files import clear_way, is_file, make_folder
+from corrsteer.store.files import clear_way, is_odd, make_folder
 from corrsteer.store.keys import digest, key
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def run_study(
     with _one_line(file):
         clear_way(folder)
         make_folder(folder, folder.parents[1])
-        if not is_file(file):  # a link, say: what it leads to is not ours
+        if is_odd(file):  # a link, say: what it leads to is not ours
             file.unlink(missing_ok=True)
         lock = FileLock(folder / "lock", timeout=PATIENCE, fallback_to_soft=False)
         with lock:

@@ -71,6 +71,11 @@ def is_file(path: Path) -> bool:
     return stat.S_ISREG(_mode(path))
 
 
+def is_odd(path: Path) -> bool:
+    """Whether something is there that is no plain file, such as a link or a pipe."""
+    return (mode := _mode(path)) != 0 and not stat.S_ISREG(mode)
+
+
 def _mode(path: Path) -> int:
     try:
         return os.lstat(path).st_mode

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from corrsteer.store.files import is_file, read_plain
+from corrsteer.store.files import is_odd, read_plain
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def lock(file: Path, timeout: float = 0.0) -> FileLock | None:
     taken = FileLock(file, fallback_to_soft=False)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        if not is_file(file):  # a link or a pipe: not ours to write to
+        if is_odd(file):  # not ours to write to; a plain file may be a lock, however young
             file.unlink(missing_ok=True)
         taken.acquire(timeout=timeout)
         _sign(file)
