@@ -14,20 +14,22 @@ of None takes transformers' own ``generate`` with no tracing. torch and nnsight 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError
 from corrsteer.models import reading, weights
-from corrsteer.models.loaded import LoadedModel, not_finite
+from corrsteer.models.loaded import LOGITS_BYTES, LoadedModel, not_finite
 from corrsteer.models.protocol import STEERING, Prepared, check_settings, chosen_device
 from corrsteer.models.spec import Model
 
 if TYPE_CHECKING:
     import torch
     from transformers import DynamicCache
+
+    Answered = tuple[torch.Tensor, Sequence[int], torch.Tensor | None]
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
@@ -111,6 +113,7 @@ class LocalModel(LoadedModel):
         self._module.register_forward_hook(self._watch)
         self._finite: torch.Tensor | None = None
         self._logits: torch.Tensor | None = None  # of the last pass
+        self._takes_columns: bool | None = None  # not known yet
         # With a device map every block may sit elsewhere.
         self._homes = [next(b._module.parameters()).device for b in self._blocks]
 
@@ -126,16 +129,110 @@ class LocalModel(LoadedModel):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
-        cache = self._prompt_cache(inputs, 1, options["max_new_tokens"])
+    ) -> Iterator[Answered]:
+        steps = options["max_new_tokens"]
+        groups = self._groups(inputs, interventions, steps)
+        room = steps * max(map(len, groups.values()), default=1)
+        cache = self._prompt_cache(inputs, 1, room)
         restricted, options = "suppress_tokens" in options, self._processed(options)
-        self._finite = None  # a prompt of one token has only padding in that pass
-        for how in interventions:
-            self._logits = None
-            answers = self._continue(inputs, None if how.changes_prompt else cache, how, options)
-            if self._finite is not None and not self._finite:
-                raise not_finite(self._model.name, "logits", bool(how.layers))
-            yield *answers, self._logits if restricted else None
+        beside: dict[int, Answered] = {}
+        for n, how in enumerate(interventions):
+            if n in groups and cache is not None:
+                arms = {index: interventions[index] for index in groups[n]}
+                beside = self._beside(inputs, cache, arms, room, options)
+            if n in beside:
+                tokens, fired, logits = beside[n]
+            else:
+                # Not those of passes before: a prompt of one token is only padding there.
+                self._logits = self._finite = None
+                shared = None if how.changes_prompt else cache
+                tokens, fired = self._continue(inputs, shared, how, options)
+                logits = self._logits
+                if self._finite is not None and not self._finite:
+                    raise not_finite(self._model.name, "logits", bool(how.layers))
+            yield tokens, fired, logits if restricted else None
+
+    def _groups(
+        self, inputs: dict[str, torch.Tensor], interventions: Sequence[Prepared], steps: int
+    ) -> dict[int, list[int]]:
+        """Indices of interventions that answer beside each other, by the first of each group."""
+        from corrsteer.models import beside
+
+        rows, width = inputs["input_ids"].shape
+        sharing = [n for n, how in enumerate(interventions) if not how.changes_prompt]
+        most = min(max(width, beside.CELLS) // steps, LOGITS_BYTES // (rows * self._vocabulary * 4))
+        if width < 2 or min(most, len(sharing)) < 2:
+            return {}
+        if self._takes_columns is None:
+            few = {name: value[-2:] for name, value in inputs.items()}
+            self._takes_columns = beside.agree(self._module, few)
+        if not self._takes_columns:
+            return {}
+        parts = [sharing[i : i + most] for i in range(0, len(sharing), most)]
+        return {part[0]: part for part in parts}
+
+    def _beside(
+        self,
+        inputs: dict[str, torch.Tensor],
+        cache: DynamicCache,
+        arms: Mapping[int, Prepared],
+        room: int,
+        options: dict[str, Any],
+    ) -> dict[int, Answered]:
+        """What arms answer beside each other. Those are left out for which rounding could have
+        chosen a token: so all answers are those of one arm at a time."""
+        import torch
+
+        from corrsteer.models import beside
+        from corrsteer.models.prompt_cache import continued, of_rows, with_columns
+
+        steps, width, dtype = options["max_new_tokens"], len(arms), self._module.dtype
+        roomy = with_columns(cache, room, steps)
+        if roomy is None:
+            return {}
+        places = beside.places([*arms.values()], self._homes, dtype)
+        prompt, last = inputs["attention_mask"][:, :-1], inputs["position_ids"][:, -1:]
+        past, present = continued(roomy), torch.arange(len(last), device=self.device)
+        owners = torch.empty(0, dtype=torch.long, device=self.device)
+        finite = torch.tensor(True, device=self.device)
+        counts: list[torch.Tensor] = []
+        processors, begun = options.get("logits_processor"), list[torch.Tensor]()
+
+        def step(
+            ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, n: int
+        ) -> torch.Tensor:
+            nonlocal owners, past, present
+            if len(rows) < len(present):
+                past, present = of_rows(past, torch.searchsorted(present, rows)), rows
+            owners = torch.cat([owners, columns])
+            new = {
+                "input_ids": ids,
+                "position_ids": (last[rows] + n).expand_as(ids),
+                "attention_mask": beside.mask(prompt[rows], columns[:, None] == owners, dtype),
+            }
+            logits, fired = self._columns(
+                new,
+                (len(columns), 1),
+                torch.ones_like(last[rows], dtype=torch.bool),
+                beside.only(places, columns.tolist()),
+                {"past_key_values": past, "use_cache": True},
+            )
+            logits = logits[:, :, 0].to(self.device)
+            finite.logical_and_((logits.amax(-1) < float("inf")).all())
+            counts.append(torch.zeros(width, dtype=torch.long).index_copy(0, columns.cpu(), fired))
+            begun.extend([logits] if processors is not None else [])
+            return logits
+
+        first = inputs["input_ids"][:, -1:].expand(-1, width)
+        tokens, sure = beside.greedy(step, first, steps, self._eos, processors)
+        answered: dict[int, Answered] = {}
+        if not finite:  # one arm's reach all, since 0 times infinity is none: alone it is named
+            return answered
+        for a, (n, how) in enumerate(arms.items()):
+            if sure[a]:
+                fired = [int(count[a]) for count in counts] if how.layers else []
+                answered[n] = tokens[:, a], fired, begun[0][:, a] if begun else None
+        return answered
 
     def _watch(self, module: Any, args: Any, output: Any) -> None:
         """A hook on the model: the largest of logits that are not finite is no answer. The result

@@ -17,7 +17,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 
-class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not followed
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not followed
     """A full-attention layer whose ``update`` writes into room behind the prompt."""
 
     def __init__(self, prompt: DynamicLayer, room: int) -> None:
@@ -32,6 +32,12 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not fo
         self.keys = self._all_keys[..., : self._end, :]
         self.values = self._all_values[..., : self._end, :]
 
+    def of_rows(self, rows: torch.Tensor) -> RoomyLayer:
+        fewer = copy.copy(self)
+        fewer._all_keys, fewer._all_values = self._all_keys[rows], self._all_values[rows]
+        fewer._look()
+        return fewer
+
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,26 +51,54 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not fo
 def with_room(cache: DynamicCache, room: int) -> DynamicCache:
     """The cache of the prompts with room for ``room`` more tokens. Changes ``cache``."""
     cache.layers = [
-        _RoomyLayer(layer, room) if type(layer) is DynamicLayer else layer for layer in cache.layers
+        RoomyLayer(layer, room) if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
+
+
+def with_columns(cache: DynamicCache, room: int, steps: int) -> DynamicCache | None:
+    """The same cache, with room in layers of a sliding window, too, for tokens that stand at most
+    ``steps`` places behind the prompts. None where the window would slide, and for linear
+    attention, which has no keys."""
+    layers = []
+    for layer in cache.layers:
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            if layer.keys.shape[-2] + steps >= layer.sliding_window:
+                return None
+            layer = RoomyLayer(layer, room)
+        if not isinstance(layer, RoomyLayer):
+            return None
+        layers.append(layer)
+    return _of(cache, layers)
 
 
 def takes_many(cache: DynamicCache) -> bool:
     """Whether several tokens at once may follow the prompts: linear attention reads its state for
     one at a time only, and starts anew for more."""
-    kinds = _RoomyLayer | DynamicSlidingWindowLayer
+    kinds = RoomyLayer | DynamicSlidingWindowLayer
     return all(isinstance(layer, kinds) for layer in cache.layers)
 
 
 def continued(cache: DynamicCache) -> DynamicCache:
     """A cache that stands at the end of the prompts. Only the newest one may be used:
     they share the room behind the prompts."""
-    newest = copy.copy(cache)
-    newest.layers = [
-        copy.copy(layer)
-        if isinstance(layer, _RoomyLayer | DynamicSlidingWindowLayer)
-        else copy.deepcopy(layer)
-        for layer in cache.layers
-    ]
-    return newest
+    return _of(
+        cache,
+        [
+            copy.copy(layer)
+            if isinstance(layer, RoomyLayer | DynamicSlidingWindowLayer)
+            else copy.deepcopy(layer)
+            for layer in cache.layers
+        ],
+    )
+
+
+def of_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
+    """A cache with columns, of some rows only."""
+    return _of(cache, [layer.of_rows(rows) for layer in cache.layers])
+
+
+def _of(cache: DynamicCache, layers: list[Any]) -> DynamicCache:
+    other = copy.copy(cache)
+    other.layers = layers
+    return other

@@ -25,6 +25,8 @@ from corrsteer.steering.protocol import Intervention, Parts
 if TYPE_CHECKING:
     import torch
 
+    from corrsteer.models.beside import Place
+
 # Positions whose distributions are compared at a time.
 _CHUNK = 64
 
@@ -215,6 +217,42 @@ class Tracing(Text, ABC):
             total = nnsight.save((picked * counted.to(picked)).sum(-1))
             fired = nnsight.save(layers)
         return total, fired
+
+    def _columns(
+        self,
+        inputs: dict[str, torch.Tensor],
+        shape: tuple[int, int],
+        at: torch.Tensor,
+        places: Mapping[int, Place],
+        options: dict[str, Any],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [B, A, L, V] of arms beside each other, ``shape`` (A, L), and at how many layers
+        each was steered, [A] long; ``at`` [B, L] bool: where.
+
+        The same rules as in :meth:`_steered` hold for the traced lines.
+        """
+        import nnsight
+        import torch
+
+        arms, length = shape
+        change, wrapped = changed, self._wrapped
+        blocks = [(self._blocks[layer], place) for layer, place in places.items()]
+        with wrapped.trace(inputs, **options):
+            layers = torch.zeros(arms, dtype=torch.long)
+            for block, place in blocks:
+                output = block.output
+                hidden = output[0] if isinstance(output, tuple) else output
+                columns = hidden.unflatten(1, (arms, length))
+                here = at.to(hidden.device)
+                if place.added is not None:
+                    columns += place.added * here[:, None, :, None]
+                for a, how, parts in place.asked:
+                    column = columns[:, a]
+                    column[here] = change(column[here], parts, how.dial, how.apply, how.opens)
+                layers += place.steered
+            logits = nnsight.save(wrapped.output.logits.unflatten(1, (arms, length)))
+            fired = nnsight.save(layers)
+        return logits, fired
 
     def _residuals(
         self,
