@@ -93,8 +93,13 @@ def arm(table, name, split="test"):
     return table[(table["arm"] == name) & (table["split"] == split)].set_index("id")
 
 
-def random_gains(job):
-    return metrics(job)["controls"]["random"]["gains"]
+def gains(job, kind="random"):
+    return metrics(job)["controls"][kind]["gains"]
+
+
+def drawn(job, kind):
+    """Names of its arms: how many there are depends on how well they do."""
+    return [f"{kind}_{n + 1}" for n in range(len(gains(job, kind)))]
 
 
 def test_the_sweep_prints_its_table_and_leaves_one_report(sweep):
@@ -136,8 +141,7 @@ def test_answers_hold_every_sample_of_every_arm(sweep):
         assert (counts["test"] == sweep.sizes["test"]).all()
         assert sorted(counts["test"].index) == [
             "baseline", "constrained", "flipped", "instruction", "layers_1",
-            *sorted(f"random_{n + 1}" for n in range(len(random_gains(job)))),
-            "shuffled_1", "shuffled_2", "steered",
+            *sorted(drawn(job, "random") + drawn(job, "shuffled")), "steered",
         ]  # fmt: skip
         for half in ("test, letters only", "test, disambiguated"):
             assert sorted(counts[half].index) == ["baseline", "steered"]
@@ -168,16 +172,15 @@ def test_metrics_are_what_the_answers_say(jobs):
         assert fixed + broken > 0
         assert m["flips"]["ser"] == pytest.approx(broken / (fixed + broken))
         assert m["flips"]["mcnemar_p"] == pytest.approx(binomtest(fixed, fixed + broken).pvalue)
-        gains = [
-            arm(table, f"random_{n + 1}")["score"].mean() - base["score"].mean()
-            for n in range(len(random_gains(job)))
+        random = [
+            arm(table, name)["score"].mean() - base["score"].mean() for name in drawn(job, "random")
         ]
-        np.testing.assert_allclose(random_gains(job), gains, atol=1e-12)
+        np.testing.assert_allclose(gains(job), random, atol=1e-12)
         null = m["controls"]["random"]
-        good = sum(gain >= m["gain"] - 1e-12 for gain in gains)
+        good = sum(gain >= m["gain"] - 1e-12 for gain in random)
         assert null["at_least_as_good"] == good and null["asked"] == 39
-        assert len(gains) == 39 or good == 10
-        assert null["p"] == pytest.approx(10 / len(gains) if good == 10 else (1 + good) / 40)
+        assert len(random) == 39 or good == 10
+        assert null["p"] == pytest.approx(10 / len(random) if good == 10 else (1 + good) / 40)
         invalid = base["invalid"]
         assert m["format"]["fixed_from_invalid"] == int((invalid & (steered["score"] == 1)).sum())
         assert m["format"]["fixed_from_invalid"] + m["format"]["fixed_from_wrong"] == fixed
