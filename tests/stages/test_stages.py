@@ -17,7 +17,7 @@ from corrsteer.records import Completion, Score, Weighed
 from corrsteer.saes.folder import Folder
 from corrsteer.stages import bench as bench_module
 from corrsteer.stages import statistics as statistics_module
-from corrsteer.stages.answers import keep_answers, kept_answers
+from corrsteer.stages.answers import answers, keep_answers, kept_answers
 from corrsteer.stages.contexts import contexts
 from corrsteer.stages.statistics import _brief, statistics
 from corrsteer.steering.arms import BASELINE, baseline, steered
@@ -30,6 +30,7 @@ from tests.stages.made import (
     assert_same,
     bench,
     bench_of,
+    by_hash,
     by_sae_lens,
     counted,
     emptied,
@@ -151,6 +152,24 @@ def test_coef_0_is_the_baseline_token_for_token_and_coef_1_is_not(bench):
     assert (arms["baseline"]["n_steered"] == 0).all()
     *_, arms = story(bench, coef=1.0)
     assert tokens(arms["steered"]) != tokens(arms["baseline"])
+
+
+def test_an_answer_that_many_arms_give_is_scored_once(bench):
+    asked = []
+
+    def watch(example, text):
+        asked.append((example.id, text))
+        return by_hash(example, text)
+
+    bench = dataclasses.replace(bench, asking=asking_of(watch))
+    arms = [baseline(), steered(None), dataclasses.replace(baseline(), name="again")]
+    frames = answers(bench, bench.asking, "test", arms)
+    assert sorted(asked) == sorted(set(asked)) and len(asked) == 60
+    for frame in frames.values():
+        told = [
+            by_hash(e, t) for e, t in zip(bench.asking.splits["test"], frame["answer"], strict=True)
+        ]
+        assert frame["score"].tolist() == [score.value for score in told]
 
 
 def test_a_sweep_over_the_dial_collects_once(bench):

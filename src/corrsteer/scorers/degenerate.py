@@ -72,6 +72,7 @@ _EDGE = re.compile(r"^[\W_]+|[\W_]+$")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
+@lru_cache(2**16)  # most arms give most questions the same answer
 def degenerate(text: str) -> str | None:
     """``repetition``, ``gibberish``, or None for everything else, the empty text included."""
     text = text[-_READ:]

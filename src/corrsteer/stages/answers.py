@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from corrsteer.progress import progress
-from corrsteer.records import LETTERS, Completion, Example, Weighed
+from corrsteer.records import LETTERS, Completion, Example, Score, Weighed
 from corrsteer.scorers.base import ModelScorer
 from corrsteer.scorers.degenerate import degenerate
 from corrsteer.stages.bench import (
@@ -77,8 +77,8 @@ def _alike(
             bench.store.get(ANSWERS, keys[name], write)
 
     bench.store.fill(ANSWERS, keys, make)
-    prompts = bench.seen(examples)
-    frames = {name: _scored(bench, asking.task, keys[name], examples) for name in by_name}
+    prompts, told = bench.seen(examples), dict[tuple[int, str], Score]()
+    frames = {name: _scored(bench, asking.task, keys[name], examples, told) for name in by_name}
     return {
         name: f.assign(prompt=prompts, margin=margins(f, examples, asking.likelihood))
         for name, f in frames.items()
@@ -250,13 +250,17 @@ def kept_answers(part: Partial) -> dict[int, Completion]:
 
 
 def _scored(
-    bench: Bench, task: Answerable, key: Mapping[str, Any], examples: Sequence[Example]
+    bench: Bench,
+    task: Answerable,
+    key: Mapping[str, Any],
+    examples: Sequence[Example],
+    told: dict[tuple[int, str], Score],
 ) -> pd.DataFrame:
     frame = pd.read_parquet(bench.store.read(ANSWERS, key) / FILE)
     bench.store.partial(ANSWERS, key).clear()
     scorer = task.scorer
     if not isinstance(scorer, ModelScorer):
-        return score(frame, examples, scorer)
+        return score(frame, examples, scorer, told)
     settings = {
         "answers": key,
         "golds": golds_digest(examples),
@@ -275,14 +279,27 @@ def _scored(
     return pd.read_parquet(bench.store.get("score", settings, write) / "scored.parquet")
 
 
-def score(frame: pd.DataFrame, examples: Sequence[Example], scorer: Scorer) -> pd.DataFrame:
-    """Adds gold, parsed, score, invalid and degenerate to the answers of ``examples``."""
+def score(
+    frame: pd.DataFrame,
+    examples: Sequence[Example],
+    scorer: Scorer,
+    told: dict[tuple[int, str], Score] | None = None,
+) -> pd.DataFrame:
+    """Adds gold, parsed, score, invalid and degenerate to the answers of ``examples``.
+
+    ``told``: scores of texts by index of the example, read and added to: most arms give most
+    questions the same answer.
+    """
     assert list(frame["id"]) == [e.id for e in examples]
     texts = frame["answer"].tolist()
     if isinstance(scorer, ModelScorer):
         scores = scorer.many(examples, texts)
     else:
-        scores = [scorer(e, text) for e, text in zip(examples, texts, strict=True)]
+        told = {} if told is None else told
+        for i, (example, text) in enumerate(zip(examples, texts, strict=True)):
+            if (i, text) not in told:
+                told[i, text] = scorer(example, text)
+        scores = [told[i, text] for i, text in enumerate(texts)]
     return frame.assign(
         gold=[e.gold for e in examples],
         parsed=pd.array([s.parsed for s in scores], dtype="string"),
