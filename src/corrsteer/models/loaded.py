@@ -109,7 +109,8 @@ class LoadedModel(Tracing):
         rows = self._encode(prompts)
         prepared = [self._prepare(intervention) for intervention in interventions]
         pairs = [(i, n) for i, texts in enumerate(options) for n in range(len(texts))]
-        answers = [self._continuation(prompts[i], rows[i], options[i][n]) for i, n in pairs]
+        by_prompt = self._continuations(prompts, rows, options)
+        answers = [answer for some in by_prompt for answer in some]
         self._check_room([rows[i] for i, _ in pairs], [len(answer) for answer in answers])
         weights = torch.zeros(len(prepared), len(pairs))
         whole = [len(rows[i]) + len(a) for (i, _), a in zip(pairs, answers, strict=True)]

@@ -143,8 +143,7 @@ class Text:
         weighed after it."""
         rows = self._encode(prompts)
         longest = [
-            max(len(self._continuation(prompt, row, text)) for text in texts)
-            for prompt, row, texts in zip(prompts, rows, options, strict=True)
+            max(map(len, answers)) for answers in self._continuations(prompts, rows, options)
         ]
         self._check_room(rows, longest, [len(prompt) for prompt in prompts])
 
@@ -219,15 +218,32 @@ class Text:
         kept = {token for tokens in keep.values() for token in tokens}
         return [i for i in range(self._vocabulary) if i not in kept], [keep[end] for end in ends]
 
-    def _continuation(self, prompt: str, row: list[int], text: str) -> list[int]:
-        """The tokens of an answer after a prompt."""
-        (before,) = seen(self._model, [prompt])
-        after = _after(before, f" {text.strip()}")
-        (whole,) = self._ids([before + after], special=not self._model.chat_template)
+    def _continuations(
+        self,
+        prompts: Sequence[str],
+        rows: Sequence[list[int]],
+        options: Sequence[Sequence[str]],
+    ) -> list[list[list[int]]]:
+        """The tokens of every option after its prompt, ``[prompt][option]``; ``rows``: those of
+        the prompts."""
+        before = seen(self._model, prompts)
+        after = [
+            [_after(text, f" {option.strip()}") for option in some]
+            for text, some in zip(before, options, strict=True)
+        ]
+        both = [text + each for text, some in zip(before, after, strict=True) for each in some]
+        whole = iter(self._ids(both, special=not self._model.chat_template))
+        return [
+            [self._behind(row, next(whole), each) for each in some]
+            for row, some in zip(rows, after, strict=True)
+        ]
+
+    def _behind(self, row: list[int], whole: list[int], text: str) -> list[int]:
+        """What follows a prompt's tokens in those of prompt and text together."""
         if whole[: len(row)] == row and len(whole) > len(row):
             return whole[len(row) :]
         # Some tokenizers join the prompt's end with the answer's start, or end a text themselves.
-        alone: list[int] = self._tokenizer(after, add_special_tokens=False)["input_ids"]
+        alone: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return alone or [self._pad]
 
     # -- ends of answers -----------------------------------------------------------------
