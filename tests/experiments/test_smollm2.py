@@ -9,7 +9,7 @@ import pytest
 from corrsteer.config import instantiate
 from corrsteer.models.spec import Model
 from corrsteer.run.build import build
-from experiments.smollm2 import text
+from experiments.smollm2 import ifeval, text
 
 pytestmark = pytest.mark.night
 
@@ -18,7 +18,8 @@ pytestmark = pytest.mark.night
 def model(monkeypatch):
     """The bundled one, which reads anything, in SmolLM2's place."""
     spec = instantiate(text.composed().model, Model)
-    monkeypatch.setattr(text, "smollm2", lambda: spec)
+    for script in (text, ifeval):
+        monkeypatch.setattr(script, "smollm2", lambda: spec)
     for name, small in {"BATCH": 4, "LONG": 4, "SHORT": 2}.items():
         monkeypatch.setattr(text, name, small)
 
@@ -56,3 +57,23 @@ def test_no_test_question_is_trained_on(model):
     asked = set(text.questions("task=bbq", 10_000))
     assert asked and asked <= prompts["selection"]
     assert not asked & (prompts["test"] | prompts["validation"])
+
+
+def test_a_stopped_measurement_of_ifeval_asks_nothing_again(model, tmp_path, monkeypatch):
+    pytest.importorskip("langdetect")
+    rows = [
+        {"key": n, "prompt": f"Say {n}.", "instruction_id_list": ["punctuation:no_comma"],
+         "kwargs": [{}]}
+        for n in range(5)
+    ]  # fmt: skip
+    data, out = tmp_path / "input_data.jsonl", tmp_path / "answers.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(ifeval, "BATCH", 2)
+    numbers = ifeval.main([str(out), str(data), "--tokens=4"])
+    assert 0 <= numbers["strict_prompt"] <= numbers["loose_prompt"] <= 1
+    lines = out.read_text().splitlines(keepends=True)
+    assert sorted(json.loads(line)["id"] for line in lines) == list("01234")
+    out.write_text("".join(lines[:4]))
+    assert ifeval.main([str(out), str(data), "--tokens=4"]) == numbers
+    assert out.read_text().splitlines(keepends=True)[:4] == lines[:4]
+    assert len(out.read_text().splitlines()) == 5
