@@ -24,7 +24,7 @@ from corrsteer.stats.intervals import proportion_ci
 from corrsteer.tasks.ifeval import IFEval
 from experiments.smollm2.text import composed, smollm2
 
-BATCH, TOKENS = 32, 1280
+BATCH, TOKENS = 64, 1280
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
