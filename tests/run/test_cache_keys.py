@@ -340,8 +340,8 @@ TABLE = [
         "strategy.gate={_target_: tests.operators.Side, seed: 1}",
         frozenset({"steered", "random"}),
     ),
-    Case("CorrSteer.positions", "strategy.positions=generation", NOTHING),
-    Case("positions", "positions=generation", NOTHING),  # there is no other yet
+    Case("CorrSteer.positions", "strategy.positions=all", frozenset({"steered", "random"})),
+    Case("positions", "positions=first_3", frozenset({"steered", "random"})),
     Case(
         "Pareto.trials",
         "search.trials=5",
@@ -998,7 +998,7 @@ def test_a_leaf_moves_the_stated_keys_and_no_others(case, bases, place, tmp_path
     one, other = known(cfg), known(changed)
     flipped = {at for at in {*one, *other} if one.get(at) != other.get(at)}
     where = {at for at, (name, _) in {**one, **other}.items() if name == case.leaf}
-    same = case.change in ("coef=1.0", "positions=generation")
+    same = case.change == "coef=1.0"
     assert same or (flipped and all(at.startswith(tuple(where)) for at in flipped)), flipped
     after = run(changed, tmp_path / "run", place, earlier=entries)
     both = before.keys() & after.keys()

@@ -277,7 +277,7 @@ RIGHT = np.ones(4, np.float32)
         (edited(coef=10**400), "coef is 1000"),
         (edited(vectors="0" * 32), "is not the one that plan.json was saved with"),
         (edited(vectors=["x"]), "is not the one that plan.json was saved with"),
-        (edited(positions=7), "TypeError"),
+        (edited(positions=7), "positions=7 is unknown"),
         (edited(positions="everywhere"), "positions='everywhere' is unknown"),
         (edited(positions="first_0"), "positions='first_0' is unknown"),
         (in_entry(layer="1"), "layer='1' is no whole number"),

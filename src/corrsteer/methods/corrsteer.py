@@ -21,7 +21,8 @@ from corrsteer.stages.plan import make_plan
 from corrsteer.steering.arms import steered
 from corrsteer.steering.gates import Always
 from corrsteer.steering.operators import Add
-from corrsteer.steering.plan import GENERATION, Plan
+from corrsteer.steering.plan import Plan
+from corrsteer.steering.positions import GENERATION, where
 from corrsteer.steering.protocol import Gate, Operator
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class CorrSteer:
                 f"strategy.variant={self.variant}: unknown; type strategy.variant=A (the best "
                 "feature of every layer) or strategy.variant=S (the one best feature of all)"
             )
+        where(self.positions)
         for name, part, seam in (("operator", self.operator, Operator), ("gate", self.gate, Gate)):
             require(part, seam, f"strategy.{name}")
 

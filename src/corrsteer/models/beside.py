@@ -67,18 +67,19 @@ def places(
     return at
 
 
-def only(at: Mapping[int, Place], arms: Sequence[int]) -> dict[int, Place]:
-    """The same for some of the columns."""
+def only(at: Mapping[int, Place], arms: Sequence[int], acting: Sequence[bool]) -> dict[int, Place]:
+    """The same for some of the columns, and of them for the arms that are ``acting``."""
     where = {a: n for n, a in enumerate(arms)}
     chosen = list(arms)
-    return {
-        layer: Place(
-            None if place.added is None else place.added[chosen],
-            [(where[a], how, parts) for a, how, parts in place.asked if a in where],
-            place.steered[chosen],
-        )
-        for layer, place in at.items()
-    }
+    acts = torch.tensor([acting[a] for a in chosen])
+    some: dict[int, Place] = {}
+    for layer, place in at.items():
+        added = None if place.added is None else place.added[chosen]
+        if added is not None and not acts.all():
+            added = added.masked_fill(~acts.to(added.device)[:, None, None], 0)
+        asked = [(where[a], *rest) for a, *rest in place.asked if a in where and acting[a]]
+        some[layer] = Place(added, asked, place.steered[chosen] * acts)
+    return some
 
 
 def mask(prompt: torch.Tensor, own: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

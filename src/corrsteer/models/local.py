@@ -1,8 +1,8 @@
 """A transformers model in this process, read and steered through nnsight.
 
 ``generate`` and ``choose`` compute the keys and values of each batch's prompts once and let every
-intervention that leaves them alone continue from them: a plan's positions start at the last prompt
-token.
+intervention that leaves them alone continue from them: whose positions start at the last prompt
+token or behind it. One that changes them, such as a plan at ``positions=all``, reads them itself.
 ``replay`` is one teacher-forced pass over prompt and answer; causal attention makes it the same
 computation as generating step by step.
 
@@ -133,7 +133,8 @@ class LocalModel(LoadedModel):
         steps = options["max_new_tokens"]
         groups = self._groups(inputs, interventions, steps)
         room = steps * max(map(len, groups.values()), default=1)
-        cache = self._prompt_cache(inputs, 1, room)
+        shares = not all(how.changes_prompt for how in interventions)
+        cache = self._prompt_cache(inputs, 1, room) if shares else None
         restricted, options = "suppress_tokens" in options, self._processed(options)
         beside: dict[int, Answered] = {}
         for n, how in enumerate(interventions):
@@ -190,7 +191,8 @@ class LocalModel(LoadedModel):
         roomy = with_columns(cache, room, steps)
         if roomy is None:
             return {}
-        places = beside.places([*arms.values()], self._homes, dtype)
+        hows = [*arms.values()]
+        places = beside.places(hows, self._homes, dtype)
         prompt, last = inputs["attention_mask"][:, :-1], inputs["position_ids"][:, -1:]
         past, present = continued(roomy), torch.arange(len(last), device=self.device)
         owners = torch.empty(0, dtype=torch.long, device=self.device)
@@ -214,7 +216,7 @@ class LocalModel(LoadedModel):
                 new,
                 (len(columns), 1),
                 torch.ones_like(last[rows], dtype=torch.bool),
-                beside.only(places, columns.tolist()),
+                beside.only(places, columns.tolist(), [how.where.at_step(n) for how in hows]),
                 {"past_key_values": past, "use_cache": True},
             )
             logits = logits[:, :, 0].to(self.device)
@@ -258,20 +260,23 @@ class LocalModel(LoadedModel):
         targets: torch.Tensor,
         interventions: Sequence[Prepared],
     ) -> Iterator[tuple[torch.Tensor, int]]:
-        """The prompts are read once, and every intervention goes on from there."""
+        """The prompts are read once, and every intervention that leaves them alone goes on from
+        there."""
         from corrsteer.models.prompt_cache import continued, takes_many
 
         tail = targets.shape[1] + 1
-        several = len(interventions) > 1 and not any(how.changes_prompt for how in interventions)
-        cache = self._prompt_cache(inputs, tail, tail) if several else None
-        if cache is None or not takes_many(cache):
-            yield from super()._likelihoods(inputs, targets, interventions)
-            return
+        sharing = sum(not how.changes_prompt for how in interventions)
+        cache = self._prompt_cache(inputs, tail, tail) if sharing > 1 else None
+        if cache is not None and not takes_many(cache):
+            cache = None
         rest = {name: value[:, -tail:] for name, value in inputs.items()}
         rest["attention_mask"] = inputs["attention_mask"]
         for how in interventions:
-            options = {"past_key_values": continued(cache), "use_cache": True}
-            yield self._likelihood(rest, targets, how, options)
+            if cache is None or how.changes_prompt:
+                yield from super()._likelihoods(inputs, targets, [how])
+            else:
+                options = {"past_key_values": continued(cache), "use_cache": True}
+                yield self._likelihood(rest, targets, how, options)
 
     def _prompt_cache(
         self, inputs: dict[str, torch.Tensor], left: int, room: int
@@ -298,7 +303,7 @@ class LocalModel(LoadedModel):
         options = {**options, "streamer": None}
         if cache is not None:
             options["past_key_values"] = continued(cache)
-        if not how.layers:
+        if not how.acts(options["max_new_tokens"]):
             start = inputs["input_ids"].shape[1]
             return self._module.generate(**inputs, **options)[:, start:], []
         # What is added is brought into the model's type once; other operators see float32.

@@ -14,7 +14,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -26,6 +25,7 @@ import numpy as np
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.steering.gates import Always
 from corrsteer.steering.operators import Add
+from corrsteer.steering.positions import GENERATION, needed, where
 from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.store.keys import component, digest
 
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 FILE, VECTORS = "plan.json", "vectors.safetensors"
-GENERATION = "generation"
-"""The last prompt token and every generated token but the last: those whose logits choose a
-token."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +76,7 @@ class Plan:
         layers = [e.layer for e in self.entries]
         if len(set(layers)) < len(layers):
             raise DataError(f"a plan has one vector per layer, and this one has several: {layers}")
+        where(self.positions)
 
     def vectors(self) -> dict[int, np.ndarray]:
         """Layer -> vector at the plan's dial, [M] float32."""
@@ -130,11 +128,11 @@ class Plan:
 
     @property
     def changes_prompt(self) -> bool:
-        return self.positions != GENERATION
+        return where(self.positions).prompt
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"vectors", f"positions={self.positions}"})
+        return frozenset({"vectors", needed(self.positions)})
 
     def key(self) -> dict[str, Any]:
         vectors = {layer: digest(v.tobytes()) for layer, v in self.vectors().items()}
@@ -204,7 +202,6 @@ class Plan:
 
 _ENTRY = ("layer", "feature", "r", "coefficient", "norm")
 _OWN = ("format", "vectors", "coef", "operator", "positions", "gate", "entries")
-_POSITIONS = re.compile(r"generation|all|prompt|decode|first_[1-9][0-9]*")
 _LARGEST = 1e30  # in float32 a dial or a norm beyond it is infinite soon
 
 
@@ -248,12 +245,11 @@ def load_plan(path: str | Path) -> Plan:
             how["operator"] = _component(content["operator"], "apply", folder)
             how["gate"] = _component(content["gate"], "open", folder)
             how["positions"] = content["positions"]
-            if not _POSITIONS.fullmatch(content["positions"]):
-                raise ValueError(f"positions={content['positions']!r} is unknown")
         about = {name: value for name, value in content.items() if name not in _OWN}
         return Plan(entries, _number("coef", content["coef"]), **how, about=about)
     except (
         OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError,
+        ConfigError,
     ) as error:  # fmt: skip
         words = " ".join(str(error).split())[:300]
         raise DataError(

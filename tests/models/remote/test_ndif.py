@@ -63,11 +63,13 @@ def test_the_same_plan_gives_the_same_tokens_and_residuals(server, spec, request
     caplog.set_level("INFO")
     remote = load(request.getfixturevalue(server), spec)
     local = Local("cpu").load(spec)
-    plans = [None, plan_of([0, 1, 2], scale=2.0)]
+    plan = plan_of([0, 1, 2], scale=2.0)
+    others = [replace(plan, positions=name) for name in ("all", "prompt", "decode", "first_2")]
+    plans = [None, plan, *others]
     settings = {"max_new_tokens": 6}
     answers = local.generate(PROMPTS, plans, **settings)
     assert remote.generate(PROMPTS, plans, **settings) == answers
-    assert answers[0] != answers[1]
+    assert len({tuple(a.tokens for a in column) for column in answers}) == len(plans)
     assert "answers of 4 samples: 0.0" in caplog.text
     tokens = [a.tokens for a in answers[0]]
     mine, theirs = (m.replay(PROMPTS, tokens, [-1, 0, 2], "all") for m in (remote, local))
