@@ -19,6 +19,7 @@ from corrsteer.stages.bench import Bench
 from corrsteer.stages.contexts import contexts
 from corrsteer.stages.plan import make_plan
 from corrsteer.steering.arms import steered
+from corrsteer.steering.encoder import reads_features
 from corrsteer.steering.gates import Always
 from corrsteer.steering.operators import Add
 from corrsteer.steering.plan import Plan
@@ -87,7 +88,7 @@ class CorrSteer:
             ranked = _of_classes(named(ranked, cards), bench.selector.classes)
             chosen = self.choose(ranked)
         plan = replace(
-            make_plan(bench, chosen),
+            make_plan(bench, chosen, reads_features(self.operator, self.gate)),
             operator=self.operator,
             positions=self.positions,
             gate=self.gate,

@@ -77,7 +77,9 @@ def only(at: Mapping[int, Place], arms: Sequence[int], acting: Sequence[bool]) -
         added = None if place.added is None else place.added[chosen]
         if added is not None and not acts.all():
             added = added.masked_fill(~acts.to(added.device)[:, None, None], 0)
-        asked = [(where[a], *rest) for a, *rest in place.asked if a in where and acting[a]]
+        asked = [
+            (where[a], how, parts) for a, how, parts in place.asked if a in where and acting[a]
+        ]
         some[layer] = Place(added, asked, place.steered[chosen] * acts)
     return some
 

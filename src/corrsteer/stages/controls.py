@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from corrsteer.records import LayerStats
 from corrsteer.stages.bench import Bench, read_json, write_json
@@ -28,7 +29,7 @@ def controls(
     """
     dial, plan = plan.coef, plan.turned_to(1.0)  # a sweep over the dial has the same ones
     steered = [s for s in stats if s.layer in plan.vectors()]
-    settings = {
+    settings: dict[str, Any] = {
         "plan": [[e.layer, e.feature, digest(e.vector.tobytes())] for e in plan.entries],
         "live": [digest((s.freq > 0).tobytes()) for s in steered],
         "r": [digest(s.r.tobytes()) for s in steered],
@@ -37,9 +38,12 @@ def controls(
         "draws": dict(draws),
         "seed": bench.seed,
     }
+    encoders = None
+    if any(e.encoder is not None for e in plan.entries):
+        encoders, settings["encoders"] = bench.encoders, True
 
     def write(folder: Path) -> None:
-        plans = control_plans(plan, steered, bench.directions, draws, bench.seed)
+        plans = control_plans(plan, steered, bench.directions, draws, bench.seed, encoders)
         for name, control in plans.items():
             control.save(folder / name)
         write_json(folder, list(plans), FILE)

@@ -10,17 +10,21 @@ shuffled   the feature that correlates best with shuffled outcomes: does the out
 layers     the plan's own vectors, dealt to other layers: does the layer matter?
 flipped    the plan's vectors with their sign changed: does the direction matter?
 =========  ====================================================================================
+
+Where an operator or a gate reads how active a feature is, a feature that was drawn is read itself;
+the other kinds read the plan's own at each layer, so that they do as much, and write elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from corrsteer.errors import ConfigError
 from corrsteer.records import LayerStats
+from corrsteer.steering.encoder import Encoder, Encoders
 from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.steering.random_features import random_features
 
@@ -101,11 +105,13 @@ def control_plans(
     directions: Directions,
     draws: Mapping[str, int],
     seed: int,
+    encoders: Encoders | None = None,
 ) -> dict[str, Plan]:
     """Arm name (``random_1``, ...) -> plan. ``draws``: how many of each of ``KINDS``; ``flipped``
     has one, ``layers`` none where there is one layer, ``shuffled`` at most one per shuffle.
 
-    ``directions`` is asked once per layer: an SAE may take seconds to load.
+    ``directions`` is asked once per layer, since an SAE may take seconds to load; ``encoders`` in
+    its place where the plan's entries have one.
     """
     by_layer = {s.layer: s for s in stats}
     picks: dict[str, dict[int, int]] = {}
@@ -120,11 +126,17 @@ def control_plans(
         features = sorted({features[entry.layer] for features in picks.values()})
         if not features:
             break
-        rows = dict(zip(features, directions(entry.layer, features), strict=True))
+        read: dict[int, Encoder] = {}
+        if encoders is not None:
+            read = dict(zip(features, encoders(entry.layer, features), strict=True))
+            rows = {feature: encoder.decoder for feature, encoder in read.items()}
+        else:
+            rows = dict(zip(features, directions(entry.layer, features), strict=True))
         for arm, chosen in picks.items():
             feature = chosen[entry.layer]
             r = float(by_layer[entry.layer].r[feature])
-            plans[arm].append(_as_long(entry, rows[feature], feature, r))
+            one = _as_long(entry, rows[feature], feature, r)
+            plans[arm].append(replace(one, encoder=read.get(feature)))
     for n in range(draws["direction"]):
         plans[f"direction_{n + 1}"] = [
             _as_long(e, _rng(seed, n, e.layer).normal(size=len(e.vector)), -1, 0.0)
@@ -146,7 +158,8 @@ def _as_long(entry: PlanEntry, direction: np.ndarray, feature: int, r: float) ->
     length = float(np.linalg.norm(direction))
     coefficient = float(np.linalg.norm(entry.vector)) / length if length else 0.0
     vector = (np.float32(coefficient) * direction).astype(np.float32)
-    return PlanEntry(entry.layer, feature, r, coefficient, vector)
+    encoder = entry.encoder and entry.encoder.along(vector, entry)
+    return PlanEntry(entry.layer, feature, r, coefficient, vector, encoder=encoder)
 
 
 def _dealt(n: int, rng: np.random.Generator) -> np.ndarray:

@@ -137,7 +137,7 @@ class _Now:
         self.seen = before + width
         steps = torch.arange(before, self.seen, device=new.device) - (self.length - 1)
         acts = self.where.of(steps)
-        mask = kwargs.get("attention_mask")
+        mask: Any = kwargs.get("attention_mask")
         if not acts[:-1].any():
             self.at = bool(acts[-1])
         elif torch.is_tensor(mask) and mask.ndim == 2:
