@@ -15,13 +15,28 @@ from corrsteer.errors import ConfigError, ModelError
 from corrsteer.models.local import Local
 from corrsteer.models.remote import NDIF, Server
 from corrsteer.models.spec import Model
+from corrsteer.steering.gates import FeatureInactive
+from corrsteer.steering.operators import Fill
 from tests.models.test_parity import PROMPTS, plan_of
+from tests.operators import made_encoder
+
+
+def reading(plan):
+    """It sends along how active a feature is, and when."""
+    return replace(
+        plan,
+        operator=Fill(2.0),
+        gate=FeatureInactive(3.0),
+        entries=tuple(replace(e, encoder=made_encoder(e.layer)) for e in plan.entries),
+    )
+
 
 PLANS = [
     None,
     plan_of([0, 1, 2]),
     plan_of([1], seed=1),
-    *(replace(plan_of([0, 2]), positions=name) for name in ("all", "prompt", "decode", "first_2")),
+    reading(plan_of([0, 2])),
+    *(replace(plan_of([0, 2]), positions=name) for name in ("all", "decode", "first_2")),
 ]
 
 

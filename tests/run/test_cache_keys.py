@@ -49,6 +49,7 @@ from corrsteer.stages import answers
 from corrsteer.stages.bench import Asking, Bench, Collect
 from corrsteer.stages.plan import make_plan
 from corrsteer.stages.statistics import read_stats
+from corrsteer.steering.encoder import Encoder
 from corrsteer.store import keys
 from corrsteer.store.entries import Store
 from tests.test_config import CONF, OPTIONS, composed, option
@@ -340,8 +341,10 @@ TABLE = [
         "strategy.gate={_target_: tests.operators.Side, seed: 1}",
         frozenset({"steered", "random"}),
     ),
-    Case("CorrSteer.positions", "strategy.positions=all", frozenset({"steered", "random"})),
-    Case("positions", "positions=first_3", frozenset({"steered", "random"})),
+    Case("Clamp.level", "operator.level=2", CHOSEN, given=("operator=clamp",)),
+    Case("FeatureActive.above", "gate.above=0.5", CHOSEN, given=("gate=feature_inactive",)),
+    Case("CorrSteer.positions", "strategy.positions=all", CHOSEN),
+    Case("positions", "positions=first_3", CHOSEN),
     Case(
         "Pareto.trials",
         "search.trials=5",
@@ -623,6 +626,12 @@ def decoder_rows(bench, layer, features):
     return np.stack([dice(of, int(f)).normal(size=128) for f in features]).astype(np.float32)
 
 
+def encoders(bench, layer, features):
+    rows = decoder_rows(bench, layer, features)
+    zero = np.zeros(128, np.float32)
+    return [Encoder(row, row, zero, threshold=0.0, slope=1.0, offset=0.0) for row in rows]
+
+
 def answered(example, random):
     """An answer that some scorers take for right, some for wrong, and some cannot read."""
     gold = example.gold
@@ -747,6 +756,7 @@ def run(cfg, folder: Path, place: Path, earlier: Path | None = None) -> dict[str
             (build, "Store", full),
             (answers, "_alike", one_by_one),
             (Bench, "directions", decoder_rows),
+            (Bench, "encoders", encoders),
             (search, "front", lambda trials, norm: trials[-1:]),
             (pipeline, "evaluate", lambda *_, **__: {}),
             (pipeline, "with_side_effects", lambda results, effects, seed: {}),

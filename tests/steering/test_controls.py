@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import chisquare
 
 from corrsteer.records import LayerStats
 from corrsteer.steering.controls import KINDS, control_plans
+from corrsteer.steering.operators import Ablate, Clamp
 from corrsteer.steering.plan import Plan, PlanEntry
+from tests.operators import made_encoder
 
 WIDTH, FEATURES, LAYERS = 6, 12, (1, 2, 5, 7)
 DRAWS = {"random": 5, "direction": 3, "shuffled": 2, "layers": 2, "flipped": 1}
@@ -44,6 +48,44 @@ def plan_of(layers=LAYERS, coef=1.5) -> Plan:
 
 def controls(plan=None, draws=DRAWS, seed=0, ask=directions):
     return control_plans(plan or plan_of(), STATS, ask, draws, seed)
+
+
+def encoders(layer: int, features):
+    rows = directions(layer, features)
+    made = [made_encoder(100 * layer + f, WIDTH) for f in features]
+    return [replace(e, decoder=row) for e, row in zip(made, rows, strict=True)]
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["towards", "away"])
+def test_a_control_reads_the_feature_it_draws_or_else_the_plans_and_does_as_much(sign):
+    """``away``: coefficients below 0."""
+    entries = []
+    for e in plan_of().entries:
+        (encoder,) = encoders(e.layer, [2])
+        vector = np.float32(sign * 1.5) * encoder.decoder
+        entries.append(replace(e, vector=vector, encoder=encoder))
+    plan = plan_of().with_entries(tuple(entries))
+    plans = control_plans(plan, STATS, None, DRAWS, 0, encoders)
+    bare = control_plans(plan, STATS, directions, DRAWS, 0)
+    for arm, control in plans.items():
+        for own, entry, same in zip(plan.entries, control.entries, bare[arm].entries, strict=True):
+            np.testing.assert_array_equal(entry.vector, same.vector)
+            d, reads = entry.encoder.decoder, entry.encoder.row
+            drawn = arm.split("_")[0] in ("random", "shuffled")
+            (its,) = encoders(own.layer, [entry.feature]) if drawn else [own.encoder]
+            np.testing.assert_array_equal(reads, its.row)
+            # Along its own vector, to a level that makes a vector as long as the plan's.
+            length = np.linalg.norm(its.decoder)
+            np.testing.assert_allclose(np.linalg.norm(d), length, rtol=1e-5)
+            level = float(Clamp().parts(entry)["level"])
+            np.testing.assert_allclose(level * d, entry.vector, rtol=1e-4, atol=1e-5)
+            if not drawn:
+                np.testing.assert_allclose(level, sign * 1.5, rtol=1e-5)
+            if arm == "flipped":
+                np.testing.assert_allclose(d, -own.encoder.decoder, rtol=1e-5)
+    assert Ablate().parts(plans["direction_1"].entries[0]).keys() == {
+        "row", "shift", "numbers", "decoder"
+    }  # fmt: skip
 
 
 def unit(vector: np.ndarray) -> np.ndarray:

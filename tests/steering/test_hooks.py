@@ -11,8 +11,11 @@ import torch
 from corrsteer.errors import ModelError
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
+from corrsteer.steering import operators
+from corrsteer.steering.gates import FeatureActive, FeatureInactive
+from corrsteer.steering.operators import Ablate, Add, Fill, NormPreserving, ProjectOut
 from corrsteer.steering.plan import Plan, PlanEntry, load_plan
-from tests.operators import Broken, Clamp, Minus, Side
+from tests.operators import Broken, Clamp, Minus, Side, made_encoder
 
 PROMPTS = [
     "A long question about the weather there, and then some more?\nAnswer:",
@@ -32,6 +35,17 @@ def plan_of(layers=(0, 1, 2), seed=0, width=WIDTH, **how) -> Plan:
     )
 
 
+def reading(operator, **how) -> Plan:
+    """A plan that knows its features."""
+    plan = plan_of(operator=operator, **how)
+    entries = [
+        replace(e, vector=3 * encoder.decoder, encoder=encoder)
+        for e in plan.entries
+        for encoder in [made_encoder(e.layer)]
+    ]
+    return plan.with_entries(tuple(entries))
+
+
 PLANS = {
     "add": plan_of(coef=1.5),
     "one layer": plan_of([1], coef=-2.0),
@@ -41,6 +55,12 @@ PLANS = {
     "clamp, gate": plan_of(operator=Clamp(4.0), gate=Side(1)),
     "all": plan_of(coef=1.5, positions="all"),
     "prompt, clamp, gate": plan_of(operator=Clamp(4.0), gate=Side(1), positions="prompt"),
+    "fill": reading(Fill(), coef=0.4),
+    "ablate": reading(Ablate(), coef=3.0),
+    "set where active": reading(operators.Clamp(2.0), gate=FeatureActive(), positions="all"),
+    "add where inactive": reading(Add(), gate=FeatureInactive(), coef=0.8),
+    "project out": plan_of(operator=ProjectOut()),
+    "norm preserving": plan_of([1], coef=2.0, operator=NormPreserving(), positions="prompt"),
     "decode": plan_of(coef=1.5, positions="decode"),
     "first_2": plan_of([1], coef=3.0, positions="first_2"),
     "dial at 0": plan_of(coef=0.0),

@@ -118,7 +118,7 @@ def activation(x: Tensor, parts: Parts, before: str = "") -> Tensor:
     if before + "centred" in parts or before + "layer_norm" in parts:
         u = u - u.mean(-1, keepdim=True)
     if before + "layer_norm" in parts:
-        scale = u.std(-1, keepdim=True)
+        scale = u.norm(dim=-1, keepdim=True) / (u.shape[-1] - 1) ** 0.5
         u = u / (scale + 1e-5)
     if before + "constant_norm_rescale" in parts:
         scale = u.norm(dim=-1, keepdim=True).clamp(min=1e-30) / u.shape[-1] ** 0.5

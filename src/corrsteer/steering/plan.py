@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from corrsteer.errors import ConfigError, DataError
-from corrsteer.steering.encoder import Encoder
+from corrsteer.steering.encoder import Encoder, reads_features
 from corrsteer.steering.gates import Always
 from corrsteer.steering.operators import Add
 from corrsteer.steering.positions import GENERATION, needed, where
@@ -257,6 +257,9 @@ def load_plan(path: str | Path) -> Plan:
             how["operator"] = _component(content["operator"], "apply", folder)
             how["gate"] = _component(content["gate"], "open", folder)
             how["positions"] = content["positions"]
+            bare = [e.layer for e in entries if e.encoder is None]
+            if bare and reads_features(how["operator"], how["gate"]):
+                raise ValueError(f"the encoder of layer {bare[0]} is not there, which it reads")
         about = {name: value for name, value in content.items() if name not in _OWN}
         return Plan(entries, _number("coef", content["coef"]), **how, about=about)
     except (
