@@ -1,8 +1,8 @@
 """Gates: when an operator acts. ``Always`` is the paper's, and costs nothing.
 
 ``FeatureActive`` and ``FeatureInactive`` read the activation of the entry's own feature, before the
-operator writes: add only where it speaks (Muhamed et al. 2025, "Dynamic SAE guardrails", arXiv
-2504.08192, clamps so), or only where it is silent, which is filling in. Cost: a product of vectors.
+operator writes: act only where it speaks (Muhamed et al. 2025, arXiv 2504.08192, clamp so), or only
+where it is silent, which fills in. Cost: a product of vectors.
 """
 
 from __future__ import annotations
