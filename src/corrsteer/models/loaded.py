@@ -164,7 +164,8 @@ class LoadedModel(Tracing):
                 indices = [written[k] for k in batch]
                 inputs = self._pad_left([rows[i] + list(answers[i]) for i in indices])
                 targets = self._pad_targets([answers[i] for i in indices])
-                ((logs, _),) = self._likelihoods(inputs, targets, [UNSTEERED])
+                with self._sent(len(batch), "likelihoods") as options:
+                    logs, _ = self._likelihood(inputs, targets, UNSTEERED, options)
                 for i, log in zip(indices, logs.tolist(), strict=True):
                     totals[i] = log
         return totals

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import DynamicCache
 
-    Answered = tuple[torch.Tensor, Sequence[int], torch.Tensor | None]
+    Answered = tuple[torch.Tensor, Sequence[int]]
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
@@ -129,29 +129,29 @@ class LocalModel(LoadedModel):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[Answered]:
-        steps = options["max_new_tokens"]
-        groups = self._groups(inputs, interventions, steps)
+    ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
+        steps, restricted = options["max_new_tokens"], "suppress_tokens" in options
+        # The likelihoods of letters are kept: they must not depend on who answers beside.
+        groups = {} if restricted else self._groups(inputs, interventions, steps)
         room = steps * max(map(len, groups.values()), default=1)
         shares = not all(how.changes_prompt for how in interventions)
         cache = self._prompt_cache(inputs, 1, room) if shares else None
-        restricted, options = "suppress_tokens" in options, self._processed(options)
+        options = self._processed(options)
         beside: dict[int, Answered] = {}
         for n, how in enumerate(interventions):
             if n in groups and cache is not None:
                 arms = {index: interventions[index] for index in groups[n]}
                 beside = self._beside(inputs, cache, arms, room, options)
             if n in beside:
-                tokens, fired, logits = beside[n]
+                yield *beside[n], None
             else:
                 # Not those of passes before: a prompt of one token is only padding there.
                 self._logits = self._finite = None
                 shared = None if how.changes_prompt else cache
-                tokens, fired = self._continue(inputs, shared, how, options)
-                logits = self._logits
+                answers = self._continue(inputs, shared, how, options)
                 if self._finite is not None and not self._finite:
                     raise not_finite(self._model.name, "logits", bool(how.layers))
-            yield tokens, fired, logits if restricted else None
+                yield *answers, self._logits if restricted else None
 
     def _groups(
         self, inputs: dict[str, torch.Tensor], interventions: Sequence[Prepared], steps: int
@@ -198,7 +198,6 @@ class LocalModel(LoadedModel):
         owners = torch.empty(0, dtype=torch.long, device=self.device)
         finite = torch.tensor(True, device=self.device)
         counts: list[torch.Tensor] = []
-        processors, begun = options.get("logits_processor"), list[torch.Tensor]()
 
         def step(
             ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, n: int
@@ -214,26 +213,23 @@ class LocalModel(LoadedModel):
             }
             logits, fired = self._columns(
                 new,
-                (len(columns), 1),
-                torch.ones_like(last[rows], dtype=torch.bool),
                 beside.only(places, columns.tolist(), [how.where.at_step(n) for how in hows]),
                 {"past_key_values": past, "use_cache": True},
             )
-            logits = logits[:, :, 0].to(self.device)
+            logits = logits.to(self.device)
             finite.logical_and_((logits.amax(-1) < float("inf")).all())
             counts.append(torch.zeros(width, dtype=torch.long).index_copy(0, columns.cpu(), fired))
-            begun.extend([logits] if processors is not None else [])
             return logits
 
         first = inputs["input_ids"][:, -1:].expand(-1, width)
-        tokens, sure = beside.greedy(step, first, steps, self._eos, processors)
+        tokens, sure = beside.greedy(step, first, steps, self._eos)
         answered: dict[int, Answered] = {}
         if not finite:  # one arm's reach all, since 0 times infinity is none: alone it is named
             return answered
         for a, (n, how) in enumerate(arms.items()):
             if sure[a]:
                 fired = [int(count[a]) for count in counts] if how.layers else []
-                answered[n] = tokens[:, a], fired, begun[0][:, a] if begun else None
+                answered[n] = tokens[:, a], fired
         return answered
 
     def _watch(self, module: Any, args: Any, output: Any) -> None:
@@ -261,12 +257,12 @@ class LocalModel(LoadedModel):
         interventions: Sequence[Prepared],
     ) -> Iterator[tuple[torch.Tensor, int]]:
         """The prompts are read once, and every intervention that leaves them alone goes on from
-        there."""
+        there: a single one, too, so that its numbers do not depend on how many there are."""
         from corrsteer.models.prompt_cache import continued, takes_many
 
         tail = targets.shape[1] + 1
-        sharing = sum(not how.changes_prompt for how in interventions)
-        cache = self._prompt_cache(inputs, tail, tail) if sharing > 1 else None
+        shares = not all(how.changes_prompt for how in interventions)
+        cache = self._prompt_cache(inputs, tail, tail) if shares else None
         if cache is not None and not takes_many(cache):
             cache = None
         rest = {name: value[:, -tail:] for name, value in inputs.items()}

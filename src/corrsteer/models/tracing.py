@@ -232,20 +232,18 @@ class Tracing(Text, ABC):
     def _columns(
         self,
         inputs: dict[str, torch.Tensor],
-        shape: tuple[int, int],
-        at: torch.Tensor,
         places: Mapping[int, Place],
         options: dict[str, Any],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [B, A, L, V] of arms beside each other, ``shape`` (A, L), and at how many layers
-        each was steered, [A] long; ``at`` [B, L] bool: where.
+        """Logits [B, A, V] of one token of every arm, ``input_ids`` [B, A], and at how many layers
+        each was steered, [A] long.
 
         The same rules as in :meth:`_steered` hold for the traced lines.
         """
         import nnsight
         import torch
 
-        arms, length = shape
+        arms = inputs["input_ids"].shape[1]
         change, wrapped = changed, self._wrapped
         blocks = [(self._blocks[layer], place) for layer, place in places.items()]
         with wrapped.trace(inputs, **options):
@@ -253,15 +251,12 @@ class Tracing(Text, ABC):
             for block, place in blocks:
                 output = block.output
                 hidden = output[0] if isinstance(output, tuple) else output
-                columns = hidden.unflatten(1, (arms, length))
-                here = at.to(hidden.device)
                 if place.added is not None:
-                    columns += place.added * here[:, None, :, None]
+                    hidden += place.added
                 for a, how, parts in place.asked:
-                    column = columns[:, a]
-                    column[here] = change(column[here], parts, how.dial, how.apply, how.opens)
+                    hidden[:, a] = change(hidden[:, a], parts, how.dial, how.apply, how.opens)
                 layers += place.steered
-            logits = nnsight.save(wrapped.output.logits.unflatten(1, (arms, length)))
+            logits = nnsight.save(wrapped.output.logits)
             fired = nnsight.save(layers)
         return logits, fired
 
