@@ -92,6 +92,7 @@ def record(
         stability=Stability(resamples=bench.collect.resamples),
         left_out={s.layer: s.left_out for s in fitted.observed.stats if s.left_out},
         search=fitted.search,
+        choice=fitted.choice,
         versions=versions(),
     )
     return without_verdict.model_copy(update={"verdict": verdict(without_verdict)})
