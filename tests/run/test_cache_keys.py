@@ -79,6 +79,7 @@ TRIED = frozenset({"trial_2 validation", "trial_3 validation", "front_3 validati
 CHOSEN_ANEW = AFTER_STATISTICS - {"explain"}
 """By classes: what is explained is what was ranked, whichever is chosen of it."""
 SEMANTIC = ("selector.classes=[semantic]",)
+ALONE = frozenset({"layers_1 validation", "layers_3 validation", "layers_1_3 validation"})
 CHOSEN = frozenset({"steered", "random"})
 """The last candidate is taken for the best."""
 
@@ -123,6 +124,9 @@ BASES = {
         *("side_effects.answers=6", "side_effects.draws=1"),
     ],
     "pareto": [*BBQ, "search=pareto", "search.trials=4"],
+    "p": [*BBQ, "strategy=corrsteer_p"],
+    "greedy": [*BBQ, "strategy=corrsteer_greedy"],
+    "optimised": [*BBQ, "strategy=corrsteer_optimised", "strategy.trials=3"],
     "hub": ["task=bbq", "data=hub", "task.hub.repo=made/rows", f"task.hub.revision={COMMIT}"],
     "gsm8k": ["task=gsm8k", "data=@/gsm8k"],
     "xstest": ["task=xstest"],
@@ -216,6 +220,14 @@ TABLE = [
         "controls.shuffled_layers=1",
         CONTROLS,
         new=frozenset({"layers_1 test"}),
+    ),
+    Case("Controls.random_layers", "controls.random_layers=5", NOTHING),  # A chooses none
+    Case(
+        "Controls.random_layers",
+        "controls.random_layers=5",
+        CONTROLS,
+        "p",
+        new=frozenset({"subset_1 test"}),
     ),
     Case("Controls.flipped", "controls.flipped=true", CONTROLS, new=frozenset({"flipped test"})),
     Case(
@@ -370,6 +382,13 @@ TABLE = [
         AFTER_STATISTICS | TRIED | {"trial_1 validation"},
         "pareto",
     ),
+    # Layers chosen on validation. Which are kept depends on made-up answers.
+    Case("OfLayers.coef", "strategy.coef=2", ALONE | CHOSEN, "p"),
+    Case("OfLayers.coef", "strategy.coef=2", ALONE | CHOSEN, "greedy"),
+    Case("Verified.keep", "strategy.keep=mcnemar", CHOSEN | CONTROLS, "p"),
+    Case("Verified.level", "strategy.level=0.2", NOTHING, "p"),
+    Case("Optimised.price", "strategy.price=0", NOTHING, "optimised"),
+    Case("Optimised.widen", "strategy.widen=0", NOTHING, "optimised"),
     Case("Wandb.project", "tracker.project=mine", NOTHING, "wandb"),
     Case("Wandb.mode", "tracker.mode=disabled", NOTHING, "wandb"),
     Case("Wandb.group", "tracker.group=mine", NOTHING, "wandb"),

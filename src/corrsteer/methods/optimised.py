@@ -39,7 +39,7 @@ class Optimised(Pareto):
     variant: ClassVar[str] = "optimised"
     workers: int = field(default=1, init=False)
     price: float = 0.5
-    widen: int = 2
+    widen: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,7 +51,7 @@ class Optimised(Pareto):
         if self.widen < 0:
             raise ConfigError(
                 f"strategy.widen={self.widen}: it must be a whole number, at least 0, such as"
-                " strategy.widen=2"
+                " strategy.widen=1"
             )
 
     def fit(self, bench: Bench) -> Fitted:

@@ -27,7 +27,7 @@ from corrsteer.stages.bench import Bench
 from corrsteer.stages.evaluate import outcomes
 from corrsteer.stats.flips import FlipTable, flip_table
 from corrsteer.stats.intervals import better_p, difference_ci, paired_ci
-from corrsteer.steering.arms import Arm
+from corrsteer.steering.arms import Arm, baseline
 from corrsteer.steering.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -54,11 +54,16 @@ class Asked:
 
     def ask(self, sets: Iterable[Layers]) -> None:
         """All that were not asked about yet, in one pass over the prompts."""
-        new = {f"layers {some}": some for some in sets if some not in self.answers}
+        new = [some for some in dict.fromkeys(sets) if some not in self.answers]
         if new:
-            arms = [Arm(name, "steered", of_layers(self.plan, new[name])) for name in new]
-            made = answers(self.bench, self.bench.asking, "validation", arms)
-            self.answers.update((new[name], made[name]) for name in new)
+            arms = {some: self._arm(some) for some in new}
+            made = answers(self.bench, self.bench.asking, "validation", arms.values())
+            self.answers.update((some, made[arm.name]) for some, arm in arms.items())
+
+    def _arm(self, some: Layers) -> Arm:
+        if not some:
+            return baseline()
+        return Arm(f"layers_{'_'.join(map(str, some))}", "steered", of_layers(self.plan, some))
 
     def flips(self, sets: Iterable[Layers]) -> dict[Layers, FlipTable]:
         """Against the unsteered model."""
