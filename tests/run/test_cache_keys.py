@@ -342,6 +342,7 @@ TABLE = [
     Case("Correlation.classes", "selector.classes=[semantic]", AFTER_STATISTICS),
     Case("Correlation.classes", "selector.classes=[unclear]", CHOSEN_ANEW, given=SEMANTIC),
     Case("CorrSteer.variant", "strategy.variant=S", AFTER_STATISTICS),
+    Case("CorrSteer.k", "strategy.k=2", AFTER_STATISTICS),
     # The search. Its first trial is the unsteered model, which nothing moves.
     Case("CorrSteer.coef", "strategy.coef=2", frozenset({"steered", "random"})),
     Case(
@@ -384,7 +385,7 @@ TABLE = [
         "pareto",
     ),
     # Layers chosen on validation. Which are kept depends on made-up answers.
-    Case("OfLayers.coef", "strategy.coef=2", ALONE | CHOSEN, "p"),
+    Case("OfLayers.coef", "strategy.coef=2", ALONE | CHOSEN | CONTROLS | {"explain"}, "p"),
     Case("OfLayers.coef", "strategy.coef=2", ALONE | CHOSEN, "greedy"),
     Case("Verified.keep", "strategy.keep=mcnemar", CHOSEN | CONTROLS | {"explain"}, "p"),
     Case("Verified.level", "strategy.level=0.2", NOTHING, "p"),
