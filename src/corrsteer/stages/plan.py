@@ -62,7 +62,7 @@ def steering_plan(
             encoder=read[0] if read else None,
         )
         if len(some) > 1:
-            total = np.sum(vectors, axis=0, dtype=np.float32)
+            total: np.ndarray = np.stack(vectors).sum(axis=0, dtype=np.float32)
             entry = replace(entry, vector=total, about={"features": features_of(some)})
         entries.append(entry)
     return Plan(tuple(entries))
