@@ -78,8 +78,8 @@ class Optimised(Pareto):
             Asked(bench, found.plan),
             kept,
             tuple(kept),
-            "every layer has its own coefficient, and a layer at 0 is left out: those of the"
-            f" candidate that is worth most, at {self.price:g} right answers for one that breaks",
+            "every layer has its own coefficient, and one at 0 is left out: those of the candidate"
+            f" with the highest accuracy less {self.price:g} times what broke or became another",
             factors=best.candidate.scales,
         )
         tables = {**found.tables, "layers": layers_table(made)}

@@ -95,7 +95,7 @@ def choice(
     """What each layer does alone, and the ``kept`` ones together. Of these answers there are none
     that were not asked for, but for a layer alone and the kept ones together. ``path``: right
     answers more than without steering, after each of ``kept``. ``factors``: by layer, 1 where it is
-    absent."""
+    absent, for a plan whose vectors are not those of the whole one; None: they are."""
     singles: list[Layers] = [(n,) for n in asked.layers]
     together = tuple(sorted(kept))
     flips = asked.flips([*singles, together])
@@ -118,7 +118,7 @@ def choice(
     ]
     joint = outcomes(base, asked.answers[together])
     apart = np.sum([np.zeros(n), *(outcomes(base, asked.answers[k,]) for k in kept)], axis=0)
-    whole = asked.answers.get(asked.layers)
+    whole = None if factors is not None else asked.answers.get(asked.layers)
     return LayerChoice.model_validate(
         {
             "rule": rule,

@@ -285,7 +285,7 @@ class Search(Part):
     chosen: Trial
     note: str
     price: float | None = None
-    """Of one answer that breaks, in answers; None where the front, not a price, decides."""
+    """Of the shares of broken and stray answers; None where the front, not a price, decides."""
 
 
 class Results(Part):
