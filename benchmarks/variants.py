@@ -1,7 +1,7 @@
 """What variant P asks of the validation split, in unsteered evaluations of it, where an answer is
 one token.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.variants --cpu-time  # the bundled model, option letters
+    OMP_NUM_THREADS=1 python -m benchmarks.variants --cpu-time  # the bundled model
     python -m benchmarks.variants --small                       # shows that it works
 
 P asks once without steering, under the whole plan and under each layer alone, which share one pass
@@ -25,7 +25,6 @@ from corrsteer.steering.plan import Plan
 from corrsteer.tasks.bbq import BBQ
 
 LAYERS, MOST = (6, 26, 48), 3.0
-LETTERS = [" A", " B", " C"]
 
 
 def measure(
@@ -37,7 +36,7 @@ def measure(
     asked = [example.prompt for example in task.examples()[:prompts]]
 
     def answer(arms: Sequence[Plan | None]) -> None:
-        model.generate(asked, arms, max_new_tokens=1, allowed=LETTERS)
+        model.generate(asked, arms, max_new_tokens=1)
 
     def p(layers: int) -> None:
         plans = [random_plan(model, seed) for seed in range(layers)]
