@@ -110,11 +110,12 @@ def answered(asked: Mapping[str, str], rows: Sequence[Compared], control_p: floa
     if answer == SUPPORTED:
         numbers += f", and more than the best of {control}"
     if answer == UNDECIDED:
-        smallest = "none" if row.smallest is None else f"{100 * row.smallest:.1f} points"
         if row.p <= SIGNIFICANT:
             numbers += f", but not shown to beat {control}"
+        elif row.smallest is None:
+            numbers += "; too few answers differ to show any gain"
         else:
-            numbers += f"; smallest gain the data could have shown: {smallest}"
+            numbers += f"; smallest gain the data could have shown: {100 * row.smallest:.1f} points"
     return Study(claim, reference, answer, f"{head}: {answer} ({numbers}).", rows)
 
 
