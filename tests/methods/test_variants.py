@@ -22,7 +22,7 @@ from corrsteer.records import RIGHT, Score
 from corrsteer.report.notes import nothing_steers
 from corrsteer.run.fitted import checked
 from corrsteer.stats.flips import FlipTable
-from corrsteer.steering.arms import steered
+from corrsteer.steering.arms import Arm, steered
 from tests.report.made_up import made_up
 from tests.stages.made import asked, asking_of, bench_of, counted, emptied
 
@@ -191,11 +191,12 @@ def test_the_trial_that_is_worth_most_is_chosen(world, monkeypatch):
     trials, chosen = fitted.tables["trials"], fitted.search.chosen
     plan, base = CorrSteer().fit(bench).plan, asked(bench, split="validation")["baseline"]
     was = (base["score"] >= RIGHT).to_numpy()
-    worth = []
+    worth, arms = [], []
     for t in trials.itertuples():
         scales = {n: getattr(t, f"layer_{n}") for n in (0, 1, 2)}
-        arm = steered(Candidate(t.coef, "max", scales).applied(plan))
-        now = asked(bench, arm, split="validation")["steered"]
+        candidate = Candidate(t.coef, "max", scales).applied(plan)
+        arms.append(Arm(str(t.number), "steered", candidate))
+    for now in asked(bench, *arms, split="validation").values():
         good = (now["score"] >= RIGHT).to_numpy()
         stray = (base["parsed"] != now["parsed"]).to_numpy(bool) & (good == was)
         worth.append(good.mean() - 0.7 * ((was & ~good).sum() / was.sum() + stray.mean()))

@@ -32,7 +32,7 @@ KINDS: dict[str, Kind] = {
     "instruction": Kind("Instruction", "an instruction"),
     "flipped": Kind("Flipped sign", "a flipped sign"),
     "layers": Kind("Other layers", "other layers"),
-    "subset": Kind("Random layers", "random choices of layers", "direction", drawn=True),
+    "subset": Kind("Random layers", "random layers", "direction", drawn=True),
     "shuffled": Kind("Shuffled outcomes", "shuffled outcomes", "shuffled", drawn=True),
     "direction": Kind("Random directions", "random directions", "direction", drawn=True),
     "random": Kind("Random features", "random features", "random", drawn=True),
