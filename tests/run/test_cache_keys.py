@@ -81,6 +81,7 @@ TRIED = frozenset({"trial_2 validation", "trial_3 validation", "front_3 validati
 CHOSEN_ANEW = AFTER_STATISTICS - {"explain"}
 """By classes: what is explained is what was ranked, whichever is chosen of it."""
 SEMANTIC = ("selector.classes=[semantic]",)
+ALONE = frozenset({"layers_1 validation", "layers_3 validation", "layers_1_3 validation"})
 CHOSEN = frozenset({"steered", "random"})
 """The last candidate is taken for the best."""
 
@@ -125,6 +126,9 @@ BASES = {
         *("side_effects.answers=6", "side_effects.draws=1"),
     ],
     "pareto": [*BBQ, "search=pareto", "search.trials=4"],
+    "p": [*BBQ, "strategy=corrsteer_p", "seed=2"],  # by made-up answers it keeps layer 3
+    "greedy": [*BBQ, "strategy=corrsteer_greedy"],
+    "optimised": [*BBQ, "strategy=corrsteer_optimised", "strategy.trials=3"],
     "hub": ["task=bbq", "data=hub", "task.hub.repo=made/rows", f"task.hub.revision={COMMIT}"],
     "gsm8k": ["task=gsm8k", "data=@/gsm8k"],
     "xstest": ["task=xstest"],
@@ -181,6 +185,7 @@ TABLE = [
     Case("classes", "classes=@/classes.csv", NOTHING),  # nobody asked for classes
     Case("classes", "classes=@/classes.csv", CHOSEN_ANEW, given=SEMANTIC),
     Case("descriptions", "descriptions=false", NOTHING),
+    Case("study", "study={claim: c, subject: s, reference: r, control: subset}", NOTHING),
     Case("cache", "cache=elsewhere", NOTHING),
     Case("name", "name=mine", NOTHING),
     Case("splits.selection", "splits.selection=20", ALL),  # what follows begins earlier
@@ -218,6 +223,14 @@ TABLE = [
         "controls.shuffled_layers=1",
         CONTROLS,
         new=frozenset({"layers_1 test"}),
+    ),
+    Case("Controls.random_layers", "controls.random_layers=5", NOTHING),  # A chooses none
+    Case(
+        "Controls.random_layers",
+        "controls.random_layers=5",
+        CONTROLS,
+        "p",
+        new=frozenset({"subset_1 test"}),
     ),
     Case("Controls.flipped", "controls.flipped=true", CONTROLS, new=frozenset({"flipped test"})),
     Case(
@@ -331,6 +344,7 @@ TABLE = [
     Case("Correlation.classes", "selector.classes=[semantic]", AFTER_STATISTICS),
     Case("Correlation.classes", "selector.classes=[unclear]", CHOSEN_ANEW, given=SEMANTIC),
     Case("CorrSteer.variant", "strategy.variant=S", AFTER_STATISTICS),
+    Case("CorrSteer.k", "strategy.k=2", AFTER_STATISTICS),
     # The search. Its first trial is the unsteered model, which nothing moves.
     Case("CorrSteer.coef", "strategy.coef=2", frozenset({"steered", "random"})),
     Case(
@@ -372,6 +386,13 @@ TABLE = [
         AFTER_STATISTICS | TRIED | {"trial_1 validation"},
         "pareto",
     ),
+    # Layers chosen on validation. Which are kept depends on made-up answers.
+    Case("OfLayers.coef", "strategy.coef=2", ALONE | CHOSEN | CONTROLS | {"explain"}, "p"),
+    Case("OfLayers.coef", "strategy.coef=2", ALONE | CHOSEN, "greedy"),
+    Case("Verified.keep", "strategy.keep=mcnemar", CHOSEN | CONTROLS | {"explain"}, "p"),
+    Case("Verified.level", "strategy.level=0.2", NOTHING, "p"),
+    Case("Optimised.price", "strategy.price=0", NOTHING, "optimised"),
+    Case("Optimised.widen", "strategy.widen=0", NOTHING, "optimised"),
     Case("Wandb.project", "tracker.project=mine", NOTHING, "wandb"),
     Case("Wandb.mode", "tracker.mode=disabled", NOTHING, "wandb"),
     Case("Wandb.group", "tracker.group=mine", NOTHING, "wandb"),

@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CorrSteer:
-    """``variant`` A: the best feature of every layer. S: the one best feature of all layers.
+    """``variant`` A: the ``k`` best features of every layer, whose vectors add up there. S: the
+    ``k`` best features of all layers.
 
     ``coef``: the dial. ``operator``, ``positions``, ``gate``: how the plan acts.
     """
@@ -42,6 +43,7 @@ class CorrSteer:
     operator: Operator = Add()
     positions: str = GENERATION
     gate: Gate = Always()
+    k: int = 1
 
     def __post_init__(self) -> None:
         if self.variant not in ("A", "S"):
@@ -50,19 +52,32 @@ class CorrSteer:
                 "feature of every layer) or strategy.variant=S (the one best feature of all)"
             )
         where(self.positions)
+        if type(self.k) is not int or self.k < 1:
+            raise ConfigError(
+                f"strategy.k={self.k}: it must be a whole number, at least 1, such as strategy.k=1"
+            )
         for name, part, seam in (("operator", self.operator, Operator), ("gate", self.gate, Gate)):
             require(part, seam, f"strategy.{name}")
+        if self.k > 1 and (not self.operator.additive or reads_features(self.operator, self.gate)):
+            raise ConfigError(
+                f"strategy.k={self.k}: several features of a layer can only be added, whichever of"
+                " them is active; type operator=add gate=always, or strategy.k=1"
+            )
 
     @property
     def needs(self) -> frozenset[str]:
         return Plan((), positions=self.positions).needs
 
     def choose(self, ranked: Sequence[RankedFeature]) -> tuple[RankedFeature, ...]:
-        """The features to steer with, layers ascending; none if nothing was ranked. S takes
-        the lower layer of two with equal r."""
-        best = sorted((f for f in ranked if f.rank == 1), key=lambda f: f.layer)
+        """The features to steer with, layers and ranks ascending; none if nothing was ranked. S
+        takes the lower layer of two with equal r."""
+
+        def place(f: RankedFeature) -> tuple[int, int]:
+            return f.layer, f.rank
+
+        best = sorted((f for f in ranked if f.rank <= self.k), key=place)
         if self.variant == "S":
-            best = sorted(best, key=lambda f: -f.r)[:1]
+            best = sorted(sorted(best, key=lambda f: -f.r)[: self.k], key=place)
         return tuple(best)
 
     def share(self, bench: Bench) -> Sequence[Fitted]:

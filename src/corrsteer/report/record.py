@@ -19,6 +19,7 @@ from corrsteer.report.evidence import Constrained as Constrained
 from corrsteer.report.evidence import Control as Control
 from corrsteer.report.evidence import Format as Format
 from corrsteer.report.evidence import Interval as Interval
+from corrsteer.report.evidence import LayerChoice as LayerChoice
 from corrsteer.report.evidence import Margin as Margin
 from corrsteer.report.evidence import OneAnswer as OneAnswer
 from corrsteer.report.evidence import OtherHalf as OtherHalf
@@ -283,6 +284,8 @@ class Search(Part):
     front: list[Trial]
     chosen: Trial
     note: str
+    price: float | None = None
+    """Of the shares of broken and stray answers; None where the front, not a price, decides."""
 
 
 class Results(Part):
@@ -358,6 +361,7 @@ class Record(Results):
     versions: dict[str, str]
     """Of the packages that the results depend on."""
     search: Search | None = None
+    choice: LayerChoice | None = None
     odometer: Odometer | None = None
     """None for a run that steered nothing."""
     verdict: list[str] = []

@@ -29,9 +29,10 @@ from corrsteer.run.build import Parts, sae_origin
 from corrsteer.scorers.base import ModelScorer
 from corrsteer.stages.bench import Bench
 from corrsteer.stages.evaluate import arm_summary, other_half
+from corrsteer.stages.plan import features_of
 from corrsteer.stats.moments import pearson
 from corrsteer.steering.arms import Arm
-from corrsteer.steering.plan import Plan
+from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.store.keys import digest
 
 PACKAGES = ("torch", "transformers", "nnsight", "sae-lens", "numpy", "corrsteer")
@@ -92,6 +93,7 @@ def record(
         stability=Stability(resamples=bench.collect.resamples),
         left_out={s.layer: s.left_out for s in fitted.observed.stats if s.left_out},
         search=fitted.search,
+        choice=fitted.choice,
         versions=versions(),
     )
     return without_verdict.model_copy(update={"verdict": verdict(without_verdict)})
@@ -132,8 +134,7 @@ def _scorer(parts: Parts) -> ScorerUsed:
 def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder: Path) -> None:
     """The plan with what somebody else needs to use and check it."""
     bench = parts.bench
-    facts = {f.layer: {"noise": f.is_noise, "ceiling": f.ceiling, "class": f.kind} for f in chosen}
-    entries = tuple(replace(e, about=facts.get(e.layer, {})) for e in plan.entries)
+    entries = tuple(replace(e, about=_about(e, chosen)) for e in plan.entries)
     about = {
         "model": {
             "name": bench.spec.name,
@@ -151,6 +152,17 @@ def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder:
         "versions": versions(),
     }
     replace(plan, entries=entries, about=about).save(folder)
+
+
+def _about(entry: PlanEntry, chosen: Sequence[RankedFeature]) -> dict[str, Any]:
+    """What is known of the features of an entry; all are named where there are several."""
+    some = [f for f in chosen if f.layer == entry.layer]
+    facts = [{"noise": f.is_noise, "ceiling": f.ceiling, "class": f.kind} for f in some]
+    if len(some) < 2:
+        return facts[0] if facts else {}
+    factor = entry.coefficient / some[0].coefficient
+    named = zip(features_of(some, factor), facts, strict=True)
+    return {**facts[0], "features": [{**one, **more} for one, more in named]}
 
 
 def versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ Cost: one SAE is loaded per layer, for its decoder rows; nothing where the plan 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,32 @@ def steering_plan(
 ) -> Plan:
     """The plan (dial at 1): each vector is ``coefficient * decoder direction``, as in CorrSteer,
     section 3. ``directions`` is asked once per layer, since an SAE may take seconds to load, or
-    ``encoders`` in its place."""
-    entries = []
+    ``encoders`` in its place.
+
+    The vectors of several features of one layer add up, and the entry is called after the first of
+    them; its ``about`` names all.
+    """
+    layers: dict[int, list[RankedFeature]] = {}
     for f in chosen:
-        encoder = None
-        if encoders is not None:
-            (encoder,) = encoders(f.layer, [f.feature])
-        (direction,) = [encoder.decoder] if encoder else directions(f.layer, [f.feature])
-        vector = np.float32(f.coefficient) * direction
-        entries.append(PlanEntry(f.layer, f.feature, f.r, f.coefficient, vector, encoder=encoder))
+        layers.setdefault(f.layer, []).append(f)
+    entries = []
+    for layer, some in layers.items():
+        numbers, first = [f.feature for f in some], some[0]
+        read = encoders(layer, numbers) if encoders is not None else []
+        rows = [encoder.decoder for encoder in read] or directions(layer, numbers)
+        vectors = [np.float32(f.coefficient) * row for f, row in zip(some, rows, strict=True)]
+        entry = PlanEntry(
+            *(layer, first.feature, first.r, first.coefficient, vectors[0]),
+            encoder=read[0] if read else None,
+        )
+        if len(some) > 1:
+            total: np.ndarray = np.stack(vectors).sum(axis=0, dtype=np.float32)
+            entry = replace(entry, vector=total, about={"features": features_of(some)})
+        entries.append(entry)
     return Plan(tuple(entries))
+
+
+def features_of(some: Sequence[RankedFeature], factor: float = 1.0) -> list[dict[str, float]]:
+    """What a plan says of the features of one layer. ``factor``: what their vector was multiplied
+    by."""
+    return [{"feature": f.feature, "r": f.r, "coefficient": factor * f.coefficient} for f in some]
