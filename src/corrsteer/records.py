@@ -175,8 +175,8 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Scored:
-    """Another score than r of every feature of one layer, as a selector ranks by it: above ``neutral``
-    where the feature is more active on right answers.
+    """Another score than r of every feature of one layer, as a selector ranks by it: above
+    ``neutral`` where the feature is more active on right answers.
 
     Arrays are [D], but for those of shuffled outcomes [P] and of resamples [R, K], which are what
     their namesakes in :class:`LayerStats` are for r.
@@ -185,8 +185,8 @@ class Scored:
     value: np.ndarray
     neutral: float
     at_least: np.ndarray
-    """How many features of the layer with how many shuffled outcomes, together, score at least as high;
-    0 where the value is not above neutral."""
+    """How many features of the layer with how many shuffled outcomes, together, score at least as
+    high; 0 where the value is not above neutral."""
     max_shuffled: np.ndarray
     shuffled_best: np.ndarray
     resampled_best: np.ndarray

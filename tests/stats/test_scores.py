@@ -1,7 +1,9 @@
-"""Scores beside r from streaming sums, against the textbook over all samples at once: on the outcomes,
-on each shuffled outcome and in each resample, written out row by row."""
+"""Scores beside r from streaming sums, against the textbook over all samples at once: on the
+outcomes, on each shuffled outcome and in each resample, written out row by row."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,16 +89,25 @@ def test_a_score_is_the_textbooks(score, fractional, cuts):
     assert found.at_least.tolist() == np.where(above, at_least, 0).tolist()
     for k, times in enumerate(drawn.T):
         row = slow(y, np.repeat(np.arange(N), times))
-        np.testing.assert_allclose(found.resampled[k], np.sort(row)[::-1][:20], rtol=1e-8, atol=1e-11)
-        np.testing.assert_allclose(row[found.resampled_best[k]], found.resampled[k], rtol=1e-8, atol=1e-11)
+        np.testing.assert_allclose(
+            found.resampled[k], np.sort(row)[::-1][:20], rtol=1e-8, atol=1e-11
+        )
+        np.testing.assert_allclose(
+            row[found.resampled_best[k]], found.resampled[k], rtol=1e-8, atol=1e-11
+        )
 
 
 def test_all_scores_are_tested_and_survive_the_disk(tmp_path):
     assert [f.__name__ for f in TEXTBOOK] == list(SCORES)
-    scores = collected(made(False)).scores()
-    np.savez(tmp_path / "x.npz", **to_arrays(scores), other=np.zeros(1))
+    moments = collected(made(False))
+    scores = moments.scores()
+    stats = replace(moments.finish(4), others=scores, residual=2.5)
+    np.savez(tmp_path / "x.npz", **to_arrays(stats))
     with np.load(tmp_path / "x.npz") as arrays:
-        again = from_arrays(arrays)
+        kept = from_arrays(arrays)
+    assert (kept.layer, kept.n, kept.residual) == (4, N, 2.5)
+    np.testing.assert_array_equal(kept.r, stats.r)
+    again = kept.others
     assert again.keys() == scores.keys()
     for name, scored in scores.items():
         assert again[name].neutral == scored.neutral
@@ -112,13 +123,15 @@ def test_point_biserial_correlation_is_r():
 
 
 def test_without_length_or_variance_a_score_is_plain():
-    """Answers of one token: nothing is held fixed. A feature that is seen on one side only is finite."""
+    """Answers of one token: nothing is held fixed. What is seen on one side only is finite."""
     z, y, shuffled, _, drawn = made(False)
     z[:, 0], z[:, 3] = y, np.where(y > 0, z[:, 3], 0)
+    z[:, 4] = z[:, 3] / 2
     scores = collected((z, y, shuffled, np.ones(N), drawn))
     partly, tables = scores.finish(0).r, scores.scores()
     np.testing.assert_allclose(tables["partial"].value, partly, atol=1e-12)
-    assert tables["square_ratio"].value[3] == 1 and tables["square_ratio"].value[2] == 0.5
+    ratio = tables["square_ratio"].value
+    assert ratio[2] == 0.5 and ratio[[3, 4]].round(8).tolist() == [1, 1] and ratio[3] > ratio[4]
     assert np.isfinite(tables["fisher_ratio"].value).all()
     assert tables["fisher_ratio"].value.argmax() == 0
 

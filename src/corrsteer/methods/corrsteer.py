@@ -56,10 +56,10 @@ class CorrSteer:
 
     def choose(self, ranked: Sequence[RankedFeature]) -> tuple[RankedFeature, ...]:
         """The features to steer with, layers ascending; none if nothing was ranked. S takes
-        the lower layer of two with equal r."""
+        the lower layer of two with equal scores."""
         best = sorted((f for f in ranked if f.rank == 1), key=lambda f: f.layer)
         if self.variant == "S":
-            best = sorted(best, key=lambda f: -f.r)[:1]
+            best = sorted(best, key=lambda f: -f.score)[:1]
         return tuple(best)
 
     def share(self, bench: Bench) -> Sequence[Fitted]:

@@ -6,9 +6,10 @@ means and frequencies; and the features that R bootstrap resamples of the sample
 (the stability of the choice). A sample that a resample draws w times has the weight w in it.
 
 Cost: memory ``(2 P + 5 R + 9) * D`` numbers of 8 bytes per layer, whatever the number of samples
-(P=100, R=50, D=16384: 60 MB, of which 26 are :mod:`corrsteer.stats.spreads`), and a temporary of up to two thirds of it per update; time is float64
-matrix products of ``[5 + 2 P + 5 R, B] @ [B, D]`` per update, so feed batches of tens of samples or
-more. Cheaper: fewer shuffles and resamples; both costs are linear in them.
+(P=100, R=50, D=16384: 60 MB, of which 26 are :mod:`corrsteer.stats.spreads`), and a temporary of up
+to two thirds of it per update; time is float64 matrix products of ``[5 + 2 P + 5 R, B] @ [B, D]``
+per update, so feed batches of tens of samples or more. Cheaper: fewer shuffles and resamples; both
+costs are linear in them.
 
 Precision: second moments are sums about a fixed shift, the mean of the first batch. That mean
 belongs to the data, so it lies within ``sqrt(n / B)`` standard deviations of the final mean
@@ -246,11 +247,11 @@ class FeatureMoments:
             resampled_best=resampled_best,
             resampled_r=resampled_r,
             left_out=self.left_out,
+            residual=float(self.norms[0] / self.norms[1]) if self.norms[1] else float("nan"),
         )
 
     def scores(self) -> dict[str, Scored]:
-        """Every other score (:data:`corrsteer.stats.scores.SCORES`) with its null and its resamples;
-        where :meth:`finish` gives something."""
+        """Every other score (:data:`corrsteer.stats.scores.SCORES`) with its null and resamples."""
         rows = self._correlations()
         m2, mean = self._y_m2(), self._y_mean()
         varies = _varies(m2, mean, self.n)

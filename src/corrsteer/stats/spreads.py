@@ -1,8 +1,8 @@
 """What scores beside r need of a pass: second moments of each class, and sums with the length.
 
-Part of :class:`corrsteer.stats.moments.FeatureMoments`, whose axes, shifts and first moments it shares;
-cost and precision are explained in :mod:`corrsteer.stats.scores`. With d the shifted activation, y the
-shifted outcome, l the shifted length and w the weight of a sample in a resample, sums of:
+Part of :class:`corrsteer.stats.moments.FeatureMoments`, whose axes, shifts and first moments it
+shares; cost and precision are explained in :mod:`corrsteer.stats.scores`. Below, d is the shifted
+activation, y the shifted outcome, l the shifted length, w the weight of a sample in a resample.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Spreads:
     """D = ``width`` features, P = ``n_shuffles``, R = ``n_resamples``."""
 
     def __init__(self, width: int, n_shuffles: int, n_resamples: int) -> None:
+        # Sums of:
         self.squares = np.zeros((1 + n_shuffles, width))  # y * d ** 2, of each outcome
         self.y_lengths = np.zeros(1 + n_shuffles)  # y * l
         self.draws_length = np.zeros((3, n_resamples))  # w * l, w * l ** 2, w * y * l
@@ -135,8 +136,8 @@ def _labelled(
     r: np.ndarray,
     partial: np.ndarray,
 ) -> Labelled:
-    """``n``, ``right``: weights of all samples and of right ones. ``sums``: of d and d ** 2, and the
-    same over right samples, all [D]."""
+    """``n``, ``right``: weights of all samples and of right ones. ``sums``: of d and d ** 2, and
+    the same over right samples, all [D]."""
     z, z_sq, yz, yz_sq = sums
     n_right, n_wrong = max(right, TINY), max(n - right, TINY)
     m1, m0 = yz / n_right, (z - yz) / n_wrong
