@@ -107,7 +107,9 @@ def test_mutual_information_is_that_of_quantile_bins(counted):
             assert next(highest) == pytest.approx(max(want), abs=1e-9)
         else:
             # Of the feature below the grid, exact and binned AUROC differ in their sign.
-            np.testing.assert_allclose(np.sort(np.abs(next(kept))), np.sort(np.abs(want)), atol=1e-9)
+            np.testing.assert_allclose(
+                np.sort(np.abs(next(kept))), np.sort(np.abs(want)), atol=1e-9
+            )
 
 
 def test_memory_is_that_of_bins_in_use_however_many_samples(counted):

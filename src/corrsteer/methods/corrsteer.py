@@ -17,8 +17,9 @@ from corrsteer.seams import require
 from corrsteer.selectors.classes import counts, named, of_classes
 from corrsteer.stages.bench import Bench
 from corrsteer.stages.contexts import contexts
-from corrsteer.stages.plan import make_plan
+from corrsteer.stages.plan import make_plan, strengthened, with_coefficients
 from corrsteer.steering.arms import steered
+from corrsteer.steering.coefficients import Coefficient, MeanRight
 from corrsteer.steering.gates import Always
 from corrsteer.steering.operators import Add
 from corrsteer.steering.plan import GENERATION, Plan
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 class CorrSteer:
     """``variant`` A: the best feature of every layer. S: the one best feature of all layers.
 
-    ``coef``: the dial. ``operator``, ``positions``, ``gate``: how the plan acts.
+    ``coef``: the dial. ``operator``, ``positions``, ``gate``: how the plan acts. ``coefficient``:
+    how strong its vectors are.
     """
 
     name: ClassVar[str] = "CorrSteer"
@@ -40,6 +42,7 @@ class CorrSteer:
     operator: Operator = Add()
     positions: str = GENERATION
     gate: Gate = Always()
+    coefficient: Coefficient = MeanRight()
 
     def __post_init__(self) -> None:
         if self.variant not in ("A", "S"):
@@ -47,7 +50,11 @@ class CorrSteer:
                 f"strategy.variant={self.variant}: unknown; type strategy.variant=A (the best "
                 "feature of every layer) or strategy.variant=S (the one best feature of all)"
             )
-        for name, part, seam in (("operator", self.operator, Operator), ("gate", self.gate, Gate)):
+        for name, part, seam in (
+            ("operator", self.operator, Operator),
+            ("gate", self.gate, Gate),
+            ("coefficient", self.coefficient, Coefficient),
+        ):
             require(part, seam, f"strategy.{name}")
 
     @property
@@ -71,8 +78,9 @@ class CorrSteer:
         return plain.with_plan(plain.plan.turned_to(self.coef))
 
     def plain(self, bench: Bench, pooling: str) -> Fitted:
-        observed = observe(bench, replace(bench.collect, pooling=pooling))
-        ranked = bench.selector.rank(observed.stats)
+        collect = replace(bench.collect, pooling=pooling)
+        observed = observe(bench, collect, wholly=self.coefficient.reads_residuals)
+        ranked = strengthened(bench.selector.rank(observed.stats), self.coefficient)
         chosen = self.choose(ranked)
         if not chosen:
             raise DataError(
@@ -84,12 +92,15 @@ class CorrSteer:
             cards = list(contexts(bench, observed.selection, ranked, observed.collect))
             ranked = _of_classes(named(ranked, cards), bench.selector.classes)
             chosen = self.choose(ranked)
+        residuals = {s.layer: s.residual for s in observed.stats}
         plan = replace(
-            make_plan(bench, chosen),
+            make_plan(bench, chosen, self.coefficient, residuals),
             operator=self.operator,
             positions=self.positions,
             gate=self.gate,
         )
+        ranked = with_coefficients(ranked, chosen, plan)
+        chosen = with_coefficients(chosen, chosen, plan)
         return Fitted(steered(plan), observed, ranked, chosen, cards)
 
 

@@ -84,11 +84,12 @@ class Ratios(Part):
 
 class Noise(Part):
     """Of the chosen ``features``: how many are at or below their layer's noise ceiling, and how
-    many are their layer's best in fewer than half of the resamples."""
+    many are their layer's best in fewer than half of the resamples; None where the selector's score
+    has no null."""
 
     features: int
-    below_ceiling: int
-    unstable: int
+    below_ceiling: int | None
+    unstable: int | None
 
 
 class Group(Part):
@@ -331,6 +332,8 @@ class Record(Results):
     gate: str
     positions: str
     """How the plan acts, by the names of its components; empty for a method that makes none."""
+    coefficient: str = ""
+    """How strong its vectors are at dial 1, by the name of the component and its settings."""
     selector: str
     score: str
     """What the selector ranks features by, such as r."""

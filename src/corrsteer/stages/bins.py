@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,8 @@ def binned(
         )
 
         def write(folder: Path) -> None:
-            np.savez(folder / FILE, **scored_to_arrays(scores))
+            arrays: dict[str, Any] = {**scored_to_arrays(scores)}
+            np.savez(folder / FILE, **arrays)
 
         bench.store.get(STAGE, keys[n], write)
 

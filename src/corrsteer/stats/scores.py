@@ -57,7 +57,8 @@ class Score(NamedTuple):
 def mean_difference(x: Labelled) -> np.ndarray:
     """Mean of z over right minus over wrong answers (contrastive activation addition, Panickssery
     et al. 2023, in the space of features)."""
-    return x.mean_right - x.mean_wrong
+    difference: np.ndarray = x.mean_right - x.mean_wrong
+    return difference
 
 
 def fisher_ratio(x: Labelled) -> np.ndarray:
@@ -66,7 +67,9 @@ def fisher_ratio(x: Labelled) -> np.ndarray:
     d = x.mean_right - x.mean_wrong
     spread = x.variance_right + x.variance_wrong
     least = TINY * (x.square_right + x.square_wrong)
-    return np.sign(d) * d**2 / np.maximum(np.maximum(spread, least), np.finfo(float).tiny)
+    floor = np.maximum(least, np.finfo(float).tiny)
+    ratio: np.ndarray = np.sign(d) * d**2 / np.maximum(spread, floor)
+    return ratio
 
 
 def square_ratio(x: Labelled) -> np.ndarray:
