@@ -218,7 +218,7 @@ def _noise(record: Record) -> list[str]:
         ]
     if not below:
         return []
-    as_well = "correlate as well" if record.score == "r" else f"have as high a {record.score}"
+    as_well = "correlate as well" if record.score == "r" else f"do as well by {record.score}"
     return [
         f"{below} of {n} chosen {_features_are(below, n)} at or below the noise ceiling of "
         f"{'its layer' if below == 1 else 'their layers'}: shuffled outcomes give features that "
