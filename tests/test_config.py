@@ -36,7 +36,7 @@ OPEN = {  # settings without a default
 
 OPENED = (
     "task", "model", "sae", "selector", "strategy", "search", "controls", "side_effects", "backend",
-    "tracker",
+    "tracker", "coefficient",
 )  # fmt: skip
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats as sps
 
+from corrsteer.records import ceiling
+from corrsteer.stats.bins import BINNED, FeatureBins
 from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
 from corrsteer.stats.scores import SCORES, best, from_arrays, to_arrays
 
@@ -139,3 +141,23 @@ def test_without_length_or_variance_a_score_is_plain():
 def test_equal_scores_keep_the_order_of_features():
     places, values = best(np.array([0.1, 0.7, 0.7, 0.2]))
     assert (places.tolist(), values.tolist()) == ([1, 2, 3, 0], [0.7, 0.7, 0.2, 0.1])
+
+
+@pytest.mark.night
+def test_no_score_passes_its_ceiling_by_chance_more_often_than_it_says():
+    """Outcomes independent of everything: the best feature of a layer is above the 95 % ceiling of
+    at most 5 % of layers (99 shuffles: exactly 5 % but for ties)."""
+    layers, rng = 300, np.random.default_rng(11)
+    passed = dict.fromkeys([*SCORES, *BINNED], 0)
+    for seed in range(layers):
+        z = np.maximum(rng.normal(size=(60, 15)) - rng.uniform(0, 1.5, 15), 0)
+        y = (rng.random(60) < 0.5).astype(float)
+        shuffled, none = shuffles(y, 99, seed), np.zeros((60, 0), np.int64)
+        moments, bins = FeatureMoments(15, 99, 0), FeatureBins(15, 99, 0)
+        moments.update(z, y, shuffled, rng.integers(1, 9, 60), none)
+        bins.update(z, y, shuffled, none)
+        for name, scored in (moments.scores() | bins.scores()).items():
+            passed[name] += bool(scored.value.max() > ceiling(scored.max_shuffled, 0.95))
+    # 5 % and three standard errors of 300 layers.
+    assert max(passed.values()) <= 0.088 * layers, passed
+    assert min(passed.values()) > 0, passed
