@@ -147,7 +147,7 @@ def test_equal_scores_keep_the_order_of_features():
 def test_no_score_passes_its_ceiling_by_chance_more_often_than_it_says():
     """Outcomes independent of everything: the best feature of a layer is above the 95 % ceiling of
     at most 5 % of layers (99 shuffles: exactly 5 % but for ties)."""
-    layers, rng = 300, np.random.default_rng(11)
+    layers, rng = 150, np.random.default_rng(11)
     passed = dict.fromkeys([*SCORES, *BINNED], 0)
     for seed in range(layers):
         z = np.maximum(rng.normal(size=(60, 15)) - rng.uniform(0, 1.5, 15), 0)
@@ -158,6 +158,6 @@ def test_no_score_passes_its_ceiling_by_chance_more_often_than_it_says():
         bins.update(z, y, shuffled, none)
         for name, scored in (moments.scores() | bins.scores()).items():
             passed[name] += bool(scored.value.max() > ceiling(scored.max_shuffled, 0.95))
-    # 5 % and three standard errors of 300 layers.
-    assert max(passed.values()) <= 0.088 * layers, passed
+    # 5 % and three standard errors of 150 layers.
+    assert max(passed.values()) <= 0.104 * layers, passed
     assert min(passed.values()) > 0, passed

@@ -1,8 +1,8 @@
 """Scores that need the distribution of a feature and not its moments: AUROC, mutual information.
 
-Activations are counted in bins, zero in one of its own and the others eight to an octave (each 9 %
-wide), with right and wrong answers, shuffled outcomes and resamples apart. A graded outcome counts
-as right or wrong.
+Activations are counted in bins, zero in one of its own and the others sixteen to an octave (each
+4.4 % wide), with right and wrong answers, shuffled outcomes and resamples apart. A graded outcome
+counts as right or wrong.
 
 Error: AUROC takes what is in one bin for equal, so it is off by at most half the chance that a
 right and a wrong answer share a bin other than zero's. That bound is known for every feature
@@ -10,7 +10,7 @@ right and a wrong answer share a bin other than zero's. That bound is known for 
 equally many active samples, whose edges lie on this grid.
 
 Cost: ``(2 + P + 2 R) * 4`` bytes for every bin that some sample of a feature is in, whatever the
-number of samples: at most ``D * BINS``, usually 10 to 30 for a live feature (P=100, R=50: 8 to 24
+number of samples: at most ``D * BINS``, usually 20 to 60 for a live feature (P=100, R=50: 16 to 48
 KB). Time: a sparse product per update. A pass of its own, since most runs do not ask for it.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 from corrsteer.records import RIGHT, Scored
 from corrsteer.stats.scores import tabled
 
-PER_OCTAVE, OCTAVES = 8, 12
+PER_OCTAVE, OCTAVES = 16, 12
 BINS = 2 * PER_OCTAVE * OCTAVES
 """From 2 ** -12 to 2 ** 12; the first and the last also hold what is beyond."""
 QUANTILES = 8
