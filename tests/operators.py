@@ -1,4 +1,4 @@
-"""Operators and gates that are not the product's, for tests of its seams."""
+"""Operators and gates that are not the product's, for tests of its seams, and features to read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from corrsteer.steering.encoder import Encoder
 
 
 def subtract(x, parts, dial):
@@ -63,3 +65,11 @@ def fails(x, parts, dial):
 @dataclass(frozen=True)
 class Broken(Minus):
     apply = staticmethod(fails)
+
+
+def made_encoder(seed, width=32, **how):
+    """A feature that is active at about half of all random residuals."""
+    rng = np.random.default_rng((seed, 77))
+    row, decoder, shift = rng.normal(size=(3, width)).astype(np.float32)
+    numbers = {"threshold": 0.1, "slope": 1.3, "offset": 0.2}
+    return Encoder(row / np.float32(width**0.5), decoder, shift, **{**numbers, **how})

@@ -18,7 +18,9 @@ from corrsteer.errors import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(
-    (file.parent.name, file.stem) for file in CONF.glob("*/*.yaml") if file.parent.name != "hydra"
+    (file.parent.name, file.stem)
+    for file in CONF.glob("*/*.yaml")
+    if file.parent.name not in ("hydra", "experiment")
 )
 OPTIONS = [o for o in OPTIONS if o not in (("search", "none"), ("job", "steer"))]  # no components
 OPEN = {  # settings without a default
@@ -214,6 +216,14 @@ def test_hydra_makes_an_option_of_its_file_alone(group, name):
     (found, node), (expected, by_hydra) = option(group, name), option_by_hydra(group, name)
     assert found == expected
     assert list(node) == list(by_hydra)
+
+
+@pytest.mark.long
+def test_an_experiment_is_a_sweep_with_a_claim():
+    cfg = composed("experiment=variants")
+    config.check(cfg)
+    assert set(cfg.study) == {"claim", "subject", "reference", "control"}
+    assert "study.subjekt" in refusal("experiment=variants", "+study.subjekt=x")
 
 
 def test_no_knob_shares_its_name_with_a_folder_of_choices():

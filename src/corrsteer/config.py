@@ -97,6 +97,7 @@ class Root:
     side_effects: Any = MISSING
     neutral: str = MISSING
     transfer: dict[str, Any] = MISSING
+    study: Any = MISSING
 
 
 def bundled(folder: str) -> str:
@@ -160,6 +161,8 @@ def check(cfg: DictConfig) -> None:
     for group in ("splits", "collect"):
         legal = [f.name for f in fields(OmegaConf.get_type(cfg, group))]
         _check_keys(group, cfg[group], legal)
+    if cfg.study is not None:
+        _check_keys("study", cfg.study, ("claim", "subject", "reference", "control"))
     for name, node in cfg.transfer.items():
         if not _is_mapping(node) or "_target_" not in node:
             raise ConfigError(

@@ -147,9 +147,9 @@ class Completion:
     """What a backend wrote for one prompt.
 
     ``tokens``: generated ids up to and including the first end-of-sequence token.
-    ``steered``: how many generation positions of this sample had a vector added
-    (= ``len(tokens)`` under a plan, since generation positions are the last prompt token and
-    every generated token except the last; 0 without).
+    ``steered``: how many generation positions of this sample had a vector added (under a plan
+    that acts at all of them ``len(tokens)``: the last prompt token and every generated token
+    except the last; 0 without).
     ``options``: every option of the question, where one of them was chosen. Rounding depends on
     what else is in a batch, so equal answers may differ in it.
     """

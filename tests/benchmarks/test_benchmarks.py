@@ -75,6 +75,14 @@ def test_draws_print_what_more_of_them_cost(capsys):
 
 
 @pytest.mark.night
+def test_variants_print_what_p_asks(capsys):
+    from benchmarks import variants
+
+    assert list(variants.main(["--small"])) == [6, 26, 48]
+    assert "16 prompts in batches of 8" in capsys.readouterr().out
+
+
+@pytest.mark.night
 def test_training_all_layers_runs_the_model_once(capsys):
     from benchmarks import train_saes
 

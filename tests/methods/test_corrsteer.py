@@ -13,6 +13,8 @@ from corrsteer.records import RankedFeature
 from corrsteer.selectors.correlation import Correlation
 from corrsteer.steering.gates import Always
 from corrsteer.steering.operators import Add
+from corrsteer.steering.plan import load_plan
+from corrsteer.steering.random_features import random_features
 from tests.operators import Clamp, Side
 from tests.stages.made import asked, bench, counted
 
@@ -87,3 +89,33 @@ def test_nothing_to_steer_with_is_one_line(bench):
 def test_it_needs_what_its_positions_need():
     assert CorrSteer().needs == {"vectors", "positions=generation"}
     assert CorrSteer(positions="all").needs == {"vectors", "positions=all"}
+
+
+def test_k_features_of_a_layer_add_up_and_all_are_named(bench, tmp_path):
+    assert CorrSteer(k=2).choose(RANKED) == (RANKED[3], RANKED[2], RANKED[0], RANKED[1])
+    assert CorrSteer("S", k=2).choose(RANKED) == (RANKED[3], RANKED[2])
+    fitted = CorrSteer(k=3).fit(bench)
+    assert len(fitted.chosen) == 9 and [e.layer for e in fitted.plan.entries] == [0, 1, 2]
+    fitted.plan.save(tmp_path / "plan")
+    for plan in (fitted.plan, load_plan(tmp_path / "plan")):
+        for entry in plan.entries:
+            own = [f for f in fitted.chosen if f.layer == entry.layer]
+            rows = bench.directions(entry.layer, [f.feature for f in own])
+            total = sum(f.coefficient * row for f, row in zip(own, rows, strict=True))
+            np.testing.assert_allclose(entry.vector, total, rtol=1e-5, atol=1e-5)
+            assert [one["feature"] for one in entry.about["features"]] == [f.feature for f in own]
+            assert entry.feature == own[0].feature
+    draws = [random_features(fitted.observed.stats, fitted.plan.entries, n, 0) for n in range(300)]
+    taken = {(f.layer, f.feature) for f in fitted.chosen}
+    assert not taken & {pick for draw in draws for pick in draw.items()}
+
+
+@pytest.mark.parametrize("k", [0, 1.5, True])
+def test_k_is_a_whole_number(k):
+    with pytest.raises(ConfigError, match=r"strategy\.k=.*such as strategy\.k=1"):
+        CorrSteer(k=k)
+
+
+def test_several_features_can_only_be_added():
+    with pytest.raises(ConfigError, match="can only be added"):
+        CorrSteer(k=2, operator=Clamp(2.0))

@@ -325,7 +325,8 @@ def test_a_method_that_needs_what_the_backend_cannot_do_is_refused(build_with):
     body = {**WHOLE[Method], "needs": frozenset({"vectors", "gradients"})}
     line = build_with("strategy", made(body))
     assert line == (
-        "strategy Odd needs gradients, but backend Local supports positions=generation, vectors"
+        "strategy Odd needs gradients, but backend Local supports positions=all, positions=decode,"
+        " positions=first_k, positions=generation, positions=prompt, vectors"
     )
 
 
@@ -333,6 +334,13 @@ def test_positions_that_the_backend_cannot_steer_are_refused(build_with):
     body = {**WHOLE[Backend], "supports": lambda self: frozenset({"vectors"})}
     line = build_with("backend", made(body))
     assert line == "strategy CorrSteer needs positions=generation, but backend Odd supports vectors"
+
+
+def test_positions_that_are_none_are_refused(settings, nothing_is_loaded):
+    cfg = settings.copy()
+    cfg.positions = "first_k"
+    with pytest.raises(ConfigError, match="'first_k' is unknown: use generation, all, prompt, dec"):
+        build(cfg)
 
 
 # -- what is read once ---------------------------------------------------------------------------

@@ -12,6 +12,7 @@ move. ``_target_`` is no leaf: another class is another option.
 
 from __future__ import annotations
 
+import copy
 import gzip
 import hashlib
 import json
@@ -28,6 +29,7 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
@@ -51,6 +53,7 @@ from corrsteer.stages.plan import make_plan
 from corrsteer.stages.statistics import read_stats
 from corrsteer.stats.bins import BINNED
 from corrsteer.stats.scores import SCORES, scored_to_arrays
+from corrsteer.steering.encoder import Encoder
 from corrsteer.store import keys
 from corrsteer.store.entries import Store
 from tests.test_config import CONF, OPTIONS, composed, option
@@ -80,6 +83,7 @@ TRIED = frozenset({"trial_2 validation", "trial_3 validation", "front_3 validati
 CHOSEN_ANEW = AFTER_STATISTICS - {"explain"}
 """By classes: what is explained is what was ranked, whichever is chosen of it."""
 SEMANTIC = ("selector.classes=[semantic]",)
+ALONE = frozenset({"layers_1 validation", "layers_3 validation", "layers_1_3 validation"})
 CHOSEN = frozenset({"steered", "random"})
 """The last candidate is taken for the best."""
 
@@ -124,6 +128,9 @@ BASES = {
         *("side_effects.answers=6", "side_effects.draws=1"),
     ],
     "pareto": [*BBQ, "search=pareto", "search.trials=4"],
+    "p": [*BBQ, "strategy=corrsteer_p", "seed=2"],  # by made-up answers it keeps layer 3
+    "greedy": [*BBQ, "strategy=corrsteer_greedy"],
+    "optimised": [*BBQ, "strategy=corrsteer_optimised", "strategy.trials=3"],
     "hub": ["task=bbq", "data=hub", "task.hub.repo=made/rows", f"task.hub.revision={COMMIT}"],
     "gsm8k": ["task=gsm8k", "data=@/gsm8k"],
     "xstest": ["task=xstest"],
@@ -180,6 +187,7 @@ TABLE = [
     Case("classes", "classes=@/classes.csv", NOTHING),  # nobody asked for classes
     Case("classes", "classes=@/classes.csv", CHOSEN_ANEW, given=SEMANTIC),
     Case("descriptions", "descriptions=false", NOTHING),
+    Case("study", "study={claim: c, subject: s, reference: r, control: subset}", NOTHING),
     Case("cache", "cache=elsewhere", NOTHING),
     Case("name", "name=mine", NOTHING),
     Case("splits.selection", "splits.selection=20", ALL),  # what follows begins earlier
@@ -217,6 +225,14 @@ TABLE = [
         "controls.shuffled_layers=1",
         CONTROLS,
         new=frozenset({"layers_1 test"}),
+    ),
+    Case("Controls.random_layers", "controls.random_layers=5", NOTHING),  # A chooses none
+    Case(
+        "Controls.random_layers",
+        "controls.random_layers=5",
+        CONTROLS,
+        "p",
+        new=frozenset({"subset_1 test"}),
     ),
     Case("Controls.flipped", "controls.flipped=true", CONTROLS, new=frozenset({"flipped test"})),
     Case(
@@ -351,6 +367,7 @@ TABLE = [
             ("TotalNorm.spread", "total_norm", "spread=residual"),
         )
     ),
+    Case("CorrSteer.k", "strategy.k=2", AFTER_STATISTICS),
     # The search. Its first trial is the unsteered model, which nothing moves.
     Case("CorrSteer.coef", "strategy.coef=2", frozenset({"steered", "random"})),
     Case(
@@ -363,8 +380,10 @@ TABLE = [
         "strategy.gate={_target_: tests.operators.Side, seed: 1}",
         frozenset({"steered", "random"}),
     ),
-    Case("CorrSteer.positions", "strategy.positions=generation", NOTHING),
-    Case("positions", "positions=generation", NOTHING),  # there is no other yet
+    Case("Clamp.level", "operator.level=2", CHOSEN, given=("operator=clamp",)),
+    Case("FeatureActive.above", "gate.above=0.5", CHOSEN, given=("gate=feature_inactive",)),
+    Case("CorrSteer.positions", "strategy.positions=all", CHOSEN),
+    Case("positions", "positions=first_3", CHOSEN),
     Case(
         "Pareto.trials",
         "search.trials=5",
@@ -390,6 +409,13 @@ TABLE = [
         AFTER_STATISTICS | TRIED | {"trial_1 validation"},
         "pareto",
     ),
+    # Layers chosen on validation. Which are kept depends on made-up answers.
+    Case("OfLayers.coef", "strategy.coef=2", ALONE | CHOSEN | CONTROLS | {"explain"}, "p"),
+    Case("OfLayers.coef", "strategy.coef=2", ALONE | CHOSEN, "greedy"),
+    Case("Verified.keep", "strategy.keep=mcnemar", CHOSEN | CONTROLS | {"explain"}, "p"),
+    Case("Verified.level", "strategy.level=0.2", NOTHING, "p"),
+    Case("Optimised.price", "strategy.price=0", NOTHING, "optimised"),
+    Case("Optimised.widen", "strategy.widen=0", NOTHING, "optimised"),
     Case("Wandb.project", "tracker.project=mine", NOTHING, "wandb"),
     Case("Wandb.mode", "tracker.mode=disabled", NOTHING, "wandb"),
     Case("Wandb.group", "tracker.group=mine", NOTHING, "wandb"),
@@ -646,6 +672,12 @@ def decoder_rows(bench, layer, features):
     return np.stack([dice(of, int(f)).normal(size=128) for f in features]).astype(np.float32)
 
 
+def encoders(bench, layer, features):
+    rows = decoder_rows(bench, layer, features)
+    zero = np.zeros(128, np.float32)
+    return [Encoder(row, row, zero, threshold=0.0, slope=1.0, offset=0.0) for row in rows]
+
+
 def answered(example, random):
     """An answer that some scorers take for right, some for wrong, and some cannot read."""
     gold = example.gold
@@ -796,6 +828,7 @@ def run(cfg, folder: Path, place: Path, earlier: Path | None = None) -> dict[str
             (build, "Store", full),
             (answers, "_alike", one_by_one),
             (Bench, "directions", decoder_rows),
+            (Bench, "encoders", encoders),
             (search, "front", lambda trials, norm: trials[-1:]),
             (pipeline, "evaluate", lambda *_, **__: {}),
             (pipeline, "with_side_effects", lambda results, effects, seed: {}),
@@ -1016,6 +1049,19 @@ def typed(place: Path, *words: str) -> list[str]:
     return [word.replace("@/", f"{place}/") for word in words]
 
 
+def turned(cfg, words: Sequence[str], change: str):
+    """The config of one word more. Where it only sets a value, Hydra need not be asked again: that
+    takes as long as the rest of a case."""
+    (parsed,) = OverridesParser.create().parse_overrides([change])
+    key = parsed.key_or_group
+    only_sets = not (parsed.is_add() or parsed.is_delete() or "@" in key or "/" in key)
+    if not only_sets or (CONF / key).is_dir():
+        return composed(*words, change)
+    changed = copy.deepcopy(cfg)
+    OmegaConf.update(changed, key, parsed.value(), merge=True)
+    return changed
+
+
 def named(labels, names) -> set[str]:
     """The labels that are in ``names``, whole or by their stage."""
     return {label for label in labels if label in names or stage(label) in names}
@@ -1043,11 +1089,11 @@ def test_a_leaf_moves_the_stated_keys_and_no_others(case, bases, place, tmp_path
     change = typed(place, case.change)[0]
     if change.endswith("MEDIAN"):
         change = change.replace("MEDIAN", str(median_prompt(cfg)))
-    changed = composed(*words, change)
+    changed = turned(cfg, words, change)
     one, other = known(cfg), known(changed)
     flipped = {at for at in {*one, *other} if one.get(at) != other.get(at)}
     where = {at for at, (name, _) in {**one, **other}.items() if name == case.leaf}
-    same = case.change in ("coef=1.0", "positions=generation")
+    same = case.change == "coef=1.0"
     assert same or (flipped and all(at.startswith(tuple(where)) for at in flipped)), flipped
     after = run(changed, tmp_path / "run", place, earlier=entries)
     both = before.keys() & after.keys()

@@ -26,6 +26,10 @@ PLAN = Plan((ENTRY, replace(ENTRY, layer=3)))
 WHOLE = Fitted(steered(PLAN), Observed([], pd.DataFrame(), [], None))
 
 
+class Demanding(Plan):
+    needs = frozenset({"vectors", "gradients"})
+
+
 def of(**changes) -> Fitted:
     """With another plan, of one entry changed so."""
     return replace(WHOLE, arm=steered(Plan((replace(ENTRY, **changes),))))
@@ -63,7 +67,7 @@ def test_what_is_right_is_passed_on():
         (replace(WHOLE, tables={"x": [1]}), "tables['x'] must be a DataFrame, not list"),
         (planned(entries=()), "plan.entries are none"),
         (planned(coef=float("nan")), "plan.coef is nan"),
-        (planned(positions="nowhere"), "plan needs positions=nowhere"),
+        (replace(WHOLE, arm=steered(Demanding((ENTRY,)))), "plan needs gradients, which the back"),
         (of(layer=2), "plan.entries[0].layer is 2; the run's are [1, 3]"),
         (of(vector=np.ones(WIDTH)), "plan.entries[0].vector must be a NumPy array of float32"),
         (of(vector=[1.0] * WIDTH), "plan.entries[0].vector must be a NumPy array of float32"),

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from corrsteer.run import build as build_module
 from corrsteer.run import pipeline
 from corrsteer.sweep import close
+from corrsteer.tasks.base import Task
 from tests.command import ROOT, in_this_process
 from tests.test_config import composed
 
@@ -117,6 +118,15 @@ def home(tmp_path, monkeypatch) -> Path:
         build_module.build(cfg)
         return 0.0
 
+    read, known = Task.questions, {}
+
+    def questions(task):
+        """Most commands ask the same rows."""
+        if (key := repr(task)) not in known:
+            known[key] = read(task)
+        return list(known[key])
+
+    monkeypatch.setattr(Task, "questions", questions)
     monkeypatch.setattr(pipeline, "run", built)
     monkeypatch.setattr(build_module, "check_prompts", lambda *_: None)
     monkeypatch.setattr(close, "publish", lambda folder: None)

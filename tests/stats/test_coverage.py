@@ -9,6 +9,7 @@ apart: there the score interval is a single proportion's, which dips below 93 % 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,6 +25,9 @@ RATES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
 UPS = (0.5, 0.6, 0.75, 0.9)
 SIZES = [30, 100, pytest.param(2000, marks=pytest.mark.night)]
 SIZES += [pytest.param(n, marks=pytest.mark.night) for n in (50, 200, 500, 1000)]
+
+
+ends = functools.cache(ser_ci)
 
 
 def outcomes(n: int, f: float, up: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -61,16 +65,14 @@ def test_the_interval_of_a_gain_covers_the_truth(n: int) -> None:
 @pytest.mark.parametrize("n", SIZES)
 def test_the_interval_of_the_side_effect_ratio_covers_the_truth(n: int) -> None:
     """Among outcomes with a flip: without one there is no ratio."""
-    ends: dict[tuple[int, int], tuple[float, float]] = {}
     cells = []
     for f in RATES[1:] if n <= 500 else RATES[1:5]:  # of more flips every interval is Wilson's
         for up in (*UPS, 1.0):
             ups, downs, chances = outcomes(n, f, up)
             held = some = 0.0
             for fixed, broken, chance in zip(ups.tolist(), downs.tolist(), chances, strict=True):
-                if not (found := ends.get((fixed, broken)) or ser_ci(fixed, broken)):
+                if not (found := ends(fixed, broken)):
                     continue
-                ends[fixed, broken] = found
                 some += chance
                 held += chance * (found[0] <= 1 - up + 1e-12 and 1 - up - 1e-12 <= found[1])
             cells.append(held / some)

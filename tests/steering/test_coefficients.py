@@ -75,7 +75,7 @@ def test_vectors_of_a_length(made, coefficient, slow):
     rows = {f.layer: np.random.default_rng(f.layer).normal(size=9) * f.layer for f in chosen}
     residuals = (lambda: RESIDUALS) if coefficient.reads_residuals else unasked
     lengths = coefficient.lengths(strengthened(chosen, coefficient), residuals)
-    plan = steering_plan(chosen, lambda layer, _: [rows[layer].astype(np.float32)], lengths)
+    plan = steering_plan(chosen, lambda layer, _: [rows[layer].astype(np.float32)], None, lengths)
     for f, entry in zip(chosen, plan.entries, strict=True):
         row, want = rows[f.layer], slow(f, sum(f.r for f in chosen))
         np.testing.assert_allclose(entry.norm, want, rtol=1e-6)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import chisquare
 
 from corrsteer.records import LayerStats
 from corrsteer.steering.controls import KINDS, control_plans
+from corrsteer.steering.operators import Ablate, Clamp
 from corrsteer.steering.plan import Plan, PlanEntry
+from tests.operators import made_encoder
 
 WIDTH, FEATURES, LAYERS = 6, 12, (1, 2, 5, 7)
 DRAWS = {"random": 5, "direction": 3, "shuffled": 2, "layers": 2, "flipped": 1}
@@ -42,8 +46,46 @@ def plan_of(layers=LAYERS, coef=1.5) -> Plan:
     )
 
 
-def controls(plan=None, draws=DRAWS, seed=0, ask=directions):
-    return control_plans(plan or plan_of(), STATS, ask, draws, seed)
+def controls(plan=None, draws=DRAWS, seed=0, ask=directions, whole=None):
+    return control_plans(plan or plan_of(), STATS, ask, draws, seed, whole)
+
+
+def encoders(layer: int, features):
+    rows = directions(layer, features)
+    made = [made_encoder(100 * layer + f, WIDTH) for f in features]
+    return [replace(e, decoder=row) for e, row in zip(made, rows, strict=True)]
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["towards", "away"])
+def test_a_control_reads_the_feature_it_draws_or_else_the_plans_and_does_as_much(sign):
+    """``away``: coefficients below 0."""
+    entries = []
+    for e in plan_of().entries:
+        (encoder,) = encoders(e.layer, [2])
+        vector = np.float32(sign * 1.5) * encoder.decoder
+        entries.append(replace(e, vector=vector, encoder=encoder))
+    plan = plan_of().with_entries(tuple(entries))
+    plans = control_plans(plan, STATS, None, DRAWS, 0, encoders)
+    bare = control_plans(plan, STATS, directions, DRAWS, 0)
+    for arm, control in plans.items():
+        for own, entry, same in zip(plan.entries, control.entries, bare[arm].entries, strict=True):
+            np.testing.assert_array_equal(entry.vector, same.vector)
+            d, reads = entry.encoder.decoder, entry.encoder.row
+            drawn = arm.split("_")[0] in ("random", "shuffled")
+            (its,) = encoders(own.layer, [entry.feature]) if drawn else [own.encoder]
+            np.testing.assert_array_equal(reads, its.row)
+            # Along its own vector, to a level that makes a vector as long as the plan's.
+            length = np.linalg.norm(its.decoder)
+            np.testing.assert_allclose(np.linalg.norm(d), length, rtol=1e-5)
+            level = float(Clamp().parts(entry)["level"])
+            np.testing.assert_allclose(level * d, entry.vector, rtol=1e-4, atol=1e-5)
+            if not drawn:
+                np.testing.assert_allclose(level, sign * 1.5, rtol=1e-5)
+            if arm == "flipped":
+                np.testing.assert_allclose(d, -own.encoder.decoder, rtol=1e-5)
+    assert Ablate().parts(plans["direction_1"].entries[0]).keys() == {
+        "row", "shift", "numbers", "decoder"
+    }  # fmt: skip
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
@@ -52,7 +94,7 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 def test_every_vector_is_as_long_as_the_plans_and_the_dial_the_same():
     plan, plans = plan_of(), controls()
-    assert sorted({arm.split("_")[0] for arm in plans}) == sorted(KINDS)
+    assert {arm.split("_")[0] for arm in plans} == {*KINDS} - {"subset"}
     assert len(plans) == sum(DRAWS.values())
     for control in plans.values():
         assert control.coef == plan.coef
@@ -134,3 +176,35 @@ def test_one_layer_has_no_other_to_deal_to():
     plans = controls(plan_of(layers=(2,)), DRAWS | {"shuffled": 9})
     assert not any(arm.startswith("layers") for arm in plans)
     assert sum(arm.startswith("shuffled") for arm in plans) == 3  # as many as there are shuffles
+
+
+def test_random_choices_of_layers_are_as_many_and_each_another():
+    whole = plan_of()
+    some = whole.with_entries((whole.entries[0], whole.entries[2]))
+    draws = NONE | {"subset": 9}
+    plans = controls(some, draws, whole=whole)
+    sets = {tuple(e.layer for e in control.entries) for control in plans.values()}
+    # Of 4 layers there are 6 pairs, one of which is the plan's own.
+    assert sets == {(1, 2), (1, 7), (2, 5), (2, 7), (5, 7)} and len(plans) == 5
+    own = {e.layer: e.vector for e in whole.entries}
+    for control in plans.values():
+        assert control.coef == some.coef
+        for e in control.entries:
+            np.testing.assert_array_equal(e.vector, own[e.layer])
+    few = controls(some, NONE | {"subset": 2}, whole=whole)
+    assert [few[n].key() for n in few] == [plans[n].key() for n in few] and len(few) == 2
+    assert controls(whole, draws, whole=whole) == controls(some, draws) == {}
+
+
+def test_factors_are_dealt_to_random_layers():
+    whole = plan_of()
+    scaled = [
+        replace(e, vector=np.float32(f) * e.vector)
+        for e, f in zip(whole.entries, (0.1, 3, 1), strict=False)
+    ]
+    plans = controls(whole.with_entries(tuple(scaled)), NONE | {"subset": 3}, whole=whole)
+    own = {e.layer: e.norm for e in whole.entries}
+    for control in plans.values():
+        factors = [e.norm / own[e.layer] for e in control.entries]
+        assert sorted(factors) == pytest.approx([0.1, 1, 3], rel=1e-5)
+    assert len(plans) == 3

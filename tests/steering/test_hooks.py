@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from corrsteer.errors import ConfigError, ModelError
+from corrsteer.errors import ModelError
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
+from corrsteer.steering import operators
+from corrsteer.steering.gates import FeatureActive, FeatureInactive
+from corrsteer.steering.operators import Ablate, Add, Fill, NormPreserving, ProjectOut
 from corrsteer.steering.plan import Plan, PlanEntry, load_plan
-from tests.operators import Broken, Clamp, Minus, Side
+from tests.operators import Broken, Clamp, Minus, Side, made_encoder
 
 PROMPTS = [
     "A long question about the weather there, and then some more?\nAnswer:",
@@ -32,6 +35,17 @@ def plan_of(layers=(0, 1, 2), seed=0, width=WIDTH, **how) -> Plan:
     )
 
 
+def reading(operator, **how) -> Plan:
+    """A plan that knows its features."""
+    plan = plan_of(operator=operator, **how)
+    entries = [
+        replace(e, vector=3 * encoder.decoder, encoder=encoder)
+        for e in plan.entries
+        for encoder in [made_encoder(e.layer)]
+    ]
+    return plan.with_entries(tuple(entries))
+
+
 PLANS = {
     "add": plan_of(coef=1.5),
     "one layer": plan_of([1], coef=-2.0),
@@ -39,6 +53,16 @@ PLANS = {
     "minus": plan_of(operator=Minus()),
     "gate": plan_of(coef=1.5, gate=Side(1)),
     "clamp, gate": plan_of(operator=Clamp(4.0), gate=Side(1)),
+    "all": plan_of(coef=1.5, positions="all"),
+    "prompt, clamp, gate": plan_of(operator=Clamp(4.0), gate=Side(1), positions="prompt"),
+    "fill": reading(Fill(), coef=0.4),
+    "ablate": reading(Ablate(), coef=3.0),
+    "set where active": reading(operators.Clamp(2.0), gate=FeatureActive(), positions="all"),
+    "add where inactive": reading(Add(), gate=FeatureInactive(), coef=0.8),
+    "project out": plan_of(operator=ProjectOut()),
+    "norm preserving": plan_of([1], coef=2.0, operator=NormPreserving(), positions="prompt"),
+    "decode": plan_of(coef=1.5, positions="decode"),
+    "first_2": plan_of([1], coef=3.0, positions="first_2"),
     "dial at 0": plan_of(coef=0.0),
     "nothing": Plan(()),
 }
@@ -212,6 +236,23 @@ def test_other_ways_of_generating_are_steered(llama, settings):
     assert len(steered) == len(PROMPTS) and steered != unsteered
 
 
+@pytest.mark.parametrize("name", ["add", "all", "prompt, clamp, gate", "decode", "first_2"])
+@pytest.mark.parametrize("settings", [{"use_cache": False}, {"cache_implementation": "static"}])
+def test_the_cache_makes_no_difference(llama, name, settings):
+    with PLANS[name].steer(llama.model):
+        assert llama.answers(**settings) == llama.answers()
+
+
+def test_plain_calls_are_each_a_prompt(llama):
+    """Also where the second text is the first one and a token more."""
+    inputs = llama.inputs(PROMPTS[:1])["input_ids"]
+    with torch.no_grad():
+        unsteered = llama.model(inputs).logits
+        with PLANS["decode"].steer(llama.model):
+            llama.model(inputs[:, :-1])
+            assert torch.equal(llama.model(inputs).logits, unsteered)
+
+
 # -- what is refused -----------------------------------------------------------------------------
 
 
@@ -226,7 +267,6 @@ def test_other_ways_of_generating_are_steered(llama, settings):
             replace(plan_of(), about={"model": {"architecture": "gpt2"}}),
             ModelError, "made for a gpt2, but this model is a llama",
         ),
-        (plan_of(positions="prompt"), ConfigError, "positions=prompt"),
     ],
 )  # fmt: skip
 def test_a_plan_that_does_not_fit_is_refused_in_one_line(llama, plan, error, words):

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import corrsteer
 from corrsteer.errors import DataError
-from corrsteer.steering.gates import Always
-from corrsteer.steering.operators import Add
+from corrsteer.steering.gates import Always, FeatureInactive
+from corrsteer.steering.operators import Add, Fill
 from corrsteer.steering.plan import Plan, PlanEntry, load_plan
 from corrsteer.store.keys import digest, key
-from tests.operators import Clamp, Minus, Side, on_one_side, subtract
+from tests.operators import Clamp, Minus, Side, made_encoder, on_one_side, subtract
 
 ABOUT = {"model": {"name": "tiny", "architecture": "llama"}, "saes": {"1": "folder/1"}, "seed": 3}
 
@@ -125,6 +125,91 @@ def test_all_of_a_plan_survives_the_disk(tmp_path, how):
     for name in ("plan.json", "vectors.safetensors"):
         again, once = (tmp_path / folder / name for folder in ("again", "plan"))
         assert again.read_bytes() == once.read_bytes()
+
+
+def reading(**how) -> Plan:
+    """A plan whose operator and gate read its features."""
+    plan = plan_of(operator=Fill(2.0), gate=FeatureInactive(0.5), about=ABOUT, **how)
+    some = {"threshold": float("-inf"), "scaling": "layer_norm"}, {"centred": True}
+    return plan.with_entries(
+        tuple(
+            replace(e, encoder=made_encoder(e.layer, 4, **more))
+            for e, more in zip(plan.entries, some, strict=True)
+        )
+    )
+
+
+def test_the_encoders_of_its_features_survive_the_disk(tmp_path):
+    plan = reading()
+    plan.save(tmp_path / "plan")
+    read = load_plan(tmp_path / "plan")
+    assert as_key(read) == as_key(plan) and (read.operator, read.gate) == (plan.operator, plan.gate)
+    for one, other in zip(read.entries, plan.entries, strict=True):
+        assert one.about == {} and one.encoder.settings() == other.encoder.settings()
+        mine, theirs = one.encoder.arrays(), other.encoder.arrays()
+        assert mine.keys() == theirs.keys()
+        for name, array in mine.items():
+            np.testing.assert_array_equal(array, theirs[name])
+
+
+def test_a_plan_that_reads_no_feature_keeps_no_encoder(tmp_path):
+    plan_of().save(tmp_path)
+    content = json.loads((tmp_path / "plan.json").read_text())
+    assert not any("encoder" in entry for entry in content["entries"])
+    assert sorted(load_file(tmp_path / "vectors.safetensors")) == ["layer_1", "layer_3"]
+
+
+def other_arrays(**changes):
+    """Of the second entry's encoder; None takes one away."""
+
+    def damage(folder):
+        arrays = load_file(folder / "vectors.safetensors")
+        arrays |= {f"encoder_3.{name}": array for name, array in changes.items()}
+        arrays = {name: array for name, array in arrays.items() if array is not None}
+        save_file(arrays, folder / "vectors.safetensors")
+        content = json.loads((folder / "plan.json").read_text())
+        content["vectors"] = digest((folder / "vectors.safetensors").read_bytes())
+        (folder / "plan.json").write_text(json.dumps(content))
+
+    return damage
+
+
+def bare(folder):
+    """As if the plan had been made for another operator."""
+    plan = load_plan(folder)
+    replace(plan, entries=(plan.entries[0], replace(plan.entries[1], encoder=None))).save(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (other_arrays(row=None), "encoder_3|row"),
+        (other_arrays(row=np.ones(5, np.float32)), r"the row of an encoder is float32\[5\]"),
+        (other_arrays(decoder=np.ones(4)), "the decoder of an encoder is float64"),
+        (other_arrays(shift=np.full(4, np.nan, np.float32)), "the shift of an encoder is not fini"),
+        (other_arrays(numbers=np.float32([np.nan, 1, 0])), "threshold of an encoder is nan"),
+        (other_arrays(numbers=np.float32([0, np.inf, 0])), "numbers of an encoder is not finite"),
+        (other_arrays(more=np.ones(4, np.float32)), "has encoder_3.more, which no entry"),
+        (bare, "the encoder of layer 3 is not there"),
+    ],
+)
+def test_an_encoder_that_is_not_whole_is_refused_in_one_line(tmp_path, damage, words):
+    reading().save(tmp_path / "plan")
+    damage(tmp_path / "plan")
+    with pytest.raises(DataError, match=words) as caught:
+        load_plan(tmp_path / "plan")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [None, {}, {"scaling": "cubes", "centred": False}, {"scaling": "none", "centred": 1}, "none"],
+)
+def test_settings_of_an_encoder_that_are_none_are_refused(tmp_path, settings):
+    reading().save(tmp_path)
+    in_entry(encoder=settings)(tmp_path)
+    with pytest.raises(DataError, match="is not a plan"):
+        load_plan(tmp_path)
 
 
 def test_the_file_says_what_the_plan_does(tmp_path):
@@ -277,7 +362,7 @@ RIGHT = np.ones(4, np.float32)
         (edited(coef=10**400), "coef is 1000"),
         (edited(vectors="0" * 32), "is not the one that plan.json was saved with"),
         (edited(vectors=["x"]), "is not the one that plan.json was saved with"),
-        (edited(positions=7), "TypeError"),
+        (edited(positions=7), "positions=7 is unknown"),
         (edited(positions="everywhere"), "positions='everywhere' is unknown"),
         (edited(positions="first_0"), "positions='first_0' is unknown"),
         (in_entry(layer="1"), "layer='1' is no whole number"),

@@ -20,9 +20,11 @@ from corrsteer.stages.contexts import contexts
 from corrsteer.stages.plan import make_plan, strengthened, with_coefficients
 from corrsteer.steering.arms import steered
 from corrsteer.steering.coefficients import Coefficient, MeanRight
+from corrsteer.steering.encoder import reads_features
 from corrsteer.steering.gates import Always
 from corrsteer.steering.operators import Add
-from corrsteer.steering.plan import GENERATION, Plan
+from corrsteer.steering.plan import Plan
+from corrsteer.steering.positions import GENERATION, where
 from corrsteer.steering.protocol import Gate, Operator
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CorrSteer:
-    """``variant`` A: the best feature of every layer. S: the one best feature of all layers.
+    """``variant`` A: the ``k`` best features of every layer, whose vectors add up there. S: the
+    ``k`` best features of all layers.
 
     ``coef``: the dial. ``operator``, ``positions``, ``gate``: how the plan acts. ``coefficient``:
     how strong its vectors are.
@@ -43,6 +46,7 @@ class CorrSteer:
     positions: str = GENERATION
     gate: Gate = Always()
     coefficient: Coefficient = MeanRight()
+    k: int = 1
 
     def __post_init__(self) -> None:
         if self.variant not in ("A", "S"):
@@ -50,23 +54,37 @@ class CorrSteer:
                 f"strategy.variant={self.variant}: unknown; type strategy.variant=A (the best "
                 "feature of every layer) or strategy.variant=S (the one best feature of all)"
             )
+        where(self.positions)
+        if type(self.k) is not int or self.k < 1:
+            raise ConfigError(
+                f"strategy.k={self.k}: it must be a whole number, at least 1, such as strategy.k=1"
+            )
         for name, part, seam in (
             ("operator", self.operator, Operator),
             ("gate", self.gate, Gate),
             ("coefficient", self.coefficient, Coefficient),
         ):
             require(part, seam, f"strategy.{name}")
+        if self.k > 1 and (not self.operator.additive or reads_features(self.operator, self.gate)):
+            raise ConfigError(
+                f"strategy.k={self.k}: several features of a layer can only be added, whichever of"
+                " them is active; type operator=add gate=always, or strategy.k=1"
+            )
 
     @property
     def needs(self) -> frozenset[str]:
         return Plan((), positions=self.positions).needs
 
     def choose(self, ranked: Sequence[RankedFeature]) -> tuple[RankedFeature, ...]:
-        """The features to steer with, layers ascending; none if nothing was ranked. S takes
-        the lower layer of two with equal scores."""
-        best = sorted((f for f in ranked if f.rank == 1), key=lambda f: f.layer)
+        """The features to steer with, layers and ranks ascending; none if nothing was ranked. S
+        takes the lower layer of two with equal scores."""
+
+        def place(f: RankedFeature) -> tuple[int, int]:
+            return f.layer, f.rank
+
+        best = sorted((f for f in ranked if f.rank <= self.k), key=place)
         if self.variant == "S":
-            best = sorted(best, key=lambda f: -f.score)[:1]
+            best = sorted(sorted(best, key=lambda f: -f.score)[: self.k], key=place)
         return tuple(best)
 
     def share(self, bench: Bench) -> Sequence[Fitted]:
@@ -92,15 +110,19 @@ class CorrSteer:
             cards = list(contexts(bench, observed.selection, ranked, observed.collect))
             ranked = _of_classes(named(ranked, cards), bench.selector.classes)
             chosen = self.choose(ranked)
-        residuals = {s.layer: s.residual for s in observed.stats}
         plan = replace(
-            make_plan(bench, chosen, self.coefficient, residuals),
+            make_plan(
+                bench,
+                chosen,
+                reads_features(self.operator, self.gate),
+                coefficient=self.coefficient,
+                residuals={s.layer: s.residual for s in observed.stats},
+            ),
             operator=self.operator,
             positions=self.positions,
             gate=self.gate,
         )
-        ranked = with_coefficients(ranked, chosen, plan)
-        chosen = with_coefficients(chosen, chosen, plan)
+        ranked, chosen = (with_coefficients(some, chosen, plan) for some in (ranked, chosen))
         return Fitted(steered(plan), observed, ranked, chosen, cards)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from corrsteer.records import LayerStats, RankedFeature, SiteFit
-from corrsteer.report.record import Search
+from corrsteer.report.record import LayerChoice, Search
 from corrsteer.selectors.protocol import statistic
 from corrsteer.stages.answers import answers
 from corrsteer.stages.bench import Bench, Collect
@@ -63,7 +63,8 @@ class Fitted:
     """What a method found. ``arm``: the steered one, whose controls and price are measured next.
 
     ``cards``: of all features that were looked at before the choice, where classes were asked for.
-    ``tables``: by file name without its end, what the run folder holds besides.
+    ``tables``: by file name without its end, what the run folder holds besides. ``whole``: the plan
+    whose layers the arm's were chosen from, and ``choice``, how they were; None: they were not.
     """
 
     arm: Arm
@@ -73,6 +74,8 @@ class Fitted:
     cards: Sequence[Mapping[str, Any]] = ()
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     search: Search | None = None
+    whole: Plan | None = None
+    choice: LayerChoice | None = None
 
     @property
     def plan(self) -> Plan | None:

@@ -1,10 +1,11 @@
 """A study: which dial, layers and pooling fix many answers and break few.
 
-Optuna's multi-objective TPE (Ozaki et al. 2020, GECCO) asks for candidates, a batch at a time, and
-is told accuracy and broken answers. The study is an sqlite file, so a killed search can be resumed,
-and several processes may work on one. Asking costs about 20 ms a candidate; what answers cost
-is the caller's business. Nothing here sees a split other than the one it is told about. Workers
-on several machines need a shared file system whose locks work, which not every NFS has.
+Optuna's TPE (multi-objective: Ozaki et al. 2020, GECCO) asks for candidates, a batch at a time, and
+is told accuracy and broken answers, or one number made of what a candidate does. The study is an
+sqlite file, so a killed search can be resumed, and several processes may work on one. Asking costs
+about 20 ms a candidate; what answers cost is the caller's business. Nothing here sees a split other
+than the one it is told about. Workers on several machines need a shared file system whose locks
+work, which not every NFS has.
 
 What a candidate yields is a function of its parameters, and trials are told once. So whoever finds
 a trial that was asked for and never told may answer it: at worst two do the same.
@@ -16,7 +17,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 TUNED = ("scale", "switch", "none")
 STEP = 0.1  # of a layer's scale
+MEASURED = "measured"  # name of an attribute
 PATIENCE = 600.0  # seconds to wait for another process that writes to the study
 
 
@@ -117,16 +119,21 @@ class Space:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate and what it did; ``number`` from 0 on, in the order of asking."""
+    """A candidate and what it did; ``number`` from 0 on, in the order of asking. ``stray``: answers
+    that changed and were neither fixed nor broken; 0 where nobody counted them."""
 
     number: int
     candidate: Candidate
     accuracy: float
     broken: int
+    stray: int = 0
 
 
-Measure = Callable[[Mapping[int, Candidate]], Mapping[int, tuple[float, int]]]
-"""Candidates by number -> (accuracy, broken answers) of each."""
+Measure = Callable[[Mapping[int, Candidate]], Mapping[int, Sequence[float]]]
+"""Candidates by number -> (accuracy, broken answers) of each, and stray ones where they count."""
+
+Objective = Callable[[Sequence[float]], float]
+"""What one of those results is worth."""
 
 
 def run_study(
@@ -139,8 +146,12 @@ def run_study(
     batch: int,
     seed: int,
     worker: int | None = None,
+    objective: Objective | None = None,
 ) -> list[Trial]:
     """Work on the study in ``folder`` until its first ``trials`` trials are told; return those.
+
+    ``objective``: the one number that candidates are to maximise; None: all that is high in
+    accuracy and low in broken answers is looked for.
 
     A ``worker`` takes up the trials that one of its number left behind, and ends when there is
     nothing left to ask; without a number, this process takes up all and ends when all are told.
@@ -160,7 +171,7 @@ def run_study(
             file.unlink(missing_ok=True)
         lock = FileLock(folder / "lock", timeout=PATIENCE, fallback_to_soft=False)
         with lock:
-            study = _open(file)
+            study = _open(file, objective is None)
             for params in space.first(start):
                 study.enqueue_trial(params, skip_if_exists=True)
     while True:
@@ -183,7 +194,11 @@ def run_study(
         results = measure({n: space.candidate(params) for n, params in pending.items()})
         with _one_line(file):
             for number in pending:
-                study.tell(number, list(results[number]), skip_if_finished=True)
+                values = list(results[number])
+                if objective is not None:
+                    _note(study, number, values)
+                    values = [objective(values)]
+                study.tell(number, values, skip_if_finished=True)
             answered += len(pending)
             done = _finished(study, space, trials)
         best = max(done, key=lambda t: (t.accuracy, -t.broken))
@@ -224,7 +239,7 @@ def study_folder(
     return bench.store.root / "search" / f".{key('search', 1, settings)}.partial"
 
 
-def _open(file: Path) -> optuna.Study:
+def _open(file: Path, several: bool) -> optuna.Study:
     import optuna
     from sqlalchemy import URL
 
@@ -234,9 +249,19 @@ def _open(file: Path) -> optuna.Study:
     return optuna.create_study(
         storage=storage,
         study_name="search",
-        directions=["maximize", "minimize"],
+        directions=["maximize", "minimize"] if several else ["maximize"],
         load_if_exists=True,
     )
+
+
+def _note(study: optuna.Study, number: int, values: Sequence[float]) -> None:
+    """Keep what a trial did, of which the study is told one number."""
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    storage = study._storage
+    with suppress(UpdateFinishedTrialError):  # another process was faster
+        trial = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+        storage.set_trial_user_attr(trial, MEASURED, list(values))
 
 
 def _sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
@@ -263,11 +288,12 @@ def _params(
 
 
 def _finished(study: optuna.Study, space: Space, trials: int) -> list[Trial]:
-    return [
-        Trial(t.number, space.candidate(t.params), t.values[0], int(t.values[1]))
-        for t in study.get_trials(deepcopy=False)[:trials]
-        if t.values is not None
-    ]
+    done = [t for t in study.get_trials(deepcopy=False)[:trials] if t.values is not None]
+    made = []
+    for t in done:
+        accuracy, *counts = t.user_attrs.get(MEASURED, t.values)
+        made.append(Trial(t.number, space.candidate(t.params), accuracy, *map(int, counts)))
+    return made
 
 
 @contextmanager

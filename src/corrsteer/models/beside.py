@@ -36,7 +36,7 @@ is a key that all others have to pass over. As many as the prompt has are fine, 
 
 @dataclass(frozen=True)
 class Place:
-    """What happens at one layer: what is ``added`` to all columns, [A, 1, M], None for nothing;
+    """What happens at one layer: what is ``added`` to all columns, [A, M], None for nothing;
     and by column what is done by an operator or a gate that must be asked."""
 
     added: torch.Tensor | None
@@ -62,23 +62,26 @@ def places(
         added = None
         if vectors:
             zero = torch.zeros_like(next(iter(vectors.values())))
-            added = torch.stack([vectors.get(a, zero) for a in range(len(arms))])[:, None]
+            added = torch.stack([vectors.get(a, zero) for a in range(len(arms))])
         at[layer] = Place(added, asked, torch.tensor([int(layer in how.layers) for how in arms]))
     return at
 
 
-def only(at: Mapping[int, Place], arms: Sequence[int]) -> dict[int, Place]:
-    """The same for some of the columns."""
+def only(at: Mapping[int, Place], arms: Sequence[int], acting: Sequence[bool]) -> dict[int, Place]:
+    """The same for some of the columns, and of them for the arms that are ``acting``."""
     where = {a: n for n, a in enumerate(arms)}
     chosen = list(arms)
-    return {
-        layer: Place(
-            None if place.added is None else place.added[chosen],
-            [(where[a], how, parts) for a, how, parts in place.asked if a in where],
-            place.steered[chosen],
-        )
-        for layer, place in at.items()
-    }
+    acts = torch.tensor([acting[a] for a in chosen])
+    some: dict[int, Place] = {}
+    for layer, place in at.items():
+        added = None if place.added is None else place.added[chosen]
+        if added is not None and not acts.all():
+            added = added.masked_fill(~acts.to(added.device)[:, None], 0)
+        asked = [
+            (where[a], how, parts) for a, how, parts in place.asked if a in where and acting[a]
+        ]
+        some[layer] = Place(added, asked, place.steered[chosen] * acts)
+    return some
 
 
 def mask(prompt: torch.Tensor, own: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -141,14 +144,12 @@ def greedy(
     first: torch.Tensor,
     most: int,
     ends: Sequence[int],
-    processors: Any | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The likeliest next token of every column, at most ``most`` times or until all have ended.
 
     ``step(ids, rows, arms, n)`` gives the logits [R, C, V] after the n-th tokens [R, C] of some of
     the B rows and A arms, whose indices it is told: arms leave when all their answers have ended,
-    rows when that is so in half of them. ``first`` [B, A]: the tokens of step 0. ``processors``:
-    transformers' own, which change the logits [R * C, V].
+    rows when that is so in half of them. ``first`` [B, A]: the tokens of step 0.
 
     Returns the tokens [B, A, N], of no meaning behind an end; and which arms [A] are sure, because
     no choice before an end was closer than rounding. In half precision all are: there two ways to
@@ -165,10 +166,7 @@ def greedy(
             rows = live
         some = rows[:, None], arms
         logits = step(ids[some], rows, arms, n)
-        scores = logits.float()
-        if processors is not None:
-            scores = processors(ids[some].reshape(-1, 1), scores.flatten(0, 1)).view_as(scores)
-        best, likeliest = scores.topk(2, dim=-1)
+        best, likeliest = logits.float().topk(2, dim=-1)
         if logits.dtype == torch.float32:
             close = best[..., 0] - best[..., 1] <= tolerance(logits)
             sure[arms] &= ~(close & going[some]).any(0)

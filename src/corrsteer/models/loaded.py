@@ -79,8 +79,8 @@ class LoadedModel(Tracing):
                             texts[whole] = self._until_stop(whole, stop)
                         tokens, text = texts[whole]
                         steered = sum(n == len(how.layers) for n in fired[: len(tokens)])
-                        if how.layers and steered != len(tokens):
-                            raise not_fired(steered, len(tokens), i)
+                        if how.layers and steered != how.steered(len(tokens)):
+                            raise not_fired(steered, how.steered(len(tokens)), i)
                         column[i] = Completion(text, tokens, steered, options_of)
         return [[column[i] for i in range(len(rows))] for column in answers]
 
@@ -99,10 +99,10 @@ class LoadedModel(Tracing):
         An option follows its prompt after a space, or at once where the prompt is empty or ends in
         white space; both are tokenised together. ``likelihood``: how the log probabilities of its
         tokens are compared (:meth:`corrsteer.records.Weighed.by`). The
-        first of equally likely options is taken. Steering is at the positions that predict the
-        option, as if the model had written it. Cost: one pass over prompt and option for every
-        option and, on this machine, for more than one intervention one over the option alone for
-        each. Raises what :meth:`generate` raises.
+        first of equally likely options is taken. Steering is as if the model had written the
+        option: its generation positions are those that predict it. Cost: one pass over prompt and
+        option for every option and, on this machine, for more than one intervention that leaves
+        the prompt alone one over the option alone for each. Raises what :meth:`generate` raises.
         """
         import torch
 
@@ -137,7 +137,7 @@ class LoadedModel(Tracing):
             column = []
             for texts, each, written in zip(options, weighed, tokens, strict=True):
                 best = max(range(len(texts)), key=lambda n: each[n].by(likelihood))
-                steered = len(written[best]) if how.layers else 0
+                steered = how.steered(len(written[best]))
                 text = named(best, texts[best])
                 column.append(Completion(text, written[best], steered, tuple(each)))
             chosen.append(column)
@@ -164,7 +164,8 @@ class LoadedModel(Tracing):
                 indices = [written[k] for k in batch]
                 inputs = self._pad_left([rows[i] + list(answers[i]) for i in indices])
                 targets = self._pad_targets([answers[i] for i in indices])
-                ((logs, _),) = self._likelihoods(inputs, targets, [UNSTEERED])
+                with self._sent(len(batch), "likelihoods") as options:
+                    logs, _ = self._likelihood(inputs, targets, UNSTEERED, options)
                 for i, log in zip(indices, logs.tolist(), strict=True):
                     totals[i] = log
         return totals
@@ -210,10 +211,10 @@ class LoadedModel(Tracing):
         special tokens never count. Blocks above the highest layer asked for are not run. Layer
         -1 is the residual stream that the first block reads.
 
-        A plan acts at the generation positions of its layers, special tokens among them, and what
-        is read is read after that: of an answer that the steered model wrote, what it had while
-        writing. A plan's
-        layers above the highest one asked for are left out. Raises what :meth:`generate` raises.
+        A plan acts at its positions (:mod:`corrsteer.steering.positions`), special tokens among
+        them, and what is read is read after that: of an answer that the steered model wrote, what
+        it had while writing. A plan's layers above the highest one asked for are left out. Raises
+        what :meth:`generate` raises.
         """
         if source not in SOURCES:
             raise ConfigError(
@@ -226,7 +227,8 @@ class LoadedModel(Tracing):
         how = self._prepare(intervention).up_to(max(layers, default=-1))
         inputs = self._pad_left([r + list(a) for r, a in zip(rows, answers, strict=True)])
         counted = self._positions(inputs, rows, source) & ~self._specials(inputs)
-        steered = self._positions(inputs, rows, "generated")
+        steered = how.where.within(inputs["position_ids"], *self._ends(inputs, rows))
+        steered = steered & inputs["attention_mask"].bool()
         with torch.no_grad(), self._sent(len(rows), "residuals") as options:
             residuals, fired = self._residuals(
                 inputs, counted, sorted(layers), steered, how, options
@@ -278,11 +280,12 @@ class LoadedModel(Tracing):
     ) -> list[list[Divergence]]:
         """How far each intervention moves the predictions of plain texts, ``[intervention][text]``.
 
-        A text is read as it is, without the chat template. A plan acts at every position of its
-        layers that is not padding, BOS or another special token; the next-token distributions at
-        these positions, the last one's among them, are compared with the unsteered ones. None, or a
-        plan that does nothing, moves nothing and costs nothing; any other costs one pass over the
-        texts twice. Raises what :meth:`generate` raises.
+        A text is read as it is, without the chat template. It is neither prompt nor answer: a plan
+        of whatever positions acts at every position of its layers that is not padding, BOS or
+        another special token, so that plans can be compared; the next-token distributions at these
+        positions, the last one's among them, are compared with the unsteered ones. None, or a plan
+        that does nothing, moves nothing and costs nothing; any other costs one pass over the texts
+        twice. Raises what :meth:`generate` raises.
         """
         import torch
 

@@ -1,8 +1,8 @@
 """A transformers model in this process, read and steered through nnsight.
 
 ``generate`` and ``choose`` compute the keys and values of each batch's prompts once and let every
-intervention that leaves them alone continue from them: a plan's positions start at the last prompt
-token.
+intervention that leaves them alone continue from them: whose positions start at the last prompt
+token or behind it. One that changes them, such as a plan at ``positions=all``, reads them itself.
 ``replay`` is one teacher-forced pass over prompt and answer; causal attention makes it the same
 computation as generating step by step.
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import DynamicCache
 
-    Answered = tuple[torch.Tensor, Sequence[int], torch.Tensor | None]
+    Answered = tuple[torch.Tensor, Sequence[int]]
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
@@ -129,28 +129,29 @@ class LocalModel(LoadedModel):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[Answered]:
-        steps = options["max_new_tokens"]
-        groups = self._groups(inputs, interventions, steps)
+    ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
+        steps, restricted = options["max_new_tokens"], "suppress_tokens" in options
+        # The likelihoods of letters are kept: they must not depend on who answers beside.
+        groups = {} if restricted else self._groups(inputs, interventions, steps)
         room = steps * max(map(len, groups.values()), default=1)
-        cache = self._prompt_cache(inputs, 1, room)
-        restricted, options = "suppress_tokens" in options, self._processed(options)
+        shares = not all(how.changes_prompt for how in interventions)
+        cache = self._prompt_cache(inputs, 1, room) if shares else None
+        options = self._processed(options)
         beside: dict[int, Answered] = {}
         for n, how in enumerate(interventions):
             if n in groups and cache is not None:
                 arms = {index: interventions[index] for index in groups[n]}
                 beside = self._beside(inputs, cache, arms, room, options)
             if n in beside:
-                tokens, fired, logits = beside[n]
+                yield *beside[n], None
             else:
                 # Not those of passes before: a prompt of one token is only padding there.
                 self._logits = self._finite = None
                 shared = None if how.changes_prompt else cache
-                tokens, fired = self._continue(inputs, shared, how, options)
-                logits = self._logits
+                answers = self._continue(inputs, shared, how, options)
                 if self._finite is not None and not self._finite:
                     raise not_finite(self._model.name, "logits", bool(how.layers))
-            yield tokens, fired, logits if restricted else None
+                yield *answers, self._logits if restricted else None
 
     def _groups(
         self, inputs: dict[str, torch.Tensor], interventions: Sequence[Prepared], steps: int
@@ -190,13 +191,13 @@ class LocalModel(LoadedModel):
         roomy = with_columns(cache, room, steps)
         if roomy is None:
             return {}
-        places = beside.places([*arms.values()], self._homes, dtype)
+        hows = [*arms.values()]
+        places = beside.places(hows, self._homes, dtype)
         prompt, last = inputs["attention_mask"][:, :-1], inputs["position_ids"][:, -1:]
         past, present = continued(roomy), torch.arange(len(last), device=self.device)
         owners = torch.empty(0, dtype=torch.long, device=self.device)
         finite = torch.tensor(True, device=self.device)
         counts: list[torch.Tensor] = []
-        processors, begun = options.get("logits_processor"), list[torch.Tensor]()
 
         def step(
             ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, n: int
@@ -212,26 +213,23 @@ class LocalModel(LoadedModel):
             }
             logits, fired = self._columns(
                 new,
-                (len(columns), 1),
-                torch.ones_like(last[rows], dtype=torch.bool),
-                beside.only(places, columns.tolist()),
+                beside.only(places, columns.tolist(), [how.where.at_step(n) for how in hows]),
                 {"past_key_values": past, "use_cache": True},
             )
-            logits = logits[:, :, 0].to(self.device)
+            logits = logits.to(self.device)
             finite.logical_and_((logits.amax(-1) < float("inf")).all())
             counts.append(torch.zeros(width, dtype=torch.long).index_copy(0, columns.cpu(), fired))
-            begun.extend([logits] if processors is not None else [])
             return logits
 
         first = inputs["input_ids"][:, -1:].expand(-1, width)
-        tokens, sure = beside.greedy(step, first, steps, self._eos, processors)
+        tokens, sure = beside.greedy(step, first, steps, self._eos)
         answered: dict[int, Answered] = {}
         if not finite:  # one arm's reach all, since 0 times infinity is none: alone it is named
             return answered
         for a, (n, how) in enumerate(arms.items()):
             if sure[a]:
                 fired = [int(count[a]) for count in counts] if how.layers else []
-                answered[n] = tokens[:, a], fired, begun[0][:, a] if begun else None
+                answered[n] = tokens[:, a], fired
         return answered
 
     def _watch(self, module: Any, args: Any, output: Any) -> None:
@@ -258,20 +256,23 @@ class LocalModel(LoadedModel):
         targets: torch.Tensor,
         interventions: Sequence[Prepared],
     ) -> Iterator[tuple[torch.Tensor, int]]:
-        """The prompts are read once, and every intervention goes on from there."""
+        """The prompts are read once, and every intervention that leaves them alone goes on from
+        there: a single one, too, so that its numbers do not depend on how many there are."""
         from corrsteer.models.prompt_cache import continued, takes_many
 
         tail = targets.shape[1] + 1
-        several = len(interventions) > 1 and not any(how.changes_prompt for how in interventions)
-        cache = self._prompt_cache(inputs, tail, tail) if several else None
-        if cache is None or not takes_many(cache):
-            yield from super()._likelihoods(inputs, targets, interventions)
-            return
+        shares = not all(how.changes_prompt for how in interventions)
+        cache = self._prompt_cache(inputs, tail, tail) if shares else None
+        if cache is not None and not takes_many(cache):
+            cache = None
         rest = {name: value[:, -tail:] for name, value in inputs.items()}
         rest["attention_mask"] = inputs["attention_mask"]
         for how in interventions:
-            options = {"past_key_values": continued(cache), "use_cache": True}
-            yield self._likelihood(rest, targets, how, options)
+            if cache is None or how.changes_prompt:
+                yield from super()._likelihoods(inputs, targets, [how])
+            else:
+                options = {"past_key_values": continued(cache), "use_cache": True}
+                yield self._likelihood(rest, targets, how, options)
 
     def _prompt_cache(
         self, inputs: dict[str, torch.Tensor], left: int, room: int
@@ -298,7 +299,7 @@ class LocalModel(LoadedModel):
         options = {**options, "streamer": None}
         if cache is not None:
             options["past_key_values"] = continued(cache)
-        if not how.layers:
+        if not how.acts(options["max_new_tokens"]):
             start = inputs["input_ids"].shape[1]
             return self._module.generate(**inputs, **options)[:, start:], []
         # What is added is brought into the model's type once; other operators see float32.

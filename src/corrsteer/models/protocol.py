@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from corrsteer.errors import ConfigError
 from corrsteer.models.spec import Model
 from corrsteer.steering.operators import add
+from corrsteer.steering.positions import NEEDS, Where
 from corrsteer.steering.protocol import Apply, Open, Parts
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class Backend(Protocol):
         """Raises ModelError when it cannot be loaded."""
 
 
-STEERING = frozenset({"vectors", "positions=generation"})
-"""What every backend supports: plans, at generation positions."""
+STEERING = frozenset({"vectors"}) | NEEDS
+"""What every backend supports: plans, wherever they act."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,20 @@ class Prepared:
     additive: bool = True
     idle: bool = True
     """Whether it is known to change nothing."""
-    changes_prompt: bool = False
-    """Whether it acts on prompt tokens before the last one."""
+    where: Where = Where()
+
+    @property
+    def changes_prompt(self) -> bool:
+        """Whether it acts on prompt tokens before the last one, whose keys are then its own."""
+        return self.where.prompt
+
+    def acts(self, steps: int) -> bool:
+        """Whether it acts at all on answers of at most so many tokens."""
+        return bool(self.layers) and (self.where.prompt or self.where.steps(steps) > 0)
+
+    def steered(self, tokens: int) -> int:
+        """At how many generation positions of an answer of so many tokens it acts."""
+        return self.where.steps(tokens) if self.layers else 0
 
     def up_to(self, highest: int) -> Prepared:
         """Without the layers above ``highest``."""

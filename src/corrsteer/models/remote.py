@@ -158,7 +158,7 @@ class RemoteModel(LoadedModel):
             options["eos_token_id"] = self._eos
         for how in interventions:
             with self._sent(inputs["input_ids"].shape[0], "answers") as request:
-                if how.layers:
+                if how.acts(options["max_new_tokens"]):
                     answers = self._steered(inputs, how, {**options, **request})
                 else:
                     answers = self._unsteered(inputs, {**options, **request})

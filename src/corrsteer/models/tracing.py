@@ -20,6 +20,7 @@ from corrsteer.models.spec import Model
 from corrsteer.models.text import Text
 from corrsteer.steering.hooks import blocks, changed
 from corrsteer.steering.plan import Plan
+from corrsteer.steering.positions import where
 from corrsteer.steering.protocol import Intervention, Parts
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Tracing(Text, ABC):
             dial=intervention.dial,
             additive=operator.additive,
             idle=intervention.does_nothing,
-            changes_prompt=intervention.changes_prompt,
+            where=where(intervention.positions),
         )
 
     def _places(self, layers: Mapping[int, Parts]) -> list[tuple[Any, Parts]]:
@@ -150,18 +151,24 @@ class Tracing(Text, ABC):
         start = inputs["input_ids"].shape[1]
         places = self._places(how.layers)
         change, apply, opens, dial = changed, how.apply, how.opens, how.dial
+        first, stop = how.where.first, how.where.stop
+        prompt = inputs["attention_mask"].bool() if how.changes_prompt else None
         with warnings.catch_warnings():
-            # An open-ended loop over steps always waits for one step more than there are.
+            # A loop over steps waits for one step more than there are.
             warnings.filterwarnings("ignore", message=".*was never reached")
             with self._wrapped.generate(**options) as tracer:
                 with tracer.invoke(inputs):
-                    fired = []
-                    for _ in tracer.iter[:]:
+                    fired = [0] * first
+                    for _ in tracer.iter[first:stop]:
                         layers = 0
                         for block, parts in places:
                             output = block.output
                             hidden = output[0] if isinstance(output, tuple) else output
-                            hidden[:, -1] = change(hidden[:, -1], parts, dial, apply, opens)
+                            if prompt is None or fired:
+                                hidden[:, -1] = change(hidden[:, -1], parts, dial, apply, opens)
+                            else:
+                                at = prompt.to(hidden.device)
+                                hidden[at] = change(hidden[at], parts, dial, apply, opens)
                             layers += 1
                         fired.append(layers)
                 with tracer.invoke():
@@ -198,8 +205,12 @@ class Tracing(Text, ABC):
         width = targets.shape[1]
         counted = targets >= 0
         ids = targets.clamp(min=0)[..., None]
-        where = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
-        where[:, -width - 1 : -1] = counted
+        acting = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+        acting[:, -width - 1 : -1] = counted & how.where.of(counted.cumsum(1) - 1)
+        if how.changes_prompt:
+            column = torch.arange(acting.shape[1], device=acting.device)
+            before = column < acting.shape[1] - counted.sum(1, keepdim=True)
+            acting |= inputs["attention_mask"].bool() & before
         places = self._places(how.layers)
         change, apply, opens, dial = changed, how.apply, how.opens, how.dial
         wrapped = self._wrapped
@@ -209,7 +220,7 @@ class Tracing(Text, ABC):
             for block, parts in places:
                 output = block.output
                 hidden = output[0] if isinstance(output, tuple) else output
-                at = where.to(hidden.device)
+                at = acting.to(hidden.device)
                 hidden[at] = change(hidden[at], parts, dial, apply, opens)
                 layers += 1
             logs = wrapped.output.logits[:, :-1].float().log_softmax(-1)
@@ -221,20 +232,18 @@ class Tracing(Text, ABC):
     def _columns(
         self,
         inputs: dict[str, torch.Tensor],
-        shape: tuple[int, int],
-        at: torch.Tensor,
         places: Mapping[int, Place],
         options: dict[str, Any],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [B, A, L, V] of arms beside each other, ``shape`` (A, L), and at how many layers
-        each was steered, [A] long; ``at`` [B, L] bool: where.
+        """Logits [B, A, V] of one token of every arm, ``input_ids`` [B, A], and at how many layers
+        each was steered, [A] long.
 
         The same rules as in :meth:`_steered` hold for the traced lines.
         """
         import nnsight
         import torch
 
-        arms, length = shape
+        arms = inputs["input_ids"].shape[1]
         change, wrapped = changed, self._wrapped
         blocks = [(self._blocks[layer], place) for layer, place in places.items()]
         with wrapped.trace(inputs, **options):
@@ -242,15 +251,12 @@ class Tracing(Text, ABC):
             for block, place in blocks:
                 output = block.output
                 hidden = output[0] if isinstance(output, tuple) else output
-                columns = hidden.unflatten(1, (arms, length))
-                here = at.to(hidden.device)
                 if place.added is not None:
-                    columns += place.added * here[:, None, :, None]
+                    hidden += place.added
                 for a, how, parts in place.asked:
-                    column = columns[:, a]
-                    column[here] = change(column[here], parts, how.dial, how.apply, how.opens)
+                    hidden[:, a] = change(hidden[:, a], parts, how.dial, how.apply, how.opens)
                 layers += place.steered
-            logits = nnsight.save(wrapped.output.logits.unflatten(1, (arms, length)))
+            logits = nnsight.save(wrapped.output.logits)
             fired = nnsight.save(layers)
         return logits, fired
 

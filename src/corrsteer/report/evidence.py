@@ -102,3 +102,48 @@ class OneAnswer(Part):
 
     answer: str
     half: OtherHalf | None
+
+
+class LayerAlone(Part):
+    """What one layer of a plan does alone to the validation split. ``factor``: what its vector was
+    multiplied by, beside the dial. ``p``: exact one-sided McNemar that it fixes no more answers
+    than it breaks; ``q``: the same over all layers (Benjamini and Hochberg 1995). ``kept``: by the
+    method's rule, which need not look at ``p``."""
+
+    layer: int
+    factor: float
+    fixed: int
+    broken: int
+    gain: float
+    ci: Interval
+    p: float
+    q: float
+    kept: bool
+
+
+class LayerChoice(Part):
+    """Which layers of a plan a method keeps, on ``n`` answers to the validation split.
+
+    ``rule``: how it chooses, in a sentence. ``unsteered``, ``whole``: accuracy without steering and
+    of all layers at the method's dial; None where the method did not ask for the latter.
+    ``kept``: layers by the rule, in the order in which they came in. ``used``: those that steer,
+    which are others where the kept ones together were not good enough. Of the kept ones ``joint``
+    is the gain together, ``singles`` the sum of their gains alone, ``interaction`` the difference,
+    each with its interval. ``path``: accuracy after each layer that came in; empty for a rule
+    without an order.
+    """
+
+    rule: str
+    n: int
+    unsteered: float
+    whole: float | None
+    alone: list[LayerAlone]
+    kept: list[int]
+    used: list[int]
+    joint: float
+    joint_ci: Interval
+    singles: float
+    singles_ci: Interval
+    interaction: float
+    interaction_ci: Interval
+    path: list[float]

@@ -90,7 +90,26 @@ def end_of_search(record: Record) -> str:
     low, high = search.coef
     return (
         f"The search chooses the largest dial that it may ({search.chosen.coef:.3g}): type "
-        f"search.coef=[{low:g},{2 * high:g}]."
+        f"{'search' if search.price is None else 'strategy'}.coef=[{low:g},{2 * high:g}]."
+    )
+
+
+def nothing_steers(record: Record) -> str:
+    """Where layers were chosen on validation, and none was."""
+    made = record.choice
+    if made is None or made.used:
+        return ""
+    best = max(made.alone, key=lambda one: one.gain)
+    kept = (
+        "the layers that it keeps do no better together than nothing"
+        if made.kept
+        else (
+            f"it keeps no layer (alone, layer {best.layer} gains most: {points(best.gain)} points)"
+        )
+    )
+    return (
+        f"Nothing is steered: {record.method_name} finds on validation that {kept}; type another"
+        " coef."
     )
 
 

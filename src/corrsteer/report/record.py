@@ -19,6 +19,7 @@ from corrsteer.report.evidence import Constrained as Constrained
 from corrsteer.report.evidence import Control as Control
 from corrsteer.report.evidence import Format as Format
 from corrsteer.report.evidence import Interval as Interval
+from corrsteer.report.evidence import LayerChoice as LayerChoice
 from corrsteer.report.evidence import Margin as Margin
 from corrsteer.report.evidence import OneAnswer as OneAnswer
 from corrsteer.report.evidence import OtherHalf as OtherHalf
@@ -83,9 +84,8 @@ class Ratios(Part):
 
 
 class Noise(Part):
-    """Of the chosen ``features``: how many are at or below their layer's noise ceiling, and how
-    many are their layer's best in fewer than half of the resamples; None where the selector's score
-    has no null."""
+    """Of the chosen ``features``: how many are at or below their layer's noise ceiling, and are their
+    layer's best in fewer than half of the resamples; None where the score has no null."""
 
     features: int
     below_ceiling: int | None
@@ -284,6 +284,8 @@ class Search(Part):
     front: list[Trial]
     chosen: Trial
     note: str
+    price: float | None = None
+    """Of the shares of broken and stray answers; None where the front, not a price, decides."""
 
 
 class Results(Part):
@@ -331,9 +333,8 @@ class Record(Results):
     operator: str
     gate: str
     positions: str
-    """How the plan acts, by the names of its components; empty for a method that makes none."""
     coefficient: str = ""
-    """How strong its vectors are at dial 1, by the name of the component and its settings."""
+    """How the plan acts, by the names of its components; empty for a method that makes none."""
     selector: str
     score: str
     """What the selector ranks features by, such as r."""
@@ -361,6 +362,7 @@ class Record(Results):
     versions: dict[str, str]
     """Of the packages that the results depend on."""
     search: Search | None = None
+    choice: LayerChoice | None = None
     odometer: Odometer | None = None
     """None for a run that steered nothing."""
     verdict: list[str] = []

@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 DIAL, SEEDS = "coef", ("seed", "splits.seed")
-COPIES = re.compile(r"(strategy|search(\.method)?)\.(coef|start)")
+COPIES = re.compile(r"(strategy|search)(\.method)*\.coef|search\.start")
 """Where conf/ writes ${coef}: in a config.yaml, which is resolved, they are the dial once more."""
 NO_RESULT = ("name", "cache", "tracker", "hydra", "collect.shards")
 """Where a run lies, what it is called, who hears of it, how its work is shared out."""

@@ -19,6 +19,8 @@ from corrsteer.report.pages import cut, plain, write_page
 from corrsteer.report.plots import Figure
 from corrsteer.report.record import Record, Transfer, read_record
 from corrsteer.report.settings import SEEDS, seeds_called
+from corrsteer.report.study import markdown as study_table
+from corrsteer.report.study import study
 from corrsteer.report.sweep_choice import (
     HOW,
     choose_over_seeds,
@@ -63,11 +65,18 @@ def write_sweep_report(folder: Path) -> Path:
     results = {n: read_record(folder / str(n)) for n in done["job"]}
     found = verdicts(table, results)
     table = with_verdicts(table, found)
+    asked = study(folder, _methods(found))
+    if asked is not None:
+        said = [asked.sentence, *[None] * (len(table) - 1)]
+        table = table.assign(study=pd.array(said, dtype=object))
     table.to_csv(folder / "summary.csv", index=False)
     varied = [name for name in SETTINGS if done[name].nunique(dropna=False) > 1]
     questions = _questions(done, results, found)
     kinds = [kind for kind in control_kinds() if any(kind in v.kinds for v in found)]
-    (folder / "verdict.md").write_text(markdown(found, kinds), encoding="utf-8")
+    text = markdown(found, kinds)
+    if asked is not None:
+        text = study_table(asked) + text
+    (folder / "verdict.md").write_text(text, encoding="utf-8")
     overridden = {
         word.lstrip("+").split("=")[0] for text in table["overrides"] for word in text.split()
     }
@@ -83,6 +92,7 @@ def write_sweep_report(folder: Path) -> Path:
         "overridden": bool(overridden),
         "links": {n for n in table["job"] if (folder / str(n) / "report.html").exists()},
         "questions": questions,
+        "study": asked,
         "verdicts": found,
         "headline": overall(found),
         "spread": spread_title(found),
@@ -96,6 +106,16 @@ def write_sweep_report(folder: Path) -> Path:
         "how": HOW,
     }
     return write_page(folder / "report.html", "sweep.html.j2", page)
+
+
+def _methods(found: Sequence[Verdict]) -> dict[str, dict[tuple[object, ...], tuple[int, Record]]]:
+    """By method and seed, the job that validation chose; of several settings of one method, the
+    first."""
+    methods: dict[str, dict[tuple[object, ...], tuple[int, Record]]] = {}
+    for one in (c for v in found for c in v.chosen):
+        seeds = (one.record.task, *(one.seeds.get(name) for name in SEEDS))
+        methods.setdefault(one.record.method_name, {}).setdefault(seeds, (one.job, one.record))
+    return methods
 
 
 # -- a question --------------------------------------------------------------------------------

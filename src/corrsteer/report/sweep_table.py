@@ -43,7 +43,8 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     (:func:`corrsteer.report.sweep_choice.with_choice`). ``p_holm`` is McNemar's p, corrected for
     the number of done jobs; ``null_p`` that of the random features and ``shuffled_p`` that of
     shuffled outcomes, uncorrected. ``random_gain_max`` and ``control_KIND`` are the best gains of
-    each kind of control, ``control_best`` that of any.
+    each kind of control, ``control_best`` that of any. ``kept_*``: on validation, the layers that a
+    method kept, the sum of their gains alone, the gain together, and the difference.
     ``overrides`` are those the jobs do not share. Raises :class:`DataError` without any job.
     """
     numbers = jobs(folder)
@@ -123,8 +124,21 @@ def _columns() -> list[str]:
         "null_p", "shuffled_p", *controls, "control_best", "constrained",
         "steered_constrained_gain", "plans_on_test", "noise_features",
         "changed_texts", "changed_texts_same_outcome", "off_target_rate", "off_target_ser", "kl",
+        *_LAYERS,
         "seconds", "error",
     ]  # fmt: skip
+
+
+_LAYERS = ("kept_layers", "kept_alone_gain", "kept_joint_gain", "kept_interaction")
+
+
+def _layer_choice(record: Record) -> dict[str, Any]:
+    """On validation, of the layers that a method kept: their gains alone in sum, and together."""
+    made = record.choice
+    if made is None:
+        return dict.fromkeys(_LAYERS)
+    values = layer_text(made.kept) or "none", made.singles, made.joint, made.interaction
+    return dict(zip(_LAYERS, values, strict=True))
 
 
 def _control_column(kind: str) -> str:
@@ -175,4 +189,5 @@ def _results(record: Record) -> dict[str, Any]:
         "off_target_rate": unrelated.arms[STEERED].rate if unrelated else None,
         "off_target_ser": record.ser.off_target,
         "kl": neutral.arms[STEERED].kl if neutral else None,
+        **_layer_choice(record),
     }

@@ -63,12 +63,13 @@ def print_summary(folder: Path) -> None:
 
 
 def told(jobs: pd.DataFrame) -> list[str]:
-    """The verdict on all settings of a ``summary.csv``, where there are several, and on each, with
-    the dials to add."""
+    """What a ``summary.csv`` says of an experiment's claim, of all settings, where there are
+    several, and of each, with the dials to add."""
     if "verdict" not in jobs:
         return []
     said = jobs[jobs["verdict"].notna()]
-    lines = [plain_text(text) for text in jobs["overall"].dropna()] if "overall" in jobs else []
+    first = [name for name in ("study", "overall") if name in jobs]
+    lines = [plain_text(text) for name in first for text in jobs[name].dropna()]
     for _, job in said.iterrows():
         name = f"{job['called']}: " if len(said) > 1 else ""
         advice = "" if pd.isna(job["advice"]) else f" {job['advice']}"

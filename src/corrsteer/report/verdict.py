@@ -17,7 +17,7 @@ from corrsteer.report.judgement import (
     claim_of_seeds,
     judge,
 )
-from corrsteer.report.notes import all_noise, chance, end_of_search
+from corrsteer.report.notes import all_noise, chance, end_of_search, nothing_steers
 from corrsteer.report.numbers import counted, interval, p_value, pct, points, whole
 from corrsteer.report.record import Control, Record
 from corrsteer.report.tables import control_kinds, in_words, subject
@@ -34,7 +34,8 @@ def verdict(record: Record) -> list[str]:
     """The verdict in one sentence, and at most five short ones that a reader of it needs next."""
     judged = judge(record)
     more = (compared(judged), form(record), constrained(record), one_answer(record))
-    said = [headline(judged), end_of_search(record), all_noise(record), *more, chance(record)]
+    first = (headline(judged), nothing_steers(record), end_of_search(record), all_noise(record))
+    said = [*first, *more, chance(record)]
     return [sentence for sentence in said if sentence][:6]
 
 

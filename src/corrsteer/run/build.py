@@ -38,6 +38,7 @@ from corrsteer.stages.side_effects import SideEffects
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.coefficients import Coefficient
 from corrsteer.steering.controls import Controls
+from corrsteer.steering.encoder import made_up, reads_features
 from corrsteer.steering.hooks import changed
 from corrsteer.steering.operators import Add
 from corrsteer.steering.plan import Plan, PlanEntry
@@ -134,6 +135,10 @@ def _build(cfg: DictConfig) -> Parts:
         hands=read_classes(cfg.classes),
     )
     check_acting(operator, gate, bench.layers[0], spec.shape()[1])
+    # A provider of one's own may leave that to its SAEs, which refuse when they are asked.
+    if reads_features(operator, gate) and (check_readable := getattr(sae, "check_readable", None)):
+        for layer in bench.layers:
+            check_readable(layer)
     method = _method(cfg)
     supported = backend.supports()
     if not fits(supported, frozenset[str]):
@@ -227,7 +232,8 @@ def check_acting(operator: Operator, gate: Gate, layer: int, width: int) -> None
                 inspect.signature(function).bind(None, None, None)
         except (TypeError, ValueError):
             raise ConfigError(f"{names}: {function} must take (x, parts, dial)") from None
-    plan = Plan((PlanEntry(layer, 0, 0.0, 1.0, np.ones(width, np.float32)),))
+    vector = np.ones(width, np.float32)
+    plan = Plan((PlanEntry(layer, 0, 0.0, 1.0, vector, encoder=made_up(width)),))
     plan = replace(plan, operator=operator, gate=gate)
     try:
         plan.key()

@@ -153,7 +153,7 @@ def _controls(parts: Parts, fitted: Fitted) -> list[Arm]:
     """Those that steer are plans at the plan's norms; another intervention has none of them."""
     if fitted.plan is None:
         return []
-    return controls(parts.bench, fitted.plan, fitted.observed.stats, parts.controls)
+    return controls(parts.bench, fitted.plan, fitted.observed.stats, parts.controls, fitted.whole)
 
 
 def explained(parts: Parts, fitted: Fitted) -> Sequence[Mapping[str, Any]]:

@@ -30,9 +30,10 @@ from corrsteer.run.build import Parts, sae_origin
 from corrsteer.scorers.base import ModelScorer
 from corrsteer.stages.bench import Bench
 from corrsteer.stages.evaluate import arm_summary, other_half
+from corrsteer.stages.plan import features_of
 from corrsteer.stats.moments import pearson
 from corrsteer.steering.arms import Arm
-from corrsteer.steering.plan import Plan
+from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.store.keys import digest
 
 PACKAGES = ("torch", "transformers", "nnsight", "sae-lens", "numpy", "corrsteer")
@@ -94,6 +95,7 @@ def record(
         stability=Stability(resamples=bench.collect.resamples),
         left_out={s.layer: s.left_out for s in fitted.observed.stats if s.left_out},
         search=fitted.search,
+        choice=fitted.choice,
         versions=versions(),
     )
     return without_verdict.model_copy(update={"verdict": verdict(without_verdict)})
@@ -134,8 +136,8 @@ def _scorer(parts: Parts) -> ScorerUsed:
 def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder: Path) -> None:
     """The plan with what somebody else needs to use and check it."""
     bench = parts.bench
-    facts = {f.layer: _facts(f, bench.selector.score) for f in chosen}
-    entries = tuple(replace(e, about=facts.get(e.layer, {})) for e in plan.entries)
+    score = bench.selector.score
+    entries = tuple(replace(e, about=_about(e, chosen, score)) for e in plan.entries)
     about = {
         "model": {
             "name": bench.spec.name,
@@ -170,6 +172,17 @@ def _words(component: str | Mapping[str, Any]) -> str:
         return component
     settings = ", ".join(f"{name} {x}" for name, x in component.items() if name != "name")
     return f"{component['name']} ({settings})"
+
+
+def _about(entry: PlanEntry, chosen: Sequence[RankedFeature], score: str) -> dict[str, Any]:
+    """What is known of the features of an entry; all are named where there are several."""
+    some = [f for f in chosen if f.layer == entry.layer]
+    facts = [_facts(f, score) for f in some]
+    if len(some) < 2:
+        return facts[0] if facts else {}
+    factor = entry.coefficient / some[0].coefficient
+    named = zip(features_of(some, factor), facts, strict=True)
+    return {**facts[0], "features": [{**one, **more} for one, more in named]}
 
 
 def versions() -> dict[str, str]:

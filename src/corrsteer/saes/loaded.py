@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from corrsteer.errors import ConfigError, ModelError
-from corrsteer.saes.provider import is_centred
+from corrsteer.saes.provider import check_readable, is_centred
+from corrsteer.steering.encoder import Encoder
 
 if TYPE_CHECKING:
     import torch
@@ -130,6 +131,36 @@ class LoadedSAE:
         if not np.isfinite(rows).all():
             raise not_finite(self.sae_id, "W_dec")
         return rows.astype(np.float32)
+
+    def encoders(self, features: Sequence[int]) -> list[Encoder]:
+        """What gives each feature's activation, and what it writes, in the units of this class.
+
+        Raises ConfigError for a topk SAE, of which no feature can be read alone.
+        """
+        check_readable(self.sae_id, self.architecture)
+        rows = self.directions(features)
+        shift = self.b_dec if self.subtracts_b_dec else self.b_dec * 0
+        encoders = []
+        for decoder, i in zip(rows, features, strict=True):
+            threshold, slope, offset = -float("inf"), 1.0, float(self.b_enc[i])
+            if self.threshold is not None:  # the pre-activation, above the threshold
+                threshold = float(self.threshold[i] - self.b_enc[i])
+            if self.r_mag is not None and self.b_mag is not None:
+                threshold = -float(self.b_enc[i])
+                slope, offset = float(self.r_mag[i].exp()), float(self.b_mag[i])
+            encoders.append(
+                Encoder(
+                    row=self.W_enc[:, i].cpu().numpy().copy(),
+                    decoder=decoder,
+                    shift=shift.cpu().numpy(),
+                    threshold=threshold,
+                    slope=slope,
+                    offset=offset,
+                    scaling=self.scaling,
+                    centred=self.centred,
+                )
+            )
+        return encoders
 
     def reconstruct(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Residuals ``x`` [n, M] as the SAE writes them, in raw units.

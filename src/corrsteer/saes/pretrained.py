@@ -24,6 +24,7 @@ from corrsteer.saes.formats import FORMATS
 from corrsteer.saes.loaded import LoadedSAE, take_over
 from corrsteer.saes.provider import (
     check_kind,
+    check_readable,
     check_settings,
     check_template,
     check_width,
@@ -96,6 +97,11 @@ class Pretrained:
         Fetches its files, so that a download that fails does so before any compute.
         """
         check_width(self.sae_id(layer), self._config(layer)["d_in"], d_model)
+
+    def check_readable(self, layer: int) -> None:
+        """Raise ConfigError, before anything is loaded, if no feature of the layer's SAE can be
+        read alone."""
+        check_readable(self.sae_id(layer), self._config(layer)["architecture"])
 
     def load(self, layer: int, device: str = "cpu") -> LoadedSAE:
         """The SAE of block ``layer``'s output. Raises ModelError when it is not one."""

@@ -103,6 +103,16 @@ def check_kind(sae_id: str, config: Mapping[str, Any]) -> None:
         )
 
 
+def check_readable(sae_id: str, architecture: str) -> None:
+    """Raise ConfigError for an SAE of which no feature can be read without all others."""
+    if architecture == "topk":
+        raise ConfigError(
+            f"SAE {sae_id} is a topk SAE, where whether a feature is active depends on all others:"
+            " no operator or gate can read one alone; type operator=add, project_out or"
+            " norm_preserving and gate=always"
+        )
+
+
 def is_centred(config: Mapping[str, Any]) -> bool:
     """Whether the SAE was trained on residuals whose mean over d_model is 0.
 

@@ -24,6 +24,7 @@ from corrsteer.saes.protocol import SAEProvider
 from corrsteer.selectors.classes import Hands
 from corrsteer.selectors.protocol import Selector
 from corrsteer.steering.arms import Arm, baseline
+from corrsteer.steering.encoder import Encoder
 from corrsteer.store.entries import Store
 from corrsteer.store.keys import digest
 from corrsteer.tasks.protocol import Answerable
@@ -133,6 +134,10 @@ class Bench:
     def directions(self, layer: int, features: Sequence[int]) -> np.ndarray:
         """Decoder rows [k, M] float32, in units of the raw residual stream."""
         return self.sae.load(layer).directions(features)
+
+    def encoders(self, layer: int, features: Sequence[int]) -> Sequence[Encoder]:
+        """What gives the activation of each feature, and its decoder row."""
+        return self.sae.load(layer).encoders(features)
 
     def in_budget(self, layers: Sequence[int]) -> Iterator[dict[int, LoadedSAE]]:
         """The layers' SAEs, as many at a time as ``sae.budget_gb`` allows, at least one.

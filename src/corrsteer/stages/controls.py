@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from corrsteer.records import LayerStats
 from corrsteer.stages.bench import Bench, read_json, write_json
@@ -20,16 +21,23 @@ STAGE, FILE = "controls", "arms.json"
 
 
 def controls(
-    bench: Bench, plan: Plan, stats: Sequence[LayerStats], draws: Mapping[str, int]
+    bench: Bench,
+    plan: Plan,
+    stats: Sequence[LayerStats],
+    draws: Mapping[str, int],
+    whole: Plan | None = None,
 ) -> list[Arm]:
     """An arm per control, at the plan's norms, dial, operator, positions and gate.
 
-    ``draws``: how many of each kind (:data:`corrsteer.steering.controls.KINDS`).
+    ``draws``: how many of each kind (:data:`corrsteer.steering.controls.KINDS`). ``whole``: the
+    plan whose layers the plan's were chosen from; None: they were not chosen.
     """
+    if whole is None or not draws.get("subset"):
+        whole, draws = None, {kind: n for kind, n in draws.items() if kind != "subset"}
     dial, plan = plan.coef, plan.turned_to(1.0)  # a sweep over the dial has the same ones
     steered = [s for s in stats if s.layer in plan.vectors()]
-    settings = {
-        "plan": [[e.layer, e.feature, digest(e.vector.tobytes())] for e in plan.entries],
+    settings: dict[str, Any] = {
+        "plan": _key(plan),
         "live": [digest((s.freq > 0).tobytes()) for s in steered],
         "r": [digest(s.r.tobytes()) for s in steered],
         "shuffled": [s.shuffled_best[: draws["shuffled"]].tolist() for s in steered],
@@ -37,9 +45,14 @@ def controls(
         "draws": dict(draws),
         "seed": bench.seed,
     }
+    encoders = None
+    if any(e.encoder is not None for e in plan.entries):
+        encoders, settings["encoders"] = bench.encoders, True
+    if whole is not None:
+        settings["whole"] = _key(whole)
 
     def write(folder: Path) -> None:
-        plans = control_plans(plan, steered, bench.directions, draws, bench.seed)
+        plans = control_plans(plan, steered, bench.directions, draws, bench.seed, encoders, whole)
         for name, control in plans.items():
             control.save(folder / name)
         write_json(folder, list(plans), FILE)
@@ -51,3 +64,7 @@ def controls(
         same = plan.with_entries(load_plan(entry / name).entries)
         arms.append(Arm(name, name.split("_")[0], same.turned_to(dial)))
     return arms
+
+
+def _key(plan: Plan) -> list[list[object]]:
+    return [[e.layer, e.feature, digest(e.vector.tobytes())] for e in plan.entries]

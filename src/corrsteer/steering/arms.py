@@ -32,6 +32,7 @@ KINDS: dict[str, Kind] = {
     "instruction": Kind("Instruction", "an instruction"),
     "flipped": Kind("Flipped sign", "a flipped sign"),
     "layers": Kind("Other layers", "other layers"),
+    "subset": Kind("Random layers", "random layers", "direction", drawn=True),
     "shuffled": Kind("Shuffled outcomes", "shuffled outcomes", "shuffled", drawn=True),
     "direction": Kind("Random directions", "random directions", "direction", drawn=True),
     "random": Kind("Random features", "random features", "random", drawn=True),

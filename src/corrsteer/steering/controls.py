@@ -1,33 +1,39 @@
 """What else, of the same length at the same layers, would have done as well?
 
 Every control is the plan with one thing changed. In each layer its vector is as long as the
-plan's, and the dial is the plan's:
+plan's (``subset``: as the vector that the method began with), and the dial is the plan's:
 
 =========  ====================================================================================
 random     a feature drawn from the live ones: does the choice of feature matter?
 direction  a direction drawn at random: does it matter that it is a feature?
 shuffled   the feature that correlates best with shuffled outcomes: does the outcome matter?
 layers     the plan's own vectors, dealt to other layers: does the layer matter?
+subset     as many layers, drawn from those that the method chose from: does their choice matter?
 flipped    the plan's vectors with their sign changed: does the direction matter?
 =========  ====================================================================================
+
+Where an operator or a gate reads how active a feature is, a feature that was drawn is read itself;
+the other kinds read the plan's own at each layer, so that they do as much, and write elsewhere.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from corrsteer.errors import ConfigError
 from corrsteer.records import LayerStats
+from corrsteer.steering.encoder import Encoder, Encoders
 from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.steering.random_features import random_features
 
 Directions = Callable[[int, Sequence[int]], np.ndarray]
 """(layer, features) -> decoder directions [k, M] in units of the raw residual stream."""
 
-KINDS = ("random", "direction", "shuffled", "layers", "flipped")
+KINDS = ("random", "direction", "shuffled", "layers", "subset", "flipped")
 NULLS = KINDS[:-1]
 """Kinds that are drawn: the plan may be asked whether it is one more of them."""
 
@@ -48,6 +54,7 @@ class Controls:
     random_directions: int
     shuffled_outcomes: int | str
     shuffled_layers: int
+    random_layers: int
     stop: int | None
     flipped: bool
     constrained: bool
@@ -56,7 +63,7 @@ class Controls:
 
     def __post_init__(self) -> None:
         least = {"random_features": 1, "random_directions": 0}
-        least |= {"shuffled_outcomes": 0, "shuffled_layers": 0, "stop": 1}
+        least |= {"shuffled_outcomes": 0, "shuffled_layers": 0, "random_layers": 0, "stop": 1}
         special = {"random_features": AUTO, "shuffled_outcomes": AUTO, "stop": None}
         for name, smallest in least.items():
             value = getattr(self, name)
@@ -85,7 +92,8 @@ class Controls:
             random = DRAWS if max_new_tokens <= SHORT else DRAWS_OF_LONG
         if isinstance(shuffled, str):
             shuffled = random
-        numbers = random, self.random_directions, shuffled, self.shuffled_layers, int(self.flipped)
+        layers = self.shuffled_layers, self.random_layers
+        numbers = random, self.random_directions, shuffled, *layers, int(self.flipped)
         return dict(zip(KINDS, numbers, strict=True))
 
     @property
@@ -101,11 +109,16 @@ def control_plans(
     directions: Directions,
     draws: Mapping[str, int],
     seed: int,
+    encoders: Encoders | None = None,
+    whole: Plan | None = None,
 ) -> dict[str, Plan]:
     """Arm name (``random_1``, ...) -> plan. ``draws``: how many of each of ``KINDS``; ``flipped``
-    has one, ``layers`` none where there is one layer, ``shuffled`` at most one per shuffle.
+    has one, ``layers`` none where there is one layer, ``shuffled`` at most one per shuffle,
+    ``subset`` none without the ``whole`` plan that the plan's layers were chosen from, and at most
+    one per other choice of as many of its layers.
 
-    ``directions`` is asked once per layer: an SAE may take seconds to load.
+    ``directions`` is asked once per layer, since an SAE may take seconds to load; ``encoders`` in
+    its place where the plan's entries have one.
     """
     by_layer = {s.layer: s for s in stats}
     picks: dict[str, dict[int, int]] = {}
@@ -120,11 +133,17 @@ def control_plans(
         features = sorted({features[entry.layer] for features in picks.values()})
         if not features:
             break
-        rows = dict(zip(features, directions(entry.layer, features), strict=True))
+        read: dict[int, Encoder] = {}
+        if encoders is not None:
+            read = dict(zip(features, encoders(entry.layer, features), strict=True))
+            rows = {feature: encoder.decoder for feature, encoder in read.items()}
+        else:
+            rows = dict(zip(features, directions(entry.layer, features), strict=True))
         for arm, chosen in picks.items():
             feature = chosen[entry.layer]
             r = float(by_layer[entry.layer].r[feature])
-            plans[arm].append(_as_long(entry, rows[feature], feature, r))
+            one = _as_long(entry, rows[feature], feature, r)
+            plans[arm].append(replace(one, encoder=read.get(feature)))
     for n in range(draws["direction"]):
         plans[f"direction_{n + 1}"] = [
             _as_long(e, _rng(seed, n, e.layer).normal(size=len(e.vector)), -1, 0.0)
@@ -136,6 +155,8 @@ def control_plans(
             _as_long(e, plan.entries[k].vector, plan.entries[k].feature, plan.entries[k].r)
             for e, k in zip(plan.entries, others, strict=True)
         ]
+    for n, some in enumerate(_subsets(plan, whole, draws.get("subset", 0), seed)):
+        plans[f"subset_{n + 1}"] = some
     if draws["flipped"]:
         plans["flipped"] = [_as_long(e, -e.vector, e.feature, e.r) for e in plan.entries]
     return {arm: Plan(tuple(entries), plan.coef) for arm, entries in plans.items()}
@@ -146,7 +167,39 @@ def _as_long(entry: PlanEntry, direction: np.ndarray, feature: int, r: float) ->
     length = float(np.linalg.norm(direction))
     coefficient = float(np.linalg.norm(entry.vector)) / length if length else 0.0
     vector = (np.float32(coefficient) * direction).astype(np.float32)
-    return PlanEntry(entry.layer, feature, r, coefficient, vector)
+    encoder = entry.encoder and entry.encoder.along(vector, entry)
+    return PlanEntry(entry.layer, feature, r, coefficient, vector, encoder=encoder)
+
+
+def _subsets(plan: Plan, whole: Plan | None, n: int, seed: int) -> list[list[PlanEntry]]:
+    """``n`` choices of as many of the ``whole`` plan's layers as the plan has, no two of them alike
+    and none the plan's own; fewer where there are no more. By how much the plan's vectors are
+    longer or shorter than the whole one's is dealt to them at random."""
+    if whole is None:
+        return []
+    layers = sorted(e.layer for e in whole.entries)
+    taken = {tuple(sorted(e.layer for e in plan.entries))}
+    began = {e.layer: e for e in whole.entries}
+    factors = [e.norm / (began[e.layer].norm or 1.0) for e in plan.entries]
+    drawn: list[list[PlanEntry]] = []
+    while len(drawn) < min(n, math.comb(len(layers), len(factors)) - 1):
+        rng = _rng(seed, len(drawn), 0, 0)
+        dealt = rng.permutation(factors)
+        while (
+            some := tuple(sorted(rng.choice(layers, len(dealt), replace=False).tolist()))
+        ) in taken:
+            pass
+        taken.add(some)
+        drawn.append([_times(began[k], f) for k, f in zip(some, dealt.tolist(), strict=True)])
+    return drawn
+
+
+def _times(entry: PlanEntry, factor: float) -> PlanEntry:
+    """Vectors that need no change are not touched, not even by rounding."""
+    if math.isclose(factor, 1.0, rel_tol=1e-6):
+        return entry
+    vector = np.float32(factor) * entry.vector
+    return replace(entry, coefficient=factor * entry.coefficient, vector=vector)
 
 
 def _dealt(n: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from corrsteer.errors import ConfigError, ModelError
+from corrsteer.errors import ModelError
+from corrsteer.steering.positions import Where, where
 from corrsteer.steering.protocol import Apply, Open, Parts
 
 if TYPE_CHECKING:
@@ -61,12 +63,16 @@ def changed(x: torch.Tensor, parts: Parts, dial: float, apply: Apply, opens: Ope
 
 @contextmanager
 def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
-    """Steer ``model`` while the block runs: the last position of every forward pass, which is the
-    last prompt token and then every generated token. Greedy decoding, sampling and beams, batches
-    padded on the left; not assisted decoding, whose passes hold several new tokens.
+    """Steer ``model`` at the plan's positions while the block runs. Greedy decoding, sampling and
+    beams, with and without a cache, batches padded on the left; not assisted decoding, whose passes
+    hold several new tokens.
 
-    Raises ModelError for a plan made for another architecture or width, ConfigError for a plan with
-    other positions, ValueError for a batch padded on the right, TypeError for what is no model.
+    A pass of several tokens, or without earlier ones in its cache, reads a prompt, the next ones
+    its answer. With use_cache=False a pass goes on where the last one ended if it has its tokens
+    and one more.
+
+    Raises ModelError for a plan made for another architecture or width, ValueError for a batch
+    padded on the right, TypeError for what is no model.
     """
     import torch
 
@@ -74,10 +80,6 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
         raise TypeError(
             f"steer takes a causal language model of transformers, not a {type(model).__name__}; of"
             " a pipeline give pipeline.model"
-        )
-    if plan.positions != "generation":
-        raise ConfigError(
-            f"the plan acts at positions={plan.positions}; hooks steer positions=generation only"
         )
     made_for = (plan.about.get("model") or {}).get("architecture")
     config = model.config.get_text_config()
@@ -96,10 +98,12 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
     hooks = []
     try:
         hooks.append(model.register_forward_pre_hook(_refuse_right_padding, with_kwargs=True))
+        now = _Now(where(plan.positions))
+        hooks.append(model.register_forward_pre_hook(now.read, with_kwargs=True))
         for layer, arrays in ({} if plan.is_off else plan.parts()).items():
             home = next(layers[layer].parameters()).device
             parts = {name: torch.tensor(part, device=home) for name, part in arrays.items()}
-            hook = _hook(parts, plan.dial, plan.operator.apply, plan.gate.open)
+            hook = _hook(now, parts, plan.dial, plan.operator.apply, plan.gate.open)
             hooks.append(layers[layer].register_forward_hook(hook))
         yield model
     finally:
@@ -107,10 +111,56 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
             handle.remove()
 
 
-def _hook(parts: Parts, dial: float, apply: Apply, opens: Open | None) -> Any:
+@dataclass
+class _Now:
+    """Where a plan acts in the pass at hand."""
+
+    where: Where
+    prompt: torch.Tensor | None = None
+    """[B, P], of the text that is being written."""
+    length: int = 0
+    seen: int = 0
+    """Tokens of the prompt, and of all passes, padding included."""
+    at: torch.Tensor | bool = False
+    """[B, T] bool; True for the last position of the pass, False for none."""
+
+    def read(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        import torch
+
+        ids = args[0] if args else kwargs.get("input_ids")
+        new = ids if ids is not None else kwargs["inputs_embeds"]
+        width, cache = new.shape[1], kwargs.get("past_key_values")
+        before = 0 if cache is None else int(cache.get_seq_length())
+        anew = kwargs.get("use_cache") is False and self._goes_on(ids, before)
+        if (before == 0 or width > 1) and not anew:
+            self.prompt, self.length = ids, before + width
+        self.seen = before + width
+        steps = torch.arange(before, self.seen, device=new.device) - (self.length - 1)
+        acts = self.where.of(steps)
+        mask: Any = kwargs.get("attention_mask")
+        if not acts[:-1].any():
+            self.at = bool(acts[-1])
+        elif torch.is_tensor(mask) and mask.ndim == 2:
+            self.at = acts & mask[:, -width:].bool()
+        else:  # no padding, or masked so that no other position reads it
+            self.at = acts.expand(new.shape[0], -1)
+
+    def _goes_on(self, ids: torch.Tensor | None, before: int) -> bool:
+        """Whether a pass that reads all tokens anew has one more than the last one."""
+        if before or ids is None or self.prompt is None or ids.shape[1] != self.seen + 1:
+            return False
+        begun = ids[:, : self.length]
+        return begun.shape == self.prompt.shape and bool((begun == self.prompt).all())
+
+
+def _hook(now: _Now, parts: Parts, dial: float, apply: Apply, opens: Open | None) -> Any:
     def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
-        hidden[:, -1] = changed(hidden[:, -1], parts, dial, apply, opens)
+        if now.at is True:
+            hidden[:, -1] = changed(hidden[:, -1], parts, dial, apply, opens)
+        elif now.at is not False:
+            at = now.at.to(hidden.device)
+            hidden[at] = changed(hidden[at], parts, dial, apply, opens)
 
     return hook
 

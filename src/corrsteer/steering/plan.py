@@ -4,9 +4,9 @@ deploys, and an intervention by itself.
 On disk it is a folder. ``plan.json`` says which features of which SAEs at which layers, with the
 dial (``coef``), the operator, the positions, the gate, and what the plan was made for (``about``:
 model, architecture, SAEs, splits, versions). ``vectors.safetensors`` holds one float32 vector per
-layer at dial 1; ``norm`` is its length: the coefficient times the length of the feature's decoder
-row. Scaling, or leaving a layer out, needs no retraining and no SAE. Torch is only imported by
-:meth:`Plan.steer`.
+layer at dial 1, and the encoder of its feature where operator or gate read one; ``norm`` is the
+vector's length: the coefficient times the length of the feature's decoder row. Scaling, or leaving
+a layer out, needs no retraining and no SAE. Torch is only imported by :meth:`Plan.steer`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -24,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from corrsteer.errors import ConfigError, DataError
+from corrsteer.steering.encoder import Encoder, reads_features
 from corrsteer.steering.gates import Always
 from corrsteer.steering.operators import Add
+from corrsteer.steering.positions import GENERATION, needed, where
 from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.store.keys import component, digest
 
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 FILE, VECTORS = "plan.json", "vectors.safetensors"
-GENERATION = "generation"
-"""The last prompt token and every generated token but the last: those whose logits choose a
-token."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,8 @@ class PlanEntry:
     ``vector`` [M] float32 is ``coefficient * decoder direction`` in units of the raw residual
     stream. The user's dial multiplies it and is kept apart, in :class:`Plan`. ``feature`` is -1
     where the vector belongs to none, ``r`` the score that it was chosen by. ``about``: what else is
-    said of it.
+    said of it. ``encoder``: what gives the feature's activation, where an operator or a gate reads
+    it.
     """
 
     layer: int
@@ -55,6 +54,7 @@ class PlanEntry:
     coefficient: float
     vector: np.ndarray = field(repr=False)
     about: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    encoder: Encoder | None = field(default=None, compare=False, repr=False)
 
     @property
     def norm(self) -> float:
@@ -79,6 +79,7 @@ class Plan:
         layers = [e.layer for e in self.entries]
         if len(set(layers)) < len(layers):
             raise DataError(f"a plan has one vector per layer, and this one has several: {layers}")
+        where(self.positions)
 
     def vectors(self) -> dict[int, np.ndarray]:
         """Layer -> vector at the plan's dial, [M] float32."""
@@ -130,11 +131,11 @@ class Plan:
 
     @property
     def changes_prompt(self) -> bool:
-        return self.positions != GENERATION
+        return where(self.positions).prompt
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"vectors", f"positions={self.positions}"})
+        return frozenset({"vectors", needed(self.positions)})
 
     def key(self) -> dict[str, Any]:
         vectors = {layer: digest(v.tobytes()) for layer, v in self.vectors().items()}
@@ -175,7 +176,11 @@ class Plan:
         from safetensors.numpy import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({f"layer_{e.layer}": e.vector for e in self.entries}, folder / VECTORS)
+        arrays = {f"layer_{e.layer}": e.vector for e in self.entries}
+        for e in self.entries:
+            read = {} if e.encoder is None else e.encoder.arrays()
+            arrays |= {f"encoder_{e.layer}.{name}": a for name, a in read.items()}
+        save_file(arrays, folder / VECTORS)
         entries = [
             {
                 "layer": e.layer,
@@ -184,6 +189,7 @@ class Plan:
                 "coefficient": e.coefficient,
                 # SAEs differ in where they keep their scale: a coefficient says little without it.
                 "norm": e.norm,
+                **({} if e.encoder is None else {"encoder": e.encoder.settings()}),
                 **e.about,
             }
             for e in self.entries
@@ -202,9 +208,8 @@ class Plan:
         (folder / FILE).write_text(text, encoding="utf-8")
 
 
-_ENTRY = ("layer", "feature", "r", "coefficient", "norm")
+_ENTRY = ("layer", "feature", "r", "coefficient", "norm", "encoder")
 _OWN = ("format", "vectors", "coef", "operator", "positions", "gate", "entries")
-_POSITIONS = re.compile(r"generation|all|prompt|decode|first_[1-9][0-9]*")
 _LARGEST = 1e30  # in float32 a dial or a norm beyond it is infinite soon
 
 
@@ -239,7 +244,11 @@ def load_plan(path: str | Path) -> Plan:
         entries = tuple(_entry(e, vectors) for e in content["entries"])
         if len({e.layer for e in entries}) < len(entries):
             raise ValueError(f"several entries have one layer: {[e.layer for e in entries]}")
-        if more := vectors.keys() - {f"layer_{e.layer}" for e in entries}:
+        own = {f"layer_{e.layer}" for e in entries}
+        own |= {
+            f"encoder_{e.layer}.{name}" for e in entries if e.encoder for name in e.encoder.arrays()
+        }
+        if more := vectors.keys() - own:
             raise ValueError(f"{VECTORS} has {min(more)}, which no entry of {FILE} has")
         if len(widths := {e.vector.size for e in entries}) > 1:
             raise ValueError(f"its vectors have several widths: {sorted(widths)}")
@@ -248,12 +257,14 @@ def load_plan(path: str | Path) -> Plan:
             how["operator"] = _component(content["operator"], "apply", folder)
             how["gate"] = _component(content["gate"], "open", folder)
             how["positions"] = content["positions"]
-            if not _POSITIONS.fullmatch(content["positions"]):
-                raise ValueError(f"positions={content['positions']!r} is unknown")
+            bare = [e.layer for e in entries if e.encoder is None]
+            if bare and reads_features(how["operator"], how["gate"]):
+                raise ValueError(f"the encoder of layer {bare[0]} is not there, which it reads")
         about = {name: value for name, value in content.items() if name not in _OWN}
         return Plan(entries, _number("coef", content["coef"]), **how, about=about)
     except (
         OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError,
+        ConfigError,
     ) as error:  # fmt: skip
         words = " ".join(str(error).split())[:300]
         raise DataError(
@@ -290,12 +301,19 @@ def _entry(e: Mapping[str, Any], vectors: Mapping[str, np.ndarray]) -> PlanEntry
         coefficient=_number("coefficient", e["coefficient"]),
         vector=vector,
         about={name: value for name, value in e.items() if name not in _ENTRY},
+        encoder=_encoder(e, layer, vectors) if "encoder" in e else None,
     )
     if "norm" in e and not math.isclose(_number("norm", e["norm"]), entry.norm, rel_tol=1e-3):
         raise ValueError(
             f"layer_{layer} has the norm {entry.norm:.4g}, and {FILE} says {e['norm']:.4g}"
         )
     return entry
+
+
+def _encoder(e: Mapping[str, Any], layer: int, vectors: Mapping[str, np.ndarray]) -> Encoder:
+    before = f"encoder_{layer}."
+    arrays = {n.removeprefix(before): a for n, a in vectors.items() if n.startswith(before)}
+    return Encoder.read(e["encoder"], arrays, vectors[f"layer_{layer}"].size)
 
 
 def _whole(name: str, value: Any, least: int) -> int:

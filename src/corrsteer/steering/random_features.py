@@ -26,7 +26,7 @@ def random_features(
     freq = {s.layer: s.freq for s in stats}
     picks: dict[int, int] = {}
     for layer in sorted({c.layer for c in chosen}):
-        taken = [c.feature for c in chosen if c.layer == layer]
+        taken = [n for c in chosen if c.layer == layer for n in _features(c)]
         others = np.setdiff1d(np.flatnonzero(freq[layer] > 0), taken)
         if not len(others):
             raise DataError(
@@ -38,3 +38,9 @@ def random_features(
         key = np.random.SeedSequence(seed, spawn_key=(draw, layer))
         picks[layer] = int(np.random.default_rng(key).choice(others))
     return picks
+
+
+def _features(chosen: RankedFeature | PlanEntry) -> list[int]:
+    """An entry may be of several (:func:`corrsteer.stages.plan.steering_plan`)."""
+    several = getattr(chosen, "about", {}).get("features", [])
+    return [chosen.feature, *(one["feature"] for one in several)]

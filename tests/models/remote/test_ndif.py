@@ -26,8 +26,10 @@ from corrsteer.stages.plan import make_plan
 from corrsteer.stages.sites import sites
 from corrsteer.stages.statistics import statistics
 from corrsteer.steering.arms import baseline, steered
+from corrsteer.steering.gates import FeatureInactive
+from corrsteer.steering.operators import Fill
 from tests.models.test_parity import PROMPTS, plan_of
-from tests.operators import Broken
+from tests.operators import Broken, made_encoder
 from tests.stages.made import HashTask, asked, asking_of, bench_of, unsteered
 
 pytestmark = pytest.mark.night
@@ -63,11 +65,15 @@ def test_the_same_plan_gives_the_same_tokens_and_residuals(server, spec, request
     caplog.set_level("INFO")
     remote = load(request.getfixturevalue(server), spec)
     local = Local("cpu").load(spec)
-    plans = [None, plan_of([0, 1, 2], scale=2.0)]
+    plan = plan_of([0, 1, 2], scale=2.0)
+    others = [replace(plan, positions=name) for name in ("all", "prompt", "decode", "first_2")]
+    encoders = [replace(e, encoder=made_encoder(e.layer)) for e in plan.entries]
+    reads = replace(plan, entries=tuple(encoders), operator=Fill(2.0), gate=FeatureInactive(3.0))
+    plans = [None, plan, reads, *others]
     settings = {"max_new_tokens": 6}
     answers = local.generate(PROMPTS, plans, **settings)
     assert remote.generate(PROMPTS, plans, **settings) == answers
-    assert answers[0] != answers[1]
+    assert len({tuple(a.tokens for a in column) for column in answers}) == len(plans)
     assert "answers of 4 samples: 0.0" in caplog.text
     tokens = [a.tokens for a in answers[0]]
     mine, theirs = (m.replay(PROMPTS, tokens, [-1, 0, 2], "all") for m in (remote, local))
