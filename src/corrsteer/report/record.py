@@ -64,8 +64,7 @@ class Flips(Part):
 
 
 class Changes(Part):
-    """Answers that differ from the baseline's: in their text, in their text but not their outcome,
-    in the parsed answer."""
+    """Answers unlike the baseline's: in text, in text but not in outcome, in the parsed answer."""
 
     text: int
     text_same_outcome: int
@@ -84,8 +83,8 @@ class Ratios(Part):
 
 
 class Noise(Part):
-    """Of the chosen ``features``: how many are at or below their layer's noise ceiling, and are their
-    layer's best in fewer than half of the resamples; None where the score has no null."""
+    """Of the chosen ``features``, how many are at or below their layer's noise ceiling, and are its
+    best in fewer than half of the resamples; None where the score has no null."""
 
     features: int
     below_ceiling: int | None
