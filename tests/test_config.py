@@ -38,7 +38,7 @@ OPEN = {  # settings without a default
 
 OPENED = (
     "task", "model", "sae", "selector", "strategy", "search", "controls", "side_effects", "backend",
-    "tracker",
+    "tracker", "coefficient",
 )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def test_layers_keep_the_form_they_were_typed_in(override):
     ("override", "parts"),
     [
         ("task=bbx", ["task=bbx", "did you mean bbq?", "bbq, blimp, crows_pairs"]),
-        ("selector=nosuch", ["selector=nosuch", "choose one of: correlation"]),
+        ("selector=nosuch", ["selector=nosuch", "choose one of: auroc, correlation, "]),
         ("modle=bundled", ["modle", "did you mean model?", "the keys are", "coef"]),
         ("+coeff=2", ["coeff", "did you mean coef?"]),
         ("task.contxt=ambig", ["task.contxt", "did you mean context?", "the keys of task are"]),

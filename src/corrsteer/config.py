@@ -75,6 +75,7 @@ class Root:
     strategy: Any = MISSING
     operator: Any = MISSING
     gate: Any = MISSING
+    coefficient: Any = MISSING
     search: Any = MISSING
     backend: Any = MISSING
     tracker: Any = MISSING

@@ -174,6 +174,28 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """Another score than r of every feature of one layer, as a selector ranks by it: above
+    ``neutral`` where the feature is more active on right answers.
+
+    Arrays are [D], but for those of shuffled outcomes [P] and of resamples [R, K], which are what
+    their namesakes in :class:`LayerStats` are for r.
+    """
+
+    value: np.ndarray
+    neutral: float
+    at_least: np.ndarray
+    """How many features of the layer with how many shuffled outcomes, together, score at least as
+    high; 0 where the value is not above neutral."""
+    max_shuffled: np.ndarray
+    shuffled_best: np.ndarray
+    resampled_best: np.ndarray
+    resampled: np.ndarray
+    error: np.ndarray
+    """How far the value may be from the exact one; 0 where it is exact."""
+
+
+@dataclass(frozen=True)
 class LayerStats:
     """Statistics of every feature of one layer's SAE over the selection split.
 
@@ -212,14 +234,23 @@ class LayerStats:
     """[R, K] their correlations; 0 in a resample whose outcomes do not vary."""
     left_out: int = 0
     """Positions of the token source, over all samples, that were not pooled: attention sinks."""
+    others: Mapping[str, Scored] = field(default_factory=dict, compare=False)
+    """Scores beside r that were collected, by name (:data:`corrsteer.stats.scores.SCORES`)."""
+    residual: float = float("nan")
+    """Mean norm of the residuals that were pooled; not a number where it was not collected."""
 
     def ceiling(self, level: float = 0.95) -> float:
-        """The r that the best feature of this layer reaches by chance in 5 % of shuffles.
+        """The r that the best feature of this layer reaches by chance in 5 % of shuffles."""
+        return ceiling(self.max_shuffled_r, level)
 
-        Weibull's quantile, k / (P + 1): NumPy's default would let 6 to 9 % of pure noise pass
-        with few shuffles.
-        """
-        return float(np.quantile(self.max_shuffled_r, level, method="weibull"))
+
+def ceiling(highest: np.ndarray, level: float) -> float:
+    """The level's quantile of the highest scores with shuffled outcomes.
+
+    Weibull's quantile, k / (P + 1): NumPy's default would let 6 to 9 % of pure noise pass with few
+    shuffles.
+    """
+    return float(np.quantile(highest, level, method="weibull"))
 
 
 @dataclass(frozen=True)
@@ -272,8 +303,15 @@ class RankedFeature:
     one of its layer."""
     kind: str = ""
     """One of ``CLASSES``; empty where nobody looked."""
+    by: float | None = None
+    """The score that it was ranked by, and that its ceiling, q and stability are of; None: r."""
+
+    @property
+    def score(self) -> float:
+        return self.r if self.by is None else self.by
 
     @property
     def is_noise(self) -> bool:
-        """A shuffled outcome would have produced a feature at least this good."""
-        return self.r <= self.ceiling
+        """A shuffled outcome would have produced a feature at least this good; False where no
+        ceiling is known."""
+        return self.score <= self.ceiling

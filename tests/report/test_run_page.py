@@ -546,3 +546,36 @@ def test_the_margin_of_the_right_option_stands_beside_its_controls(run: Path) ->
     assert "The controls shift it" not in text and "of options," not in text
     edit(run, margin=None)
     assert "The margin" not in Page(report.write_run_report(run)).text
+
+
+def test_another_selectors_score_has_its_name_everywhere(run: Path) -> None:
+    features = pd.read_csv(run / "features.csv")
+    features.insert(3, "AUROC", 0.5 + features["r"] / 2)
+    features["r"] = -0.123  # where it still stands, it says so
+    features.to_csv(run / "features.csv", index=False)
+    noise = {"features": 6, "below_ceiling": 2, "unstable": 1}
+    edit(run, selector="AUROC", score="AUROC", noise=noise)
+    page = Page(report.write_run_report(run))
+    assert "AUROC by layer" in page.text and "Layer Feature AUROC Ceiling" in page.text
+    assert "The noise ceiling is the AUROC that a layer's best feature exceeds" in page.text
+    assert "features that have the highest AUROC on shuffled outcomes" in page.text
+    assert "shuffled outcomes give features that do as well by AUROC" in page.text
+    assert "Correlation by layer" not in page.text and "correlate as well" not in page.text
+    drawn = json.dumps(page.data["fig-correlation"])
+    assert "AUROC = " in drawn and "r = " not in drawn and "correlation with success" not in drawn
+    cards = page.text.split("Chosen features")[1]
+    assert cards.count("AUROC ") >= 6 and cards.count("r −0.123") == 6
+
+
+def test_where_no_ceiling_is_known_the_page_says_so(run: Path) -> None:
+    features = pd.read_csv(run / "features.csv")
+    features.insert(3, "random number", 0.5)
+    features[["ceiling", "stability", "q"]] = np.nan
+    features["noise"] = False
+    features.to_csv(run / "features.csv", index=False)
+    noise = {"features": 6, "below_ceiling": None, "unstable": None}
+    edit(run, selector="Random", score="random number", noise=noise)
+    text = Page(report.write_run_report(run)).text
+    assert "No noise ceiling is known for the random number" in text
+    for wrong in ("exceeds its ceiling", "above ceiling", "nan", "false discovery", "stability"):
+        assert wrong not in text.lower(), wrong

@@ -39,7 +39,7 @@ from corrsteer.methods.corrsteer import CorrSteer
 from corrsteer.models.gguf import GGUF
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
-from corrsteer.records import R_BINS, SiteFit
+from corrsteer.records import R_BINS, Scored, SiteFit
 from corrsteer.run import build, pipeline
 from corrsteer.saes import pretrained
 from corrsteer.saes.folder import Folder
@@ -51,6 +51,8 @@ from corrsteer.stages import answers
 from corrsteer.stages.bench import Asking, Bench, Collect
 from corrsteer.stages.plan import make_plan
 from corrsteer.stages.statistics import read_stats
+from corrsteer.stats.bins import BINNED
+from corrsteer.stats.scores import SCORES, scored_to_arrays
 from corrsteer.steering.encoder import Encoder
 from corrsteer.store import keys
 from corrsteer.store.entries import Store
@@ -332,18 +334,39 @@ TABLE = [
     ),
     Case("Pretrained.budget_gb", "sae.budget_gb=0.001", NOTHING, "pretrained"),
     # What is chosen, and how it steers.
-    Case("Correlation.top_k", "selector.top_k=1", NOTHING),  # the first one steers
-    Case("Correlation.min_active_right", "selector.min_active_right=6", AFTER_STATISTICS),
-    Case("Correlation.ceiling_level", "selector.ceiling_level=0.5", NOTHING),
+    Case("Ranking.top_k", "selector.top_k=1", NOTHING),  # the first one steers
+    Case("Ranking.min_active_right", "selector.min_active_right=6", AFTER_STATISTICS),
+    Case("Ranking.ceiling_level", "selector.ceiling_level=0.5", NOTHING),
     Case(
-        "Correlation.reject_noise",
+        "Ranking.reject_noise",
         "selector.reject_noise=true",
         NOTHING,  # the best features are above this ceiling
         given=("selector.ceiling_level=0.2",),
     ),
-    Case("Correlation.classes", "selector.classes=[semantic]", AFTER_STATISTICS),
-    Case("Correlation.classes", "selector.classes=[unclear]", CHOSEN_ANEW, given=SEMANTIC),
+    Case("Ranking.classes", "selector.classes=[semantic]", AFTER_STATISTICS),
+    Case("Ranking.classes", "selector.classes=[unclear]", CHOSEN_ANEW, given=SEMANTIC),
+    Case(
+        "Ranking.min_active_right",
+        "selector.min_active_right=6",
+        AFTER_STATISTICS,
+        given=("selector=auroc",),
+    ),
+    Case("Random.seed", "selector.seed=1", AFTER_STATISTICS, given=("selector=random",)),
     Case("CorrSteer.variant", "strategy.variant=S", AFTER_STATISTICS),
+    Case(
+        "CorrSteer.coefficient",
+        "strategy.coefficient={_target_: corrsteer.steering.coefficients.MeanActive}",
+        CHOSEN_ANEW,
+    ),
+    *(
+        Case(leaf, f"coefficient.{change}", CHOSEN_ANEW, given=(f"coefficient={option}",))
+        for leaf, option, change in (
+            ("FixedNorm.norm", "fixed_norm", "norm=2.0"),
+            ("ResidualFraction.fraction", "residual_fraction", "fraction=0.2"),
+            ("TotalNorm.total", "total_norm", "total=20.0"),
+            ("TotalNorm.spread", "total_norm", "spread=residual"),
+        )
+    ),
     Case("CorrSteer.k", "strategy.k=2", AFTER_STATISTICS),
     # The search. Its first trial is the unsteered model, which nothing moves.
     Case("CorrSteer.coef", "strategy.coef=2", frozenset({"steered", "random"})),
@@ -609,7 +632,7 @@ class Full(Store):
             folder.mkdir(parents=True)
             makers = {"generate": self._answers, "site": site, "collect": statistics}
             makers |= {"explain": contexts, "divergence": effect, "likelihood": effect}
-            made = (makers | {"activity": effect}).get(stage)
+            made = (makers | {"activity": effect, "bins": bins}).get(stage)
             made(settings, folder) if made else make(folder)
         return folder
 
@@ -710,7 +733,8 @@ def contexts(settings, folder):
 
 
 def statistics(settings, folder):
-    """Only the ceiling depends on the shuffles, and the stability on the resamples."""
+    """Only the ceiling depends on the shuffles, and the stability on the resamples. Of scores other
+    than r there are those that a selector may ask for."""
     chance = ("shuffles", "resamples", "seed")
     random = dice({k: v for k, v in settings.items() if k not in chance})
     values = {name: random.uniform(0, 1, FEATURES) for name in ("mean", "mean_right", "mean_wrong")}
@@ -731,8 +755,33 @@ def statistics(settings, folder):
         resampled_r=dice(settings).uniform(0, 1, (settings["resamples"], 20)),
         r_length=np.zeros(FEATURES),
         r_adjusted=np.zeros(FEATURES),
+        residual=random.uniform(1, 9),
         **values,
+        **scored(settings, SCORES),
     )
+
+
+def bins(settings, folder):
+    np.savez(folder / "bins.npz", **scored(settings, BINNED))
+
+
+def scored(settings, names) -> dict:
+    chance = ("shuffles", "resamples", "seed")
+    random = dice({k: v for k, v in settings.items() if k not in chance})
+    tables = {
+        name: Scored(
+            value=random.uniform(-1, 1, FEATURES),
+            neutral=0.0,
+            at_least=np.zeros(FEATURES, dtype=np.int64),
+            max_shuffled=dice(settings).uniform(0, 1, settings["shuffles"]),
+            shuffled_best=dice(settings).integers(0, FEATURES, settings["shuffles"]),
+            resampled_best=dice(settings).integers(0, FEATURES, (settings["resamples"], 20)),
+            resampled=dice(settings).uniform(0, 1, (settings["resamples"], 20)),
+            error=np.zeros(FEATURES),
+        )
+        for name in names
+    }
+    return scored_to_arrays(tables)
 
 
 def similarities(self, pairs):

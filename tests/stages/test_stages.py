@@ -112,14 +112,14 @@ def test_what_is_left_out_survives_an_interruption_and_shards(sunk, tmp_path, mo
     assert [s.left_out for s in shared] == [60, 60, 60]
     for source in ("generated", "last_prompt", "prompt", "all"):  # nothing moves for the first two
         asked_for = dataclasses.replace(whole, token_source=source)
-        (key,) = statistics_module.statistics_keys(
+        (key,) = bench_module.statistics_keys(
             sunk, base["score"].to_numpy(float), [0], asked_for
         ).values()
         assert ("without_sinks" in key) == (source in ("prompt", "all"))
     # Written before positions were counted: none were left out then.
     folder = sunk.store.read(
         "collect",
-        statistics_module.statistics_keys(sunk, base["score"].to_numpy(float), [0], whole)[0],
+        bench_module.statistics_keys(sunk, base["score"].to_numpy(float), [0], whole)[0],
         statistics_module.FORM,
     )
     with np.load(folder / "stats.npz") as kept:

@@ -17,8 +17,9 @@ from corrsteer.seams import require
 from corrsteer.selectors.classes import counts, named, of_classes
 from corrsteer.stages.bench import Bench
 from corrsteer.stages.contexts import contexts
-from corrsteer.stages.plan import make_plan
+from corrsteer.stages.plan import make_plan, strengthened, with_coefficients
 from corrsteer.steering.arms import steered
+from corrsteer.steering.coefficients import Coefficient, MeanRight
 from corrsteer.steering.encoder import reads_features
 from corrsteer.steering.gates import Always
 from corrsteer.steering.operators import Add
@@ -34,7 +35,8 @@ class CorrSteer:
     """``variant`` A: the ``k`` best features of every layer, whose vectors add up there. S: the
     ``k`` best features of all layers.
 
-    ``coef``: the dial. ``operator``, ``positions``, ``gate``: how the plan acts.
+    ``coef``: the dial. ``operator``, ``positions``, ``gate``: how the plan acts. ``coefficient``:
+    how strong its vectors are.
     """
 
     name: ClassVar[str] = "CorrSteer"
@@ -43,6 +45,7 @@ class CorrSteer:
     operator: Operator = Add()
     positions: str = GENERATION
     gate: Gate = Always()
+    coefficient: Coefficient = MeanRight()
     k: int = 1
 
     def __post_init__(self) -> None:
@@ -56,7 +59,11 @@ class CorrSteer:
             raise ConfigError(
                 f"strategy.k={self.k}: it must be a whole number, at least 1, such as strategy.k=1"
             )
-        for name, part, seam in (("operator", self.operator, Operator), ("gate", self.gate, Gate)):
+        for name, part, seam in (
+            ("operator", self.operator, Operator),
+            ("gate", self.gate, Gate),
+            ("coefficient", self.coefficient, Coefficient),
+        ):
             require(part, seam, f"strategy.{name}")
         if self.k > 1 and (not self.operator.additive or reads_features(self.operator, self.gate)):
             raise ConfigError(
@@ -70,14 +77,14 @@ class CorrSteer:
 
     def choose(self, ranked: Sequence[RankedFeature]) -> tuple[RankedFeature, ...]:
         """The features to steer with, layers and ranks ascending; none if nothing was ranked. S
-        takes the lower layer of two with equal r."""
+        takes the lower layer of two with equal scores."""
 
         def place(f: RankedFeature) -> tuple[int, int]:
             return f.layer, f.rank
 
         best = sorted((f for f in ranked if f.rank <= self.k), key=place)
         if self.variant == "S":
-            best = sorted(sorted(best, key=lambda f: -f.r)[: self.k], key=place)
+            best = sorted(sorted(best, key=lambda f: -f.score)[: self.k], key=place)
         return tuple(best)
 
     def share(self, bench: Bench) -> Sequence[Fitted]:
@@ -89,8 +96,9 @@ class CorrSteer:
         return plain.with_plan(plain.plan.turned_to(self.coef))
 
     def plain(self, bench: Bench, pooling: str) -> Fitted:
-        observed = observe(bench, replace(bench.collect, pooling=pooling))
-        ranked = bench.selector.rank(observed.stats)
+        collect = replace(bench.collect, pooling=pooling)
+        observed = observe(bench, collect, wholly=self.coefficient.reads_residuals)
+        ranked = strengthened(bench.selector.rank(observed.stats), self.coefficient)
         chosen = self.choose(ranked)
         if not chosen:
             raise DataError(
@@ -103,11 +111,18 @@ class CorrSteer:
             ranked = _of_classes(named(ranked, cards), bench.selector.classes)
             chosen = self.choose(ranked)
         plan = replace(
-            make_plan(bench, chosen, reads_features(self.operator, self.gate)),
+            make_plan(
+                bench,
+                chosen,
+                reads_features(self.operator, self.gate),
+                coefficient=self.coefficient,
+                residuals={s.layer: s.residual for s in observed.stats},
+            ),
             operator=self.operator,
             positions=self.positions,
             gate=self.gate,
         )
+        ranked, chosen = (with_coefficients(some, chosen, plan) for some in (ranked, chosen))
         return Fitted(steered(plan), observed, ranked, chosen, cards)
 
 

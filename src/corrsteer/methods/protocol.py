@@ -14,10 +14,14 @@ import pandas as pd
 
 from corrsteer.records import LayerStats, RankedFeature, SiteFit
 from corrsteer.report.record import LayerChoice, Search
+from corrsteer.selectors.protocol import statistic
 from corrsteer.stages.answers import answers
 from corrsteer.stages.bench import Bench, Collect
+from corrsteer.stages.bins import binned
 from corrsteer.stages.sites import sites
 from corrsteer.stages.statistics import statistics
+from corrsteer.stats.bins import BINNED
+from corrsteer.stats.scores import SCORES
 from corrsteer.steering.arms import BASELINE, Arm, baseline
 from corrsteer.steering.plan import Plan
 
@@ -34,12 +38,24 @@ class Observed:
     """How the statistics were collected."""
 
 
-def observe(bench: Bench, collect: Collect | None = None) -> Observed:
-    """``collect``: other settings than the bench's."""
+def observe(bench: Bench, collect: Collect | None = None, *, wholly: bool = False) -> Observed:
+    """``collect``: other settings than the bench's. ``wholly``: with all that is collected, also
+    where the selector does not rank by it.
+
+    The statistics have what the selector ranks by. What it would choose on shuffled outcomes is
+    among them, for the control: by r where no null of its score is known.
+    """
     collect = collect or bench.collect
     fits = sites(bench)
     selection = answers(bench, bench.asking, "selection", [baseline()])[BASELINE]
-    return Observed(fits, selection, statistics(bench, selection, collect=collect), collect)
+    by = statistic(bench.selector)
+    stats = statistics(bench, selection, collect=collect, wholly=wholly or by in SCORES)
+    if by in BINNED:
+        stats = binned(bench, selection, stats, collect)
+    stats = [
+        replace(s, shuffled_best=s.others[by].shuffled_best) if by in s.others else s for s in stats
+    ]
+    return Observed(fits, selection, stats, collect)
 
 
 @dataclass(frozen=True)

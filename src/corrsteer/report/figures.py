@@ -22,7 +22,7 @@ from corrsteer.report.plots import (
     ring,
 )
 from corrsteer.report.record import ArmSummary, Changed, LayerActivity, Moved
-from corrsteer.report.tables import ArmRow, TransferRow, by_kind, folded_label
+from corrsteer.report.tables import ArmRow, TransferRow, by_kind, folded_label, records
 
 BASELINE, STEERED = colour("baseline"), colour("steered")
 
@@ -182,10 +182,11 @@ def transfer(rows: Sequence[TransferRow]) -> Figure:
     return Figure.of(figure, table, left=LEFT)
 
 
-def correlation(features: pd.DataFrame) -> Figure:
+def correlation(features: pd.DataFrame, by: str = "r") -> Figure:
     """Each layer's best feature against its noise ceiling, with further ranked features behind it.
 
-    ``features``: the rows of a run's ``features.csv``.
+    ``features``: the rows of a run's ``features.csv``; ``by``: the column that they are ranked by.
+    Where no ceiling is known there is none.
     """
     best = features[features["rank"] == 1]
     span = int(best["layer"].max() - best["layer"].min()) + 1
@@ -199,7 +200,7 @@ def correlation(features: pd.DataFrame) -> Figure:
     feature = "feature %{customdata}"
     parts: list[tuple[pd.DataFrame, Spec, str]] = [
         (features[features["rank"] > 1], {"color": "var(--faint)", "size": 5}, feature),
-        (best.assign(r=best["ceiling"]), ceiling, "noise ceiling"),
+        (best.assign(**{by: best["ceiling"]}).dropna(subset=[by]), ceiling, "noise ceiling"),
         (best[~best["noise"]], {"color": STEERED, "size": dot}, feature),
         (best[best["noise"]], noise, feature),
         (features[features["chosen"]], in_plan, feature),
@@ -208,17 +209,18 @@ def correlation(features: pd.DataFrame) -> Figure:
     for rows, marker, name in parts:
         figure.add_scatter(
             x=rows["layer"].tolist(),
-            y=rows["r"].tolist(),
+            y=rows[by].tolist(),
             customdata=rows["feature"].tolist(),
             mode="markers",
             marker=marker,
-            hovertemplate=f"layer %{{x}}, {name}: r = %{{y:.3f}}<extra></extra>",
+            hovertemplate=f"layer %{{x}}, {name}: {by} = %{{y:.3f}}<extra></extra>",
         )
     figure.update_layout(height=340)
     layer_axis(figure, best["layer"].tolist())
-    figure.update_yaxes(title="correlation with success", rangemode="tozero")
-    names = ["layer", "rank", "feature", "r", "ceiling", "noise", "chosen"]
-    return Figure.of(figure, features[names].to_dict("records"))
+    title = "correlation with success" if by == "r" else by
+    figure.update_yaxes(title=title, rangemode="tozero")
+    names = ["layer", "rank", "feature", by, "ceiling", "noise", "chosen"]
+    return Figure.of(figure, records(features[names]))
 
 
 def ablation(rows: Sequence[Mapping[str, Any]], whole: float) -> Figure:

@@ -114,7 +114,7 @@ def nothing_steers(record: Record) -> str:
 
 
 def all_noise(record: Record) -> str:
-    """Where no chosen feature correlates better than shuffled outcomes do."""
+    """Where no chosen feature scores better than with shuffled outcomes."""
     below, n = record.noise.below_ceiling, record.noise.features
     return " ".join(_noise(record)) if n and below == n else ""
 
@@ -230,12 +230,18 @@ def _is_random(record: Record, name: str) -> bool:
 
 def _noise(record: Record) -> list[str]:
     below, n = record.noise.below_ceiling, record.noise.features
+    if below is None:
+        return [
+            f"No noise ceiling is known for the {record.score} that features were chosen by:"
+            " nothing says how high it gets by chance."
+        ]
     if not below:
         return []
+    as_well = "correlate as well" if record.score == "r" else f"do as well by {record.score}"
     return [
         f"{below} of {n} chosen {_features_are(below, n)} at or below the noise ceiling of "
         f"{'its layer' if below == 1 else 'their layers'}: shuffled outcomes give features that "
-        "correlate as well."
+        f"{as_well}."
     ]
 
 

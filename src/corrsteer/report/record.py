@@ -64,8 +64,7 @@ class Flips(Part):
 
 
 class Changes(Part):
-    """Answers that differ from the baseline's: in their text, in their text but not their outcome,
-    in the parsed answer."""
+    """Answers unlike the baseline's: in text, in text but not in outcome, in the parsed answer."""
 
     text: int
     text_same_outcome: int
@@ -84,12 +83,12 @@ class Ratios(Part):
 
 
 class Noise(Part):
-    """Of the chosen ``features``: how many are at or below their layer's noise ceiling, and how
-    many are their layer's best in fewer than half of the resamples."""
+    """Of the chosen ``features``, how many are at or below their layer's noise ceiling, and are its
+    best in fewer than half of the resamples; None where the score has no null."""
 
     features: int
-    below_ceiling: int
-    unstable: int
+    below_ceiling: int | None
+    unstable: int | None
 
 
 class Group(Part):
@@ -333,6 +332,7 @@ class Record(Results):
     operator: str
     gate: str
     positions: str
+    coefficient: str = ""
     """How the plan acts, by the names of its components; empty for a method that makes none."""
     selector: str
     score: str

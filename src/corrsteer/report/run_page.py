@@ -36,6 +36,7 @@ from corrsteer.report.tables import (
     arm_rows,
     by_kind,
     folded_label,
+    ranked_by,
     read_answers,
     read_features,
     read_json,
@@ -58,6 +59,7 @@ def write_run_report(folder: Path) -> Path:
     """
     record = read_record(folder)
     features = read_features(folder)
+    by = ranked_by(features, record.score)
     plan = folder / "plan" / "plan.json"  # not every method makes one
     answers = read_answers(
         folder,
@@ -81,6 +83,7 @@ def write_run_report(folder: Path) -> Path:
         "end_of_search": end_of_search(record),
         "splits_seed": splits_seed(folder),
         "task_metrics": _task_metrics(record.task_metrics, arms),
+        "by": by,
         "best": features[features["rank"] == 1].to_dict("records"),
         "ablations": _ablations(folder / "ablations.csv"),
         "cards": _cards(features, _contexts(folder / "contexts.json")),
@@ -95,7 +98,7 @@ def write_run_report(folder: Path) -> Path:
         "transfer": _transfer(record),
         "figures": {
             "arms": figures.arms(arms, record.chance),
-            "correlation": figures.correlation(features) if len(features) else None,
+            "correlation": figures.correlation(features, by.column) if len(features) else None,
         },
     }
     return write_page(folder / "report.html", "run.html.j2", page)

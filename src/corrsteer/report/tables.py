@@ -86,6 +86,29 @@ def read_features(folder: Path) -> pd.DataFrame:
         return table
 
 
+@dataclass(frozen=True)
+class RankedBy:
+    """What a run's features are ranked by: the ``column`` of features.csv, and whether it has a
+    ceiling."""
+
+    column: str
+    ceiling: bool
+
+    @property
+    def noun(self) -> str:
+        return "correlation" if self.column == "r" else self.column
+
+    @property
+    def title(self) -> str:
+        return self.noun[:1].upper() + self.noun[1:]
+
+
+def ranked_by(features: pd.DataFrame, score: str) -> RankedBy:
+    """``score``: its name in the record. A selector that gives no score of its own ranks by r."""
+    known = not features["ceiling"].isna().all() or not len(features)
+    return RankedBy(score if score in features else "r", known)
+
+
 def read_table(path: Path, columns: Sequence[str], **dtypes: str) -> pd.DataFrame:
     """A table that a run wrote, which has at least these columns."""
     with reading(path):

@@ -36,6 +36,7 @@ from corrsteer.stages.answers import check_prompts
 from corrsteer.stages.bench import Asking, Bench, Collect
 from corrsteer.stages.side_effects import SideEffects
 from corrsteer.steering.arms import Arm
+from corrsteer.steering.coefficients import Coefficient
 from corrsteer.steering.controls import Controls
 from corrsteer.steering.encoder import made_up, reads_features
 from corrsteer.steering.hooks import changed
@@ -119,6 +120,7 @@ def _build(cfg: DictConfig) -> Parts:
     for name, part in (("backend", backend), ("sae", sae)):
         _check_hashable(name, part)
     operator, gate = instantiate(cfg.operator, Operator), instantiate(cfg.gate, Gate)
+    instantiate(cfg.coefficient, Coefficient)
     instantiate(cfg.tracker, Tracker)
     bench = Bench(
         store=Store(Path(cfg.cache)),

@@ -108,7 +108,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
     run_record.write(folder)
     write_cards(cards, folder)
     classes_table(cards).to_csv(folder / "classes.csv", index=False)
-    features_table(ranked, chosen).to_csv(folder / "features.csv", index=False)
+    features_table(ranked, chosen, run_record.score).to_csv(folder / "features.csv", index=False)
     splits = {"selection": {BASELINE: fitted.observed.selection}, "validation": validation}
     splits |= {"test": done.answers, "unrelated": unrelated}
     if done.letters is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -66,6 +67,7 @@ def record(
         operator=type(plan.operator).__name__ if plan else "",
         gate=type(plan.gate).__name__ if plan else "",
         positions=plan.positions if plan else "",
+        coefficient=_words(plan.about.get("coefficient", "")) if plan else "",
         selector=type(bench.selector).__name__,
         score=bench.selector.score,
         layers=list(bench.layers),
@@ -134,7 +136,8 @@ def _scorer(parts: Parts) -> ScorerUsed:
 def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder: Path) -> None:
     """The plan with what somebody else needs to use and check it."""
     bench = parts.bench
-    entries = tuple(replace(e, about=_about(e, chosen)) for e in plan.entries)
+    score = bench.selector.score
+    entries = tuple(replace(e, about=_about(e, chosen, score)) for e in plan.entries)
     about = {
         "model": {
             "name": bench.spec.name,
@@ -144,6 +147,7 @@ def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder:
         },
         "saes": {str(n): bench.sae.sae_id(n) for n in bench.layers},
         "task": {"name": parts.task.name, "data": parts.task.data},
+        "selector": {"name": type(bench.selector).__name__, "score": bench.selector.score},
         "splits": {
             name: {"n": len(examples), "ids": digest([e.id for e in examples])}
             for name, examples in bench.asking.splits.items()
@@ -151,13 +155,29 @@ def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder:
         "seed": bench.seed,
         "versions": versions(),
     }
-    replace(plan, entries=entries, about=about).save(folder)
+    replace(plan, entries=entries, about={**plan.about, **about}).save(folder)
 
 
-def _about(entry: PlanEntry, chosen: Sequence[RankedFeature]) -> dict[str, Any]:
+def _facts(f: RankedFeature, score: str) -> dict[str, Any]:
+    """What a plan says of a feature; ``noise`` and ``ceiling`` are None where none is known."""
+    known = not math.isnan(f.ceiling)
+    own = {} if f.by is None else {score: f.by}
+    noise, ceiling = (f.is_noise, f.ceiling) if known else (None, None)
+    return {**own, "noise": noise, "ceiling": ceiling, "class": f.kind}
+
+
+def _words(component: str | Mapping[str, Any]) -> str:
+    """A component's key as text: "TotalNorm (total 100.0, spread r)"."""
+    if isinstance(component, str):
+        return component
+    settings = ", ".join(f"{name} {x}" for name, x in component.items() if name != "name")
+    return f"{component['name']} ({settings})"
+
+
+def _about(entry: PlanEntry, chosen: Sequence[RankedFeature], score: str) -> dict[str, Any]:
     """What is known of the features of an entry; all are named where there are several."""
     some = [f for f in chosen if f.layer == entry.layer]
-    facts = [{"noise": f.is_noise, "ceiling": f.ceiling, "class": f.kind} for f in some]
+    facts = [_facts(f, score) for f in some]
     if len(some) < 2:
         return facts[0] if facts else {}
     factor = entry.coefficient / some[0].coefficient
@@ -170,12 +190,15 @@ def versions() -> dict[str, str]:
 
 
 def features_table(
-    ranked: Sequence[RankedFeature], chosen: Sequence[RankedFeature]
+    ranked: Sequence[RankedFeature], chosen: Sequence[RankedFeature], score: str
 ) -> pd.DataFrame:
-    """Every ranked feature; the columns alone for a method that ranks none."""
-    columns = [*(f.name for f in fields(RankedFeature)), "noise", "chosen"]
+    """Every ranked feature; the columns alone for a method that ranks none. ``score``: what another
+    score than r is called."""
+    columns = [*(f.name for f in fields(RankedFeature) if f.name != "by"), "noise", "chosen"]
+    if any(f.by is not None for f in ranked):
+        columns.insert(columns.index("r"), "by")
     rows = [{**asdict(f), "noise": f.is_noise, "chosen": f in chosen} for f in ranked]
-    return pd.DataFrame(rows, columns=columns).rename(columns={"kind": "class"})
+    return pd.DataFrame(rows, columns=columns).rename(columns={"kind": "class", "by": score})
 
 
 def classes_table(cards: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

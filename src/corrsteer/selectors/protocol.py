@@ -9,7 +9,8 @@ from corrsteer.records import LayerStats, RankedFeature
 
 
 class Selector(Protocol):
-    """A frozen dataclass. What is not a setting of it may be a class attribute."""
+    """A frozen dataclass. What is not a setting of it may be a class attribute. One that ranks by
+    another score than r may say so in ``statistic`` (:func:`statistic`)."""
 
     @property
     def score(self) -> str:
@@ -31,3 +32,10 @@ class Selector(Protocol):
     def rank(self, stats: Sequence[LayerStats]) -> tuple[RankedFeature, ...]:
         """Ranked features, layers ascending, ranks 1, 2, ... within a layer; a layer without an
         eligible feature contributes none. Pure."""
+
+
+def statistic(selector: Selector) -> str:
+    """The score that it asks for beside r, as :attr:`corrsteer.records.LayerStats.others` names it:
+    one of :data:`corrsteer.stats.scores.SCORES` or :data:`corrsteer.stats.bins.BINNED`; empty for
+    none."""
+    return str(getattr(selector, "statistic", ""))

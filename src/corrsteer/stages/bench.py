@@ -12,18 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from corrsteer.models.protocol import Backend
+from corrsteer.models.protocol import SINK, WHOLE, Backend, sinks
 from corrsteer.models.reading import seen
 from corrsteer.models.spec import Model
 from corrsteer.records import Example
 from corrsteer.saes.protocol import SAEProvider
 from corrsteer.selectors.classes import Hands
 from corrsteer.selectors.protocol import Selector
-from corrsteer.steering.arms import Arm
+from corrsteer.steering.arms import Arm, baseline
 from corrsteer.steering.encoder import Encoder
 from corrsteer.store.entries import Store
 from corrsteer.store.keys import digest
@@ -162,6 +162,39 @@ class Bench:
             group.clear()
 
 
+class Pooled(NamedTuple):
+    """One layer's activations of some samples, [B, D], pooled over the token source."""
+
+    z: np.ndarray
+    norms: np.ndarray
+    """Of the residuals that were pooled: the sum of their norms, and how many."""
+    left_out: int
+    """Positions that were not pooled, since they are attention sinks."""
+
+
+def pooled(
+    model: LoadedModel,
+    saes: Mapping[int, LoadedSAE],
+    prompts: Sequence[str],
+    answers: Sequence[Sequence[int]],
+    token_source: str,
+    pooling: str,
+) -> dict[int, Pooled]:
+    """Activations by layer, of a replay of one batch. Attention sinks are left out of a token
+    source that begins with the prompt: what is active there would win every maximum."""
+    residuals = model.replay(prompts, answers, list(saes), token_source)
+    found = {}
+    for layer, sae in saes.items():
+        x, sample = residuals.layers[layer], residuals.sample
+        if token_source in WHOLE:
+            kept = ~sinks(x, sample)
+            x, sample = x[kept], sample[kept]
+        z = sae.pool(x, sample, len(prompts), pooling).cpu().numpy()
+        norms = np.array([float(x.float().norm(dim=1).cpu().double().sum()), len(sample)])
+        found[layer] = Pooled(z, norms, len(residuals.sample) - len(sample))
+    return found
+
+
 # -- keys that several stages share ------------------------------------------------------------
 
 ANSWERS = "generate"
@@ -190,6 +223,24 @@ def answers_key(
         if asking.likelihood != PER_CHARACTER:
             settings["likelihood"] = asking.likelihood
     return settings | arm.key()
+
+
+def statistics_keys(
+    bench: Bench, outcomes: np.ndarray, layers: Sequence[int], collect: Collect
+) -> dict[int, dict[str, Any]]:
+    """By layer, of what is collected of the unsteered answers to the selection split."""
+    shared = {
+        **answers_key(bench, bench.asking, bench.selection, baseline()),
+        "outcomes": digest(outcomes.tobytes()),
+        "token_source": collect.token_source,
+        "pooling": collect.pooling,
+        "shuffles": collect.shuffles,
+        "resamples": collect.resamples,
+        "seed": bench.seed,
+    }
+    if collect.token_source in WHOLE:
+        shared["without_sinks"] = SINK
+    return {n: {**shared, "layer": n, "sae": bench.sae_key(n)} for n in layers}
 
 
 def prefixed(examples: Sequence[Example], prefix: str) -> Sequence[Example]:

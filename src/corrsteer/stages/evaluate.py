@@ -6,6 +6,7 @@ what random features, constrained decoding or chance would have given.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -86,6 +87,11 @@ def chance_level(examples: Sequence[Example]) -> float | None:
     return sum(1 / len(e.options) for e in examples) / len(examples)
 
 
+def _count(known: Sequence[float], true: Sequence[bool]) -> int | None:
+    """How many are true; None where what it is judged by is not a number for any."""
+    return None if any(map(math.isnan, known)) else sum(true)
+
+
 def evaluate(
     test: Mapping[str, pd.DataFrame],
     arms: Sequence[Arm],
@@ -132,8 +138,8 @@ def evaluate(
         groups=_groups(base, steered, examples),
         noise=Noise(
             features=len(chosen),
-            below_ceiling=sum(f.is_noise for f in chosen),
-            unstable=sum(f.stability < STABLE for f in chosen),
+            below_ceiling=_count([f.ceiling for f in chosen], [f.is_noise for f in chosen]),
+            unstable=_count([f.stability for f in chosen], [f.stability < STABLE for f in chosen]),
         ),
         margin=_margin(test, summaries, likelihood),
     )

@@ -4,7 +4,8 @@ Each batch of prompt + answer is replayed through the model, the residuals at th
 are encoded and pooled per sample, and the pooled activations update streaming statistics, so
 memory does not grow with the number of samples. The same pass correlates against shuffled
 outcomes, which gives each layer's noise ceiling, and in bootstrap resamples, which gives the
-stability of the choice. One entry per layer: layer subsets share them.
+stability of the choice, and keeps what the other scores of :mod:`corrsteer.stats.scores` are made
+of. One entry per layer: layer subsets share them, and all selectors that rank by these scores.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import io
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import replace
 from functools import reduce
 from itertools import chain
 from pathlib import Path
@@ -23,14 +24,12 @@ import numpy as np
 import pandas as pd
 
 from corrsteer.errors import DegenerateOutcomesError
-from corrsteer.models.protocol import SINK, WHOLE, sinks
 from corrsteer.progress import progress
 from corrsteer.records import RIGHT, Example, LayerStats
 from corrsteer.scorers.contains import Contains
-from corrsteer.stages.bench import Bench, Collect, Share, answers_key
+from corrsteer.stages.bench import Bench, Collect, Share, pooled, statistics_keys
+from corrsteer.stats import scores
 from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
-from corrsteer.steering.arms import baseline
-from corrsteer.store.keys import digest
 from corrsteer.store.partial import Partial
 
 if TYPE_CHECKING:
@@ -40,34 +39,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STAGE, FORM = "collect", 3
+WHOLLY = "scores"
+"""The stage where an entry of an earlier version, which has r alone, is made again when more is
+asked for."""
 FILE = "stats.npz"
-COUNTS = ("layer", "n", "n_right", "left_out")
 SLOTS = ("a", "b")  # a layer's last two savings
 # Half-made statistics are saved at a batch when this many times the last saving's duration has
 # gone by: saving takes under 5 % of the time, and with small SAEs happens at every batch.
 KEEP_EVERY = 20.0
 
 Seen = tuple[int, ...]  # indices of samples, in the order they were added
-
-# -- key ---------------------------------------------------------------------------------------
-
-
-def statistics_keys(
-    bench: Bench, outcomes: np.ndarray, layers: Sequence[int], collect: Collect
-) -> dict[int, dict[str, Any]]:
-    shared = {
-        **answers_key(bench, bench.asking, bench.selection, baseline()),
-        "outcomes": digest(outcomes.tobytes()),
-        "token_source": collect.token_source,
-        "pooling": collect.pooling,
-        "shuffles": collect.shuffles,
-        "resamples": collect.resamples,
-        "seed": bench.seed,
-    }
-    if collect.token_source in WHOLE:
-        shared["without_sinks"] = SINK
-    return {n: {**shared, "layer": n, "sae": bench.sae_key(n)} for n in layers}
-
 
 # -- the stage ---------------------------------------------------------------------------------
 
@@ -77,15 +58,31 @@ def statistics(
     answered: pd.DataFrame,
     layers: Sequence[int] | None = None,
     collect: Collect | None = None,
+    *,
+    wholly: bool = False,
 ) -> list[LayerStats]:
     """Feature statistics per layer, of the answers to the selection split.
 
     ``layers`` and ``collect``: others than the bench's. ``collect.shards``: into how many shares
     the samples are divided, whose statistics are merged at the end. Rounding aside (1e-12), the
-    result is the same.
+    result is the same. ``wholly``: with all scores, also where an earlier version collected.
     """
     collect = collect or bench.collect
     layers = bench.layers if layers is None else layers
+    made = _statistics(bench, answered, layers, collect, STAGE)
+    if wholly and not all(s.others for s in made):
+        made = _statistics(bench, answered, layers, collect, WHOLLY)
+    if sunk := [s for s in made if s.left_out]:
+        log.info(
+            "collect: attention sinks are not pooled, at most %d positions of a layer",
+            max(s.left_out for s in sunk),
+        )
+    return made
+
+
+def _statistics(
+    bench: Bench, answered: pd.DataFrame, layers: Sequence[int], collect: Collect, stage: str
+) -> list[LayerStats]:
     outcomes = _outcomes(answered)
     keys = statistics_keys(bench, outcomes, layers, collect)
     shares = [Share(index, collect.shards) for index in range(collect.shards)]
@@ -116,24 +113,18 @@ def statistics(
                 put(n, made[n])
 
     def put(n: int, moments: FeatureMoments) -> None:
-        stats = moments.finish(n)
+        stats = replace(moments.finish(n), others=moments.scores())
 
         def write(folder: Path) -> None:
-            np.savez(folder / FILE, **asdict(stats))
+            np.savez(folder / FILE, **scores.to_arrays(stats))
 
-        bench.store.get(STAGE, keys[n], write, FORM)
+        bench.store.get(stage, keys[n], write, FORM)
 
-    bench.store.fill(STAGE, keys, make, FORM, together=True)
-    entries = [bench.store.read(STAGE, keys[n], FORM) for n in layers]
+    bench.store.fill(stage, keys, make, FORM, together=True)
+    entries = [bench.store.read(stage, keys[n], FORM) for n in layers]
     for part in chain.from_iterable(p.values() for p in parts):
         part.clear()
-    made = [read_stats(entry) for entry in entries]
-    if sunk := [s for s in made if s.left_out]:
-        log.info(
-            "collect: attention sinks are not pooled, at most %d positions of a layer",
-            max(s.left_out for s in sunk),
-        )
-    return made
+    return [read_stats(entry) for entry in entries]
 
 
 def collect_share(bench: Bench, answered: pd.DataFrame, share: Share) -> None:
@@ -283,8 +274,6 @@ def collect(
 
     ``answers``: generated token ids per prompt; ``outcomes``: float64 [N], their scores; both of
     all samples, since outcomes are shuffled, and samples resampled, among all.
-    Attention sinks are left out of a ``token_source`` that begins with the prompt, and counted:
-    what is active there would win every maximum.
     ``start``: samples that were seen by an earlier call, and its accumulators, which go on.
     ``on_batch`` hears of every batch: all samples seen so far, and the accumulators.
     """
@@ -300,19 +289,13 @@ def collect(
         rows = [i for i in batch if i not in before]
         if not rows:
             continue
-        residuals = model.replay(
-            [prompts[i] for i in rows], [answers[i] for i in rows], list(saes), token_source
-        )
-        for layer, sae in saes.items():
-            x, sample = residuals.layers[layer], residuals.sample
-            if token_source in WHOLE:
-                kept = ~sinks(x, sample)
-                x, sample = x[kept], sample[kept]
-            pooled = sae.pool(x, sample, len(rows), pooling)
+        texts = [prompts[i] for i in rows], [answers[i] for i in rows]
+        for layer, read in pooled(model, saes, *texts, token_source, pooling).items():
             moments[layer].update(
-                pooled.cpu().numpy(), outcomes[rows], shuffled[rows], lengths[rows], drawn[rows]
+                read.z, outcomes[rows], shuffled[rows], lengths[rows], drawn[rows]
             )
-            moments[layer].left_out += len(residuals.sample) - len(sample)
+            moments[layer].left_out += read.left_out
+            moments[layer].norms += read.norms
         seen += rows
         if on_batch is not None:
             on_batch(seen, moments)
@@ -324,9 +307,7 @@ def collect(
 
 def read_stats(folder: Path) -> LayerStats:
     with np.load(folder / FILE, allow_pickle=False) as arrays:
-        values = {f.name: arrays[f.name] for f in fields(LayerStats) if f.name in arrays}
-    scalars = {name: int(values[name]) for name in COUNTS if name in values}
-    return LayerStats(**{**values, **scalars})
+        return scores.from_arrays(arrays)
 
 
 def keep_moments(
@@ -354,7 +335,8 @@ def savings(part: Partial) -> Iterator[tuple[Seen, str, Mapping[str, np.ndarray]
     """(samples seen, slot, accumulator) of a layer's savings; arrays are read when asked for."""
     for slot, content in part.load().items():
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            yield tuple(arrays["seen"].tolist()), slot, arrays
+            if "squares" in arrays:  # an earlier version kept less
+                yield tuple(arrays["seen"].tolist()), slot, arrays
 
 
 def alike(kept: Mapping[int, set[Seen]]) -> list[list[int]]:

@@ -5,10 +5,11 @@ with the outcome, with P shuffled outcomes (the noise ceiling) and with the leng
 means and frequencies; and the features that R bootstrap resamples of the samples would have chosen
 (the stability of the choice). A sample that a resample draws w times has the weight w in it.
 
-Cost: memory ``(P + 3 R + 8) * D`` numbers of 8 bytes per layer, whatever the number of samples
-(P=100, R=50, D=16384: 34 MB), and a temporary of up to two thirds of it per update; time is float64
-matrix products of ``[4 + P + 3 R, B] @ [B, D]`` per update, so feed batches of tens of samples or
-more. Cheaper: fewer shuffles and resamples; both costs are linear in them.
+Cost: memory ``(2 P + 5 R + 9) * D`` numbers of 8 bytes per layer, whatever the number of samples
+(P=100, R=50, D=16384: 60 MB, of which 26 are :mod:`corrsteer.stats.spreads`), and a temporary of up
+to two thirds of it per update; time is float64 matrix products of ``[5 + 2 P + 5 R, B] @ [B, D]``
+per update, so feed batches of tens of samples or more. Cheaper: fewer shuffles and resamples; both
+costs are linear in them.
 
 Precision: second moments are sums about a fixed shift, the mean of the first batch. That mean
 belongs to the data, so it lies within ``sqrt(n / B)`` standard deviations of the final mean
@@ -21,20 +22,18 @@ data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from corrsteer.errors import DegenerateOutcomesError, ModelError
-from corrsteer.records import R_BINS, RIGHT, LayerStats, r_bin
+from corrsteer.records import R_BINS, RIGHT, LayerStats, Scored, r_bin
+from corrsteer.stats import scores
+from corrsteer.stats.spreads import Spreads, outcome_rows, partial_r
 
 CONSTANT = 1e-12
 """A variable whose standard deviation is below this share of its mean does not vary: what is
 left is rounding, and correlating that would give finite nonsense."""
-
-KEPT = 20
-"""Features that are kept of every resample, best first: enough for a selector to pass over those
-that it holds ineligible."""
 
 _ARRAYS = (
     "counts",
@@ -78,6 +77,8 @@ class FeatureMoments:
         # With z and the outcome y shifted, and the weight w of a sample in a resample:
         self.draws = np.zeros((3, n_resamples))  # sums of w, w * y, w * y**2
         self.resampled = np.zeros((3, n_resamples, width))  # sums of w * z, w * y * z, w * z**2
+        self.spreads = Spreads(width, n_shuffles, n_resamples)
+        self.norms = np.zeros(2)  # of the residuals that were pooled: sum, and how many
 
     @property
     def n(self) -> int:
@@ -139,6 +140,7 @@ class FeatureMoments:
             self.draws[2] += dy[:, 0] ** 2 @ drawn
             self.resampled[:2] += (weights.T @ d).reshape(2, r, width)
             self.resampled[2] += weights[:, :r].T @ d**2
+        self.spreads.update(d, outcomes, drawn)
 
     def merge(self, other: FeatureMoments) -> FeatureMoments:
         """The accumulator that would have seen the samples of both; neither is changed."""
@@ -155,6 +157,7 @@ class FeatureMoments:
         out = FeatureMoments(len(dz), len(dy) - 2, self.draws.shape[1])
         out.counts = self.counts + other.counts
         out.left_out = self.left_out + other.left_out
+        out.norms = self.norms + other.norms
         # Shifted by the joint means, the plain sums vanish and central moments are the rest.
         out.z_shift = self._z_mean() + dz * (other.n / n)
         out.y_shift = self._y_mean() + dy * (other.n / n)
@@ -167,6 +170,7 @@ class FeatureMoments:
             draws, resampled = part._moved_to(out.z_shift, out.y_shift[0])
             out.draws += draws
             out.resampled += resampled
+            out.spreads.add(part.spreads.moved(part, out.z_shift, out.y_shift))
         out.active = self.active + other.active
         out.active_right = self.active_right + other.active_right
         return out
@@ -190,7 +194,8 @@ class FeatureMoments:
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Copies of the whole state, for saving; :meth:`from_arrays` restores it exactly."""
         arrays = {name: getattr(self, name).copy() for name in _ARRAYS}
-        return {**arrays, "left_out": np.array(self.left_out)}
+        more = {"left_out": np.array(self.left_out), "norms": self.norms.copy()}
+        return {**arrays, **self.spreads.to_arrays(), **more}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> FeatureMoments:
@@ -198,6 +203,8 @@ class FeatureMoments:
         for name in _ARRAYS:
             setattr(out, name, np.array(arrays[name]))
         out.left_out = int(arrays["left_out"]) if "left_out" in arrays else 0
+        out.norms = np.array(arrays["norms"])
+        out.spreads.restore(arrays)
         return out
 
     def finish(self, layer: int) -> LayerStats:
@@ -227,7 +234,7 @@ class FeatureMoments:
             n_right=n_right,
             r=r,
             r_length=r_length,
-            r_adjusted=_partial(r, r_length, self._outcome_and_length()),
+            r_adjusted=partial_r(r, r_length, self._outcome_and_length()),
             mean=self._mean(self.products[0], n, self.active),
             mean_right=self._mean(self.products[1], n_right, self.active_right),
             mean_wrong=self._mean(wrong_sum, n_wrong, active_wrong),
@@ -240,19 +247,35 @@ class FeatureMoments:
             resampled_best=resampled_best,
             resampled_r=resampled_r,
             left_out=self.left_out,
+            residual=float(self.norms[0] / self.norms[1]) if self.norms[1] else float("nan"),
         )
+
+    def scores(self) -> dict[str, Scored]:
+        """Every other score (:data:`corrsteer.stats.scores.SCORES`) with its null and resamples."""
+        rows = self._correlations()
+        m2, mean = self._y_m2(), self._y_mean()
+        varies = _varies(m2, mean, self.n)
+        lengths = self.spreads.y_lengths - self.y_sum[:-1] * self.y_sum[-1] / self.n
+        spread = np.sqrt(np.where(varies[:-1] & varies[-1], m2[:-1] * m2[-1], 1.0))
+        beside = np.where(varies[:-1] & varies[-1], np.clip(lengths / spread, -1.0, 1.0), 0.0)
+        resampled = [self._resampled_r(row) for row in range(self.draws.shape[1])]
+
+        def labellings(kind: str) -> Iterator[scores.Labelled]:
+            if kind == "resamples":
+                return (self.spreads.of_resample(self, k, r) for k, r in enumerate(resampled))
+            part = slice(1) if kind == "outcomes" else slice(1, None)
+            return outcome_rows(self, part, rows, beside)
+
+        return scores.tables(labellings)
 
     def _best_of_resamples(self) -> tuple[np.ndarray, np.ndarray]:
         """Two [R, K]: the K <= ``KEPT`` features with the highest correlations in each resample,
         best first, equal ones by lower number, and those correlations."""
-        k = min(KEPT, len(self.z_shift))
+        k = min(scores.KEPT, len(self.z_shift))
         best = np.zeros((self.draws.shape[1], k), dtype=np.int64)
         best_r = np.zeros(best.shape)
         for row in range(len(best)):
-            r = self._resampled_r(row)
-            among = np.flatnonzero(r >= np.partition(r, -k)[-k])
-            best[row] = among[np.argsort(-r[among], kind="stable")][:k]
-            best_r[row] = r[best[row]]
+            best[row], best_r[row] = scores.best(self._resampled_r(row))
         return best, best_r
 
     def _resampled_r(self, row: int) -> np.ndarray:
@@ -353,15 +376,6 @@ def pearson(x: np.ndarray, y: np.ndarray) -> float:
     if not (_varies(xx, x.mean(), len(x)) and _varies(yy, y.mean(), len(y))):
         return 0.0
     return float(np.clip(dx @ dy / (np.sqrt(xx) * np.sqrt(yy)), -1.0, 1.0))
-
-
-def _partial(r: np.ndarray, r_length: np.ndarray, outcome_and_length: float) -> np.ndarray:
-    """[D] correlation with the outcome of what length leaves unexplained of both (the partial
-    correlation); 0 where length explains all of either."""
-    rest = (1 - r_length**2) * (1 - outcome_and_length**2)
-    within = rest > CONSTANT
-    adjusted = (r - r_length * outcome_and_length) / np.sqrt(np.where(within, rest, 1.0))
-    return np.where(within & (r != 0), np.clip(adjusted, -1.0, 1.0), 0.0)
 
 
 def _varies(m2: np.ndarray, mean: np.ndarray, n: int) -> np.ndarray:

@@ -32,7 +32,8 @@ from corrsteer.store.runfolder import RunFolder
 
 ALIKE = (
     "coef", "controls", "tracker", "name", "strategy", "operator", "gate", "positions", "selector",
-    "search", "ablations", "side_effects", "neutral", "transfer", "classes", "descriptions",
+    "coefficient", "search", "ablations", "side_effects", "neutral", "transfer", "classes",
+    "descriptions",
 )  # fmt: skip
 """Settings in which jobs may differ and still share a collection."""
 

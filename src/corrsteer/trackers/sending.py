@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -114,7 +115,7 @@ def _config(folder: Path) -> DictConfig | None:
 def send_run(folder: Path) -> None:
     import pandas as pd
 
-    from corrsteer.report.tables import read_features
+    from corrsteer.report.tables import ranked_by, read_features
 
     cfg = _config(folder)
     assert cfg is not None, folder
@@ -133,7 +134,8 @@ def send_run(folder: Path) -> None:
         plan = folder / "plan"  # not every method makes one
         entries = _json(plan / "plan.json")["entries"] if plan.exists() else []
         norms = {e["layer"]: e["norm"] for e in entries}
-        for row in layer_rows(features, norms, record.coef):
+        by = ranked_by(features, record.score).column
+        for row in layer_rows(features, norms, record.coef, by):
             run.log(row)
         if (folder / "ablations.csv").exists():
             types = {"layer": "Int64", "layers": "string"}
@@ -154,7 +156,7 @@ def send_run(folder: Path) -> None:
             run.table("transfer", transfer_table(record))
         if (folder / "trials.csv").exists():
             run.table("trials", pd.read_csv(folder / "trials.csv"))
-        run.table("correlations", _fair(features, most=1000))
+        run.table("correlations" if by == "r" else "ranked", _fair(features, most=1000))
         run.table("flips", flips_table(folder))
         run.log(summary(record) | {"seconds": _seconds(status)})
         about = "_".join((record.task, record.model, record.method_name))
@@ -186,6 +188,7 @@ def summary(record: Record) -> dict[str, Number]:
     constrained = next((a for a in record.arms.values() if a.kind == "constrained"), None)
     judged = judge(record)
     random, noise, flips = record.controls.get("random"), record.noise, record.flips
+    below = noise.below_ceiling
     validation = {name: arm.accuracy for name, arm in record.validation.items()}
     return {
         **{f"control_gain/{kind}": control.best for kind, control in record.controls.items()},
@@ -213,7 +216,7 @@ def summary(record: Record) -> dict[str, Number]:
         **{f"format/{name}": count for name, count in record.format.model_dump().items()},
         "plans_on_test": record.odometer.plans if record.odometer else None,
         "constrained_gain": constrained.accuracy - base.accuracy if constrained else None,
-        "noise_share": noise.below_ceiling / noise.features if noise.features else None,
+        "noise_share": below / noise.features if noise.features and below is not None else None,
         "layers_steered": noise.features,
         "plan_coef": record.coef,
         "chance": record.chance,
@@ -257,22 +260,21 @@ def transfer_table(record: Record) -> pd.DataFrame:
 
 
 def layer_rows(
-    features: pd.DataFrame, norms: Mapping[int, float], coef: float
+    features: pd.DataFrame, norms: Mapping[int, float], coef: float, by: str = "r"
 ) -> Iterator[dict[str, Number]]:
     """The best feature of every layer with its noise ceiling. Where the layer steers, it is the
-    plan's feature, and ``by_layer/norm`` is the norm of the vector that is added."""
+    plan's feature, and ``by_layer/norm`` is the norm of the vector that is added. ``by``: the
+    column that features are ranked by, which names the ceiling where it is not r."""
+    own = f"by_layer/{by.replace(' ', '_')}"
+    numbers = {"by_layer/r": "r", own: by}
+    numbers["by_layer/ceiling" if by == "r" else f"{own}_ceiling"] = "ceiling"
+    numbers |= {f"by_layer/{name}": name for name in ("coefficient", "freq_right", "freq_wrong")}
     best = features.sort_values(["chosen", "rank"], ascending=[False, True]).groupby("layer")
-    for f in best.head(1).sort_values("layer").itertuples():
-        steers = f.layer in norms
-        yield {
-            "layer": int(f.layer),
-            "by_layer/r": float(f.r),
-            "by_layer/ceiling": float(f.ceiling),
-            "by_layer/coefficient": float(f.coefficient),
-            "by_layer/freq_right": float(f.freq_right),
-            "by_layer/freq_wrong": float(f.freq_wrong),
-            "by_layer/norm": abs(coef) * norms[f.layer] if steers else None,
-        }
+    for f in best.head(1).sort_values("layer").to_dict("records"):
+        layer = int(f["layer"])
+        found = {name: None if math.isnan(f[x]) else float(f[x]) for name, x in numbers.items()}
+        norm = abs(coef) * norms[layer] if layer in norms else None
+        yield {"layer": layer, **found, "by_layer/norm": norm}
 
 
 def ablation_rows(table: pd.DataFrame, kind: str, step: str) -> Iterator[dict[str, Number]]:

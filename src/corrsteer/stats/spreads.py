@@ -1,0 +1,154 @@
+"""What scores beside r need of a pass: second moments of each class, and sums with the length.
+
+Part of :class:`corrsteer.stats.moments.FeatureMoments`, whose axes, shifts and first moments it
+shares; cost and precision are explained in :mod:`corrsteer.stats.scores`. Below, d is the shifted
+activation, y the shifted outcome, l the shifted length, w the weight of a sample in a resample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from corrsteer.stats.scores import TINY, Labelled
+
+if TYPE_CHECKING:
+    from corrsteer.stats.moments import FeatureMoments
+
+_ARRAYS = ("squares", "y_lengths", "draws_length", "resampled_squares", "resampled_length")
+
+
+class Spreads:
+    """D = ``width`` features, P = ``n_shuffles``, R = ``n_resamples``."""
+
+    def __init__(self, width: int, n_shuffles: int, n_resamples: int) -> None:
+        # Sums of:
+        self.squares = np.zeros((1 + n_shuffles, width))  # y * d ** 2, of each outcome
+        self.y_lengths = np.zeros(1 + n_shuffles)  # y * l
+        self.draws_length = np.zeros((3, n_resamples))  # w * l, w * l ** 2, w * y * l
+        self.resampled_squares = np.zeros((n_resamples, width))  # w * y * d ** 2
+        self.resampled_length = np.zeros((n_resamples, width))  # w * l * d
+
+    def update(self, d: np.ndarray, outcomes: np.ndarray, drawn: np.ndarray) -> None:
+        """``d`` [B, D] and ``outcomes`` [B, 2 + P], shifted, the length last; ``drawn`` [B, R]."""
+        y, length = outcomes[:, :-1], outcomes[:, -1:]
+        squares = d**2
+        self.squares += y.T @ squares
+        self.y_lengths += y.T @ length[:, 0]
+        if drawn.shape[1]:
+            weighted = np.hstack([drawn * length, drawn * length**2, drawn * length * y[:, :1]])
+            self.draws_length += weighted.sum(axis=0).reshape(3, -1)
+            self.resampled_squares += (drawn * y[:, :1]).T @ squares
+            self.resampled_length += (drawn * length).T @ d
+
+    def add(self, other: Spreads) -> None:
+        for name in _ARRAYS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def moved(self, m: FeatureMoments, z_shift: np.ndarray, y_shift: np.ndarray) -> Spreads:
+        """The same sums about other shifts. ``m``: the moments that these belong to."""
+        dz, dy, dl = m.z_shift - z_shift, (m.y_shift - y_shift)[:-1], m.y_shift[-1] - y_shift[-1]
+        y, yz = m.y_sum[:-1], m.products[2:-1]
+        out = Spreads(len(dz), len(dy) - 1, m.draws.shape[1])
+        every = m.z_sq + dz * (2 * m.products[0] + m.n * dz)
+        out.squares = self.squares + 2 * dz * yz + np.outer(y, dz**2) + np.outer(dy, every)
+        out.y_lengths = self.y_lengths + dl * y + dy * (m.y_sum[-1] + m.n * dl)
+        w, wy, _ = m.draws
+        wz, wyz, wzz = m.resampled
+        wl, wll, wyl = self.draws_length
+        out.draws_length = np.stack(
+            [wl + dl * w, wll + dl * (2 * wl + dl * w), wyl + dy[0] * wl + dl * (wy + dy[0] * w)]
+        )
+        drawn = wzz + dz * (2 * wz + np.outer(w, dz))
+        squares = self.resampled_squares + dz * (2 * wyz + np.outer(wy, dz)) + dy[0] * drawn
+        out.resampled_squares = squares
+        out.resampled_length = self.resampled_length + np.outer(wl, dz)
+        out.resampled_length += dl * (wz + np.outer(w, dz))
+        return out
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, name).copy() for name in _ARRAYS}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for name in _ARRAYS:
+            setattr(self, name, np.array(arrays[name]))
+
+    # -- what scores read ----------------------------------------------------------------------
+
+    def of_outcome(self, m: FeatureMoments, q: int, r: np.ndarray, partial: np.ndarray) -> Labelled:
+        """Outcome ``q``: 0 is the real one. ``r``, ``partial``: [D], of it."""
+        shift = m.y_shift[q]
+        right = m.y_sum[q] + m.n * shift
+        yz = m.products[2 + q] + shift * m.products[0]
+        sums = m.products[0], m.z_sq, yz, self.squares[q] + shift * m.z_sq
+        return _labelled(m.z_shift, m.n, right, sums, r, partial)
+
+    def of_resample(self, m: FeatureMoments, row: int, r: np.ndarray) -> Labelled:
+        shift = m.y_shift[0]
+        w, wy, _ = m.draws[:, row]
+        wz, wyz, wzz = m.resampled[:, row]
+        sums = wz, wzz, wyz + shift * wz, self.resampled_squares[row] + shift * wzz
+        partial = self._resampled_partial(m, row, r)
+        return _labelled(m.z_shift, w, wy + shift * w, sums, r, partial)
+
+    def _resampled_partial(self, m: FeatureMoments, row: int, r: np.ndarray) -> np.ndarray:
+        w, wy, wyy = m.draws[:, row]
+        wz, _, wzz = m.resampled[:, row]
+        wl, wll, wyl = self.draws_length[:, row]
+        n = max(w, 1.0)
+        l_m2, y_m2, z_m2 = wll - wl**2 / n, wyy - wy**2 / n, wzz - wz**2 / n
+        if not (l_m2 > TINY * (wll + n) and y_m2 > 0):
+            return r
+        r_length = (self.resampled_length[row] - wl * wz / n) / np.sqrt(
+            np.where(r != 0, np.maximum(z_m2, np.finfo(float).tiny), 1.0) * l_m2
+        )
+        return partial_r(r, np.clip(r_length, -1, 1), (wyl - wy * wl / n) / np.sqrt(y_m2 * l_m2))
+
+
+def partial_r(r: np.ndarray, r_length: np.ndarray, outcome_and_length: float) -> np.ndarray:
+    """[D] correlation with the outcome of what length leaves unexplained of both (the partial
+    correlation); 0 where length explains all of either."""
+    rest = (1 - r_length**2) * (1 - outcome_and_length**2)
+    within = rest > TINY
+    adjusted = (r - r_length * outcome_and_length) / np.sqrt(np.where(within, rest, 1.0))
+    return np.where(within & (r != 0), np.clip(adjusted, -1.0, 1.0), 0.0)
+
+
+def outcome_rows(
+    m: FeatureMoments, part: slice, correlations: np.ndarray, with_length: np.ndarray
+) -> Iterator[Labelled]:
+    """Of ``part`` of the outcomes: the real one and then each shuffled one. ``correlations``
+    [2 + P, D] of all outcomes and the length; ``with_length`` [1 + P]: of each outcome with the
+    length."""
+    for q in range(len(with_length))[part]:
+        r = correlations[q]
+        beside = float(with_length[q])
+        yield m.spreads.of_outcome(m, q, r, partial_r(r, correlations[-1], beside))
+
+
+def _labelled(
+    z_shift: np.ndarray,
+    n: float,
+    right: float,
+    sums: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    r: np.ndarray,
+    partial: np.ndarray,
+) -> Labelled:
+    """``n``, ``right``: weights of all samples and of right ones. ``sums``: of d and d ** 2, and
+    the same over right samples, all [D]."""
+    z, z_sq, yz, yz_sq = sums
+    n_right, n_wrong = max(right, TINY), max(n - right, TINY)
+    m1, m0 = yz / n_right, (z - yz) / n_wrong
+    s1, s0 = yz_sq / n_right, (z_sq - yz_sq) / n_wrong
+    return Labelled(
+        mean_right=z_shift + m1,
+        mean_wrong=z_shift + m0,
+        variance_right=np.maximum(s1 - m1**2, 0.0),
+        variance_wrong=np.maximum(s0 - m0**2, 0.0),
+        square_right=np.maximum(s1 + z_shift * (2 * m1 + z_shift), 0.0),
+        square_wrong=np.maximum(s0 + z_shift * (2 * m0 + z_shift), 0.0),
+        partial=partial,
+        varies=r != 0,
+    )
