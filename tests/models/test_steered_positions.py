@@ -145,7 +145,7 @@ def test_replay_reads_what_plain_hooks_read(model):
                 )
 
 
-@pytest.mark.parametrize("how", [{}, {"operator": Clamp(3.0)}, {"gate": Side(1)}], ids=str)
+@pytest.mark.parametrize("how", [{}, {"operator": Clamp(3.0), "gate": Side(1)}], ids=str)
 def test_arms_in_one_call_answer_as_each_alone(llama, how):
     plans = [None, *arms(**how).values()]
     options = [("yes", "no, not at all")] * len(SHORT)

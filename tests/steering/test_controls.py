@@ -47,7 +47,7 @@ def plan_of(layers=LAYERS, coef=1.5) -> Plan:
 
 
 def controls(plan=None, draws=DRAWS, seed=0, ask=directions, whole=None):
-    return control_plans(plan or plan_of(), STATS, ask, draws, seed, whole)
+    return control_plans(plan or plan_of(), STATS, ask, draws, seed, whole=whole)
 
 
 def encoders(layer: int, features):
