@@ -9,7 +9,7 @@ import pytest
 
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.selectors.correlation import Correlation
-from corrsteer.stages.plan import steering_plan, strengthened
+from corrsteer.stages.plan import steering_plan, strengthened, with_coefficients
 from corrsteer.stats.moments import FeatureMoments, shuffles
 from corrsteer.steering.coefficients import (
     FixedNorm,
@@ -102,3 +102,15 @@ def test_nothing_to_share_by_is_one_line(made):
 def test_what_is_refused(make, words):
     with pytest.raises(ConfigError, match=words):
         make()
+
+
+def test_several_features_of_a_layer_have_their_lengths_before_they_add_up(made):
+    *_, chosen = made
+    first = chosen[0]
+    second = replace(first, rank=2, feature=first.feature + 1)
+    rows = np.array([[3.0, 0, 0], [0, 0, 0.5]], np.float32)
+    plan = steering_plan((first, second), lambda *_: rows, None, [6.0, 2.0])
+    (entry,) = plan.entries
+    np.testing.assert_allclose(entry.vector, [6, 0, 2])
+    found = with_coefficients((first, second, chosen[1]), (first, second), plan)
+    np.testing.assert_array_equal([f.coefficient for f in found], [2.0, 4.0, np.nan])
