@@ -18,6 +18,7 @@ from corrsteer.errors import DataError
 from corrsteer.steering.gates import Always, FeatureInactive
 from corrsteer.steering.operators import Add, Fill
 from corrsteer.steering.plan import Plan, PlanEntry, load_plan
+from corrsteer.steering.signed import signed
 from corrsteer.store.keys import digest, key
 from tests.operators import Clamp, Minus, Side, made_encoder, on_one_side, subtract
 
@@ -52,7 +53,7 @@ def assert_equal(one: Plan, other: Plan) -> None:
         assert b.vector.dtype == np.float32
 
 
-# -- format 2 ------------------------------------------------------------------------------------
+# -- format 3 ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def test_settings_of_an_encoder_that_are_none_are_refused(tmp_path, settings):
 def test_the_file_says_what_the_plan_does(tmp_path):
     plan_of(2.0, operator=Clamp(0.5), gate=Side(7)).save(tmp_path)
     content = json.loads((tmp_path / "plan.json").read_text())
-    assert content["format"] == 2 and content["coef"] == 2.0
+    assert content["format"] == 3 and content["coef"] == 2.0
     assert content["operator"] == {"_target_": "tests.operators.Clamp", "level": 0.5}
     assert content["gate"] == {"_target_": "tests.operators.Side", "seed": 7}
     assert content["positions"] == "generation"
@@ -275,18 +276,24 @@ def test_nothing_of_format_1_is_lost_when_it_is_saved_again(tmp_path):
     plan = load_plan(tmp_path / "old")
     plan.save(tmp_path / "new")
     again = json.loads((tmp_path / "new" / "plan.json").read_text())
-    assert {name: again[name] for name in content} == {**content, "format": 2}
-    assert set(again) - set(content) == {"operator", "positions", "gate", "vectors"}
+    assert {name: again[name] for name in content} == {**content, "format": 3}
+    assert set(again) - set(content) == {"operator", "positions", "gate", "vectors", "digest"}
     assert_equal(load_plan(tmp_path / "new"), plan)
 
 
 # -- what is no plan -----------------------------------------------------------------------------
 
 
+def write(folder, content):
+    """As a program would that means it."""
+    content.pop("digest", None)
+    (folder / "plan.json").write_bytes(signed(content, allow_nan=True))
+
+
 def edited(**changes):
     def damage(folder):
         content = json.loads((folder / "plan.json").read_text()) | changes
-        (folder / "plan.json").write_text(json.dumps(content))
+        write(folder, content)
 
     return damage
 
@@ -295,7 +302,7 @@ def without(name):
     def damage(folder):
         content = json.loads((folder / "plan.json").read_text())
         del content[name]
-        (folder / "plan.json").write_text(json.dumps(content))
+        write(folder, content)
 
     return damage
 
@@ -306,7 +313,7 @@ def in_entry(**changes):
     def damage(folder):
         content = json.loads((folder / "plan.json").read_text())
         content["entries"][0] |= changes
-        (folder / "plan.json").write_text(json.dumps(content))
+        write(folder, content)
 
     return damage
 
@@ -314,7 +321,7 @@ def in_entry(**changes):
 def twice_the_last_entry(folder):
     content = json.loads((folder / "plan.json").read_text())
     content["entries"].append(content["entries"][-1])
-    (folder / "plan.json").write_text(json.dumps(content))
+    write(folder, content)
 
 
 def other_vectors(**vectors):
@@ -326,7 +333,7 @@ def other_vectors(**vectors):
         content["vectors"] = digest((folder / "vectors.safetensors").read_bytes())
         for entry in content["entries"]:
             del entry["norm"]
-        (folder / "plan.json").write_text(json.dumps(content))
+        write(folder, content)
 
     return damage
 
@@ -352,7 +359,7 @@ RIGHT = np.ones(4, np.float32)
         (as_text(b"[1, 2]"), "TypeError"),
         (as_text(b"\xff\xfe"), "Unicode"),
         (as_text(b"null"), "TypeError"),
-        (edited(format=3), "format 3, but this program reads formats 1 to 2"),
+        (edited(format=4), "format 4, but this program reads formats 1 to 3"),
         (edited(format=None), "format None"),
         (edited(coef="strong"), "coef is 'strong'"),
         (edited(coef=None), "coef is None"),
@@ -420,6 +427,38 @@ def test_a_damaged_folder_is_one_line(tmp_path, damage, words):
     with pytest.raises(DataError, match=words) as caught:
         load_plan(tmp_path / "plan")
     assert "\n" not in str(caught.value) and str(tmp_path / "plan") in str(caught.value)
+
+
+def test_any_changed_byte_is_refused(tmp_path):
+    replace(plan_of(), about=ABOUT).save(tmp_path)
+    for name in ("plan.json", "vectors.safetensors"):
+        whole = (tmp_path / name).read_bytes()
+        for n in range(0, len(whole), 3):
+            other = bytearray(whole)
+            other[n] ^= 1
+            (tmp_path / name).write_bytes(other)
+            with pytest.raises(DataError):
+                load_plan(tmp_path)
+        (tmp_path / name).write_bytes(whole)
+    load_plan(tmp_path)
+
+
+def test_a_dial_that_was_turned_by_hand_is_told_apart_from_one_that_was_saved(tmp_path):
+    replace(plan_of(), about=ABOUT).save(tmp_path)
+    text = (tmp_path / "plan.json").read_text()
+    (tmp_path / "plan.json").write_text(text.replace('"coef": 1.0', '"coef": 2.0'))
+    with pytest.raises(DataError, match="was changed since it was saved; to turn the dial, load"):
+        load_plan(tmp_path)
+    replace(plan_of(), about=ABOUT).turned_to(2.0).save(tmp_path)
+    assert load_plan(tmp_path).coef == 2.0
+
+
+def test_a_plan_of_format_2_needs_no_digest_of_itself(tmp_path):
+    replace(plan_of(operator=Clamp(2.0)), about=ABOUT).save(tmp_path)
+    content = json.loads((tmp_path / "plan.json").read_text()) | {"format": 2}
+    del content["digest"]
+    (tmp_path / "plan.json").write_text(json.dumps(content, indent=2))
+    assert_equal(load_plan(tmp_path), replace(plan_of(operator=Clamp(2.0)), about=ABOUT))
 
 
 # -- keys ----------------------------------------------------------------------------------------

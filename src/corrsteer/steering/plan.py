@@ -3,10 +3,11 @@ deploys, and an intervention by itself.
 
 On disk it is a folder. ``plan.json`` says which features of which SAEs at which layers, with the
 dial (``coef``), the operator, the positions, the gate, and what the plan was made for (``about``:
-model, architecture, SAEs, splits, versions). ``vectors.safetensors`` holds one float32 vector per
-layer at dial 1, and the encoder of its feature where operator or gate read one; ``norm`` is the
-vector's length: the coefficient times the length of the feature's decoder row. Scaling, or leaving
-a layer out, needs no retraining and no SAE. Torch is only imported by :meth:`Plan.steer`.
+model, architecture, SAEs, splits, versions); it ends with a digest of itself.
+``vectors.safetensors`` holds one float32 vector per layer at dial 1, and the encoder of its feature
+where operator or gate read one; ``norm`` is the vector's length: the coefficient times the length
+of the feature's decoder row. Scaling, or leaving a layer out, needs no retraining and no SAE. Torch
+is only imported by :meth:`Plan.steer`.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from corrsteer.steering.gates import Always
 from corrsteer.steering.operators import Add
 from corrsteer.steering.positions import GENERATION, needed, where
 from corrsteer.steering.protocol import Gate, Operator
+from corrsteer.steering.signed import KEY, signed, unchanged
 from corrsteer.store.keys import component, digest
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 2
+FORMAT = 3
 FILE, VECTORS = "plan.json", "vectors.safetensors"
 
 
@@ -87,6 +89,11 @@ class Plan:
 
     def turned_to(self, coef: float) -> Plan:
         return replace(self, coef=coef)
+
+    def for_any_model(self) -> Plan:
+        """Without what says which model it was made for: it may steer any of its shape."""
+        kept = {name: value for name, value in self.about.items() if name not in ("model", "saes")}
+        return replace(self, about=kept)
 
     def with_entries(self, entries: tuple[PlanEntry, ...]) -> Plan:
         return replace(self, entries=entries)
@@ -204,25 +211,16 @@ class Plan:
             "entries": entries,
             **self.about,
         }
-        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        (folder / FILE).write_text(text, encoding="utf-8")
+        (folder / FILE).write_bytes(signed(content))
 
 
 _ENTRY = ("layer", "feature", "r", "coefficient", "norm", "encoder")
-_OWN = ("format", "vectors", "coef", "operator", "positions", "gate", "entries")
+_OWN = ("format", "vectors", "coef", "operator", "positions", "gate", "entries", KEY)
 _LARGEST = 1e30  # in float32 a dial or a norm beyond it is infinite soon
 
 
-def load_plan(path: str | Path) -> Plan:
-    """Read a plan of format 1 or 2: the folder of a plan, or of the run that made it.
-
-    Raises DataError when it does not hold a whole one. Operators and gates are imported by name, as
-    a config's components are, and must be dataclasses: importing a module runs it, so read plans of
-    people you trust, or look at ``plan.json`` first.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
+def plan_folder(path: str | Path) -> Path:
+    """The folder of a plan: itself, or ``plan/`` in that of a run. DataError where there is none."""
     folder = Path(path)
     if not (folder / FILE).exists():
         folder = folder / "plan"
@@ -231,16 +229,32 @@ def load_plan(path: str | Path) -> Plan:
             f"there is no plan in {path}; give the folder of a finished run (of a sweep that of one"
             " job, SWEEP/0), or its plan/"
         )
+    return folder
+
+
+def load_plan(path: str | Path) -> Plan:
+    """Read a plan of format 1 to 3: the folder of a plan, or of the run that made it.
+
+    Raises DataError when it does not hold a whole one, or one of whose files a byte was changed
+    (formats before 3 say that of the vectors alone). Operators and gates are imported by name, as
+    a config's components are, and must be dataclasses: importing a module runs it, so read plans of
+    people you trust, or look at ``plan.json`` first.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    folder = plan_folder(path)
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        text = (folder / FILE).read_bytes()
+        content = json.loads(text.decode("utf-8"))
         raw = (folder / VECTORS).read_bytes()
         vectors = load(raw)
-        if content["format"] not in (1, FORMAT):
+        if content["format"] not in range(1, FORMAT + 1):
             raise DataError(
                 f"{folder} holds a plan of format {content['format']}, but this program reads"
                 f" formats 1 to {FORMAT}; make the plan again"
             )
-        _check(content, raw)
+        _check(content, text, raw)
         entries = tuple(_entry(e, vectors) for e in content["entries"])
         if len({e.layer for e in entries}) < len(entries):
             raise ValueError(f"several entries have one layer: {[e.layer for e in entries]}")
@@ -253,7 +267,7 @@ def load_plan(path: str | Path) -> Plan:
         if len(widths := {e.vector.size for e in entries}) > 1:
             raise ValueError(f"its vectors have several widths: {sorted(widths)}")
         how: dict[str, Any] = {}
-        if content["format"] == FORMAT:
+        if content["format"] > 1:
             how["operator"] = _component(content["operator"], "apply", folder)
             how["gate"] = _component(content["gate"], "open", folder)
             how["positions"] = content["positions"]
@@ -273,9 +287,15 @@ def load_plan(path: str | Path) -> Plan:
         ) from error
 
 
-def _check(content: Mapping[str, Any], raw: bytes) -> None:
-    """ValueError for a plan that does not say what it belongs to. ``raw``: its vectors."""
-    new = content["format"] == FORMAT
+def _check(content: Mapping[str, Any], text: bytes, raw: bytes) -> None:
+    """ValueError for a plan that was changed, or does not say what it belongs to. ``text``: its
+    ``plan.json``; ``raw``: its vectors."""
+    new = content["format"] > 1
+    if (content["format"] == FORMAT or KEY in content) and not unchanged(text):
+        raise ValueError(
+            f"{FILE} was changed since it was saved; to turn the dial, load the plan as it was"
+            " made and save plan.turned_to(0.5)"
+        )
     if new and "vectors" not in content:
         raise ValueError(f"{FILE} does not say which {VECTORS} it was saved with")
     if content.get("vectors") not in (*(() if new else (None,)), digest(raw)):
