@@ -71,11 +71,11 @@ PLANS = {
 class Plain:
     """A transformers model as anybody would load it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, words=None):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        self.tokenizer = AutoTokenizer.from_pretrained(words or folder, padding_side="left")
 
     def inputs(self, prompts=PROMPTS, **settings):
         return self.tokenizer(prompts, return_tensors="pt", padding=True, **settings)
@@ -274,6 +274,21 @@ def test_a_plan_that_does_not_fit_is_refused_in_one_line(llama, plan, error, wor
         raise AssertionError("it was let in")
     assert "\n" not in str(caught.value)
     assert llama.hooks == 0
+
+
+def test_another_model_of_the_same_shape_is_refused_in_one_line(llama, tiny_llama, tmp_path):
+    spec = Model("tiny", str(tiny_llama))
+    plan = replace(plan_of(), about={"model": {"name": "tiny", "fingerprint": spec.fingerprint()}})
+    with plan.steer(llama.model):
+        steered = llama.answers()
+    llama.model.save_pretrained(tmp_path)  # other files, as after training
+    other = Plain(tmp_path, tiny_llama)
+    refused = pytest.raises(ModelError, match=f"for another model .tiny. than the one in {tmp_path}")
+    with refused as caught, plan.steer(other.model):
+        raise AssertionError("it was let in")
+    assert "\n" not in str(caught.value) and "for_any_model" in str(caught.value)
+    with plan.for_any_model().steer(other.model):
+        assert other.answers() == steered
 
 
 def test_a_batch_padded_on_the_right_is_refused_in_one_line(llama):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ModelError
+from corrsteer.steering.identity import is_other, made_for
 from corrsteer.steering.positions import Where, where
 from corrsteer.steering.protocol import Apply, Open, Parts
 
@@ -71,8 +72,8 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
     its answer. With use_cache=False a pass goes on where the last one ended if it has its tokens
     and one more.
 
-    Raises ModelError for a plan made for another architecture or width, ValueError for a batch
-    padded on the right, TypeError for what is no model.
+    Raises ModelError for a plan made for another model, architecture or width, ValueError for a
+    batch padded on the right, TypeError for what is no model.
     """
     import torch
 
@@ -81,12 +82,12 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
             f"steer takes a causal language model of transformers, not a {type(model).__name__}; of"
             " a pipeline give pipeline.model"
         )
-    made_for = (plan.about.get("model") or {}).get("architecture")
-    config = model.config.get_text_config()
-    if made_for not in (None, config.model_type):
+    told = made_for(plan)
+    wanted, config = told.get("architecture"), model.config.get_text_config()
+    if wanted not in (None, config.model_type):
         raise ModelError(
-            f"the plan was made for a {made_for}, but this model is a {config.model_type}: use a"
-            f" {made_for} model"
+            f"the plan was made for a {wanted}, but this model is a {config.model_type}: use a"
+            f" {wanted} model"
         )
     layers = blocks(model, "the model")
     for entry in plan.entries:
@@ -95,6 +96,12 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
                 f"the plan has a vector of width {entry.vector.size} at layer {entry.layer}; this"
                 f" model has layers 0 to {len(layers) - 1} of width {config.hidden_size}"
             )
+    if is_other(plan, model):
+        raise ModelError(
+            f"the plan was made for another model ({told.get('name')}) than the one in"
+            f" {model.config._name_or_path}: load that one or, to try the plan on this one, type"
+            " plan.for_any_model().steer(model)"
+        )
     hooks = []
     try:
         hooks.append(model.register_forward_pre_hook(_refuse_right_padding, with_kwargs=True))
