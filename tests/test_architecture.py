@@ -43,8 +43,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": GROUND | {"store.runfolder", "stats", "steering.arms"},
     "trackers": GROUND | {"store.runfolder", "report", "stats"},
     "run": BELOW_STAGES | {"stages", "methods", "report", "trackers"},
+    "export": BELOW_STAGES | {"stages", "run.build"},
     "sweep": GROUND | {"store", "run", "report", "trackers"},
-    "__main__": GROUND | {"report", "store", "sweep", "trackers"},
+    "__main__": GROUND | {"export", "report", "store", "sweep", "trackers"},
     "main": {"config", "run", "sweep"},
     "hydra_plugins": GROUND | {"sweep"},
     "": GROUND | {"steering", "models"},  # the front door: corrsteer/__init__.py

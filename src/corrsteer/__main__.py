@@ -1,4 +1,4 @@
-"""``python -m corrsteer``: work with finished runs and sweeps, and with the stage cache.
+"""``python -m corrsteer``: work with finished runs, sweeps and plans, and with the stage cache.
 
 Each command imports what it needs when it is called, so ``--help`` answers at once. An error is one
 line and exit code 2. Runs and sweeps are ``python -m src.main``.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from corrsteer.errors import CorrSteerError, DataError
+from corrsteer.export.formats import FORMATS
 
 
 def report(folder: Path) -> None:
@@ -87,6 +88,25 @@ def cache(folder: Path, every: bool, older_than: float | None, delete: bool) -> 
     show(folder, entries=every, older_than=older_than, delete=delete)
 
 
+def plans(options: argparse.Namespace) -> None:
+    """Take a plan elsewhere, check it, or show it."""
+    if not options.folder.is_dir():
+        raise DataError(f"there is no folder {options.folder}; give the folder of a run or plan")
+    if options.command == "export":
+        from corrsteer.export.command import export
+
+        measure = not options.no_measure
+        export(options.folder, options.format, options.out, measure=measure, limit=options.limit)
+    elif options.command == "verify":
+        from corrsteer.export.verify import verify
+
+        verify(options.folder, options.model)
+    else:
+        from corrsteer.export.card import inspect
+
+        inspect(options.folder)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     parser = _parser()
@@ -103,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 cache(options.folder, options.all, options.older_than, options.delete)
         elif options.command == "dashboard":
             return dashboard(options.place)
+        elif options.command in ("export", "verify", "inspect"):
+            plans(options)
         else:
             if not options.folder.is_dir():
                 raise DataError(
@@ -181,7 +203,34 @@ def _parser() -> argparse.ArgumentParser:
         ": those of a run's or sweep's folder, or all of a project",
     )
     one.add_argument("place", metavar="FOLDER|ENTITY/PROJECT", help="a folder, or a wandb project")
+    one = add(
+        "export",
+        "write the plan of a run for another program, and measure it as that steers",
+        f": {'; '.join(f'{name} ({f.models})' for name, f in FORMATS.items())}",
+    )
+    one.add_argument("folder", type=Path, metavar="RUN", help="of a finished run")
+    one.add_argument("format", choices=FORMATS, metavar="FORMAT", help=f"{', '.join(FORMATS)}")
+    one.add_argument("--out", type=Path, metavar="FOLDER", help="RUN/export/FORMAT if not given")
+    one.add_argument("--no-measure", action="store_true", help="write the files alone")
+    one.add_argument(
+        "--limit", type=_count, metavar="N", help="measure on the first N test questions"
+    )
+    one = add(
+        "verify",
+        "check that a plan is whole and unchanged, and belongs to a model",
+        ": without MODEL the one of its run, and its SAEs",
+    )
+    one.add_argument("folder", type=Path, metavar="PLAN", help="the folder of a plan or run")
+    one.add_argument("model", nargs="?", metavar="MODEL", help="a folder, Hub id or GGUF file")
+    one = add("inspect", "show what a plan is")
+    one.add_argument("folder", type=Path, metavar="PLAN", help="the folder of a plan or run")
     return parser
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
 
 
 def _days(text: str) -> float:

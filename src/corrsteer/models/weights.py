@@ -31,7 +31,7 @@ def load(model: Model, dtype: str, device_map: str | None) -> torch.nn.Module:
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     try:
-        with _quiet():
+        with quiet():
             module, told = _class(config).from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
@@ -110,9 +110,9 @@ def _more(keys: list[Any]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' "Loading weights" bar and its tables of weights, which would break up
-    the run's own lines."""
+def quiet() -> Iterator[None]:
+    """Without transformers' bars for reading and writing weights and its tables of them, which would
+    break up the program's own lines."""
     from transformers.utils import logging
 
     had_bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()

@@ -113,6 +113,15 @@ def build(cfg: DictConfig) -> Parts:
         raise refusal from error
 
 
+def asked(cfg: DictConfig) -> tuple[Model, Backend, Asking]:
+    """The model, where it runs, and the run's questions: all that answering takes, without SAEs.
+    Raises what :func:`build` raises."""
+    spec = instantiate(cfg.model, Model)
+    backend = instantiate(cfg.backend, Backend)
+    _check_hashable("backend", backend)
+    return spec, backend, _dealt(cfg, cfg.task, spec).asking
+
+
 def _build(cfg: DictConfig) -> Parts:
     spec = instantiate(cfg.model, Model)
     own = _dealt(cfg, cfg.task, spec)

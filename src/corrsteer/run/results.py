@@ -146,6 +146,7 @@ def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder:
             "fingerprint": bench.model_key["model"],
         },
         "saes": {str(n): bench.sae.sae_id(n) for n in bench.layers},
+        "sae_fingerprints": {str(n): bench.sae_key(n) for n in bench.layers},
         "task": {"name": parts.task.name, "data": parts.task.data},
         "selector": {"name": type(bench.selector).__name__, "score": bench.selector.score},
         "splits": {

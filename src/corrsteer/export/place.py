@@ -1,0 +1,80 @@
+"""The folder that an export is written into: whole or not at all, and nothing else is overwritten."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from corrsteer.errors import ConfigError, DataError
+from corrsteer.store.files import errno_of, is_folder
+
+
+@contextmanager
+def written(out: Path) -> Iterator[Path]:
+    """Yields an empty folder that becomes ``out`` when the block ends without an error.
+
+    A folder that holds the very same files stays as it is. Raises DataError where ``out`` is
+    something else, ConfigError where it cannot be written.
+    """
+    check_free(out)
+    work = out.with_name(f".{out.name}-{uuid.uuid4().hex}")
+    try:
+        with _one_line(out):
+            work.mkdir(parents=True)
+        with _one_line(out):
+            yield work
+            if not _same(work, out):
+                _move(work, out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def check_free(out: Path) -> None:
+    """Refuse what is no folder, before anything is computed."""
+    if os.path.lexists(out) and not is_folder(out):
+        raise DataError(f"{out} is there and is no folder: type --out FOLDER to use another")
+
+
+def _move(work: Path, out: Path) -> None:
+    if is_folder(out) and any(out.iterdir()):
+        raise DataError(
+            f"{out} holds other files than this export would write: delete it, or type --out FOLDER"
+            " to use another"
+        )
+    work.rename(out)  # fails while anything is inside
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files, to the byte; links are not followed."""
+    if not is_folder(other):
+        return False
+    names, there = _names(one), _names(other)
+    if names != there:
+        return False
+    if any((other / name).is_symlink() for name in names):
+        return False
+    same, _, _ = filecmp.cmpfiles(one, other, names, shallow=False)
+    return sorted(same) == names
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in it, but for what Python leaves where a module was imported from."""
+    return sorted(path.name for path in folder.iterdir() if path.name != "__pycache__")
+
+
+@contextmanager
+def _one_line(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        number = errno_of(error)
+        if number is None:
+            raise
+        raise ConfigError(
+            f"cannot write {out}: {os.strerror(number)}; type --out FOLDER to use another"
+        ) from error
