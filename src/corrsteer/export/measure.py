@@ -18,6 +18,7 @@ import pandas as pd
 from corrsteer.errors import DataError, ModelError
 from corrsteer.export.formats import NOT_FIRST, OWN
 from corrsteer.export.source import Source
+from corrsteer.models.reading import seen
 from corrsteer.progress import progress
 from corrsteer.records import Completion, Example
 from corrsteer.run.build import asked
@@ -52,7 +53,7 @@ def measured(source: Source, acts: str, limit: int | None) -> list[Row]:
     """
     spec, backend, asking = asked(source.cfg)
     examples = list(asking.splits["test"])[:limit]
-    before = _answers_of(source, examples)
+    before = _answers_of(source, examples, seen(spec, [e.prompt for e in examples]))
     model = load_model(backend, spec)  # type: ignore[arg-type]
     texts = answers_frame(examples, answered(model, source.plan, acts, asking, examples))
     own = score(texts, examples, asking.task.scorer)
@@ -66,22 +67,28 @@ def measured(source: Source, acts: str, limit: int | None) -> list[Row]:
     return rows
 
 
-def _answers_of(source: Source, examples: Sequence[Example]) -> dict[str, pd.DataFrame]:
-    """The run's scored answers to the examples, of the unsteered model and of the plan."""
+def _answers_of(
+    source: Source, examples: Sequence[Example], prompts: list[str]
+) -> dict[str, pd.DataFrame]:
+    """The run's scored answers to the examples, of the unsteered model and of the plan.
+    ``prompts``: as the model reads them now."""
     file = source.run / "answers.parquet"
     try:
         table = pd.read_parquet(file)
         test = table[table["split"] == "test"]
-        return {
+        frames = {
             arm: test[test["arm"] == arm].set_index("id").loc[[e.id for e in examples]]
             for arm in (BASELINE, STEERED)
         }
+        if frames[STEERED]["prompt"].tolist() != prompts:
+            raise ValueError("the prompts are others")
     except Exception as error:  # whatever pandas and pyarrow say of a file that is damaged
         words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(
             f"{file} has no answers to the questions that the run's settings give now ({words}):"
             " type the run's command again"
         ) from error
+    return frames
 
 
 def answered(
