@@ -38,7 +38,7 @@ finally:
     done = type_("--help", code=code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy []"
-    for name in ("report", "cache", "track", "dashboard"):
+    for name in ("report", "cache", "track", "dashboard", "export", "verify", "inspect"):
         assert any(line.split()[:1] == [name] for line in done.stdout.splitlines())
 
 
@@ -111,11 +111,13 @@ def test_what_is_no_cache_names_one(tmp_path, capsys):
 
 
 def test_every_argument_has_a_help_text(capsys):
-    for command in ("report", "cache", "track", "dashboard"):
+    first = dict.fromkeys(("report", "cache", "track", "dashboard"), "FOLDER")
+    first |= {"export": "RUN", "verify": "PLAN", "inspect": "PLAN"}
+    for command, name in first.items():
         with pytest.raises(SystemExit):
             main([command, "--help"])
         words = capsys.readouterr().out.partition("arguments:\n")[2].split()
-        assert words[0].startswith("FOLDER") and words[1] != "options:", command
+        assert words[0].startswith(name) and words[1] != "options:", command
 
 
 def test_a_report_is_written_again(tmp_path, capsys):

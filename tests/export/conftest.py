@@ -25,7 +25,7 @@ QUESTIONS = 12
 def plan_of(coef: float = 1.5, layers=range(LAYERS), width: int = WIDTH, **how) -> Plan:
     rng = np.random.default_rng(0)
     entries = tuple(
-        PlanEntry(n, 10 + n, 0.1 * n, 2.5, 6 * rng.normal(size=width).astype(np.float32))
+        PlanEntry(n, 10 + n, 0.1 * n, 2.5, 2 * rng.normal(size=width).astype(np.float32))
         for n in layers
     )
     return Plan(entries, coef, **how)

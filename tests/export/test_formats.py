@@ -1,4 +1,4 @@
-"""Every format, read by the program that it is for where that installs, and else as it documents."""
+"""Every format, read by the program that it is for where that installs, else as it documents."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from corrsteer.__main__ import main
+from corrsteer.errors import ModelError
+from corrsteer.export.folded import _bias, check
 from corrsteer.export.formats import ALL, NOT_FIRST, OWN
 from corrsteer.export.measure import answered, everywhere, measured
 from corrsteer.export.source import read
@@ -49,15 +52,19 @@ def generated(model, inputs):
     return model.generate(**inputs, **settings)[:, inputs["input_ids"].shape[1] :].tolist()
 
 
+def adding(vector):
+    added = torch.tensor(vector)
+    return lambda module, args, out: out + added
+
+
 def with_hooks_everywhere(model, plan, inputs, leave_out=()):
-    """The reference: v added to the output of each block, at every position."""
+    """The reference: v added to the output of each block of a Llama, at every position."""
+    blocks = model.get_decoder().layers
     hooks = [
-        model.get_decoder().layers[layer].register_forward_hook(
-            lambda module, args, out, v=torch.tensor(vector): out + v
-        )
+        blocks[layer].register_forward_hook(adding(vector))
         for layer, vector in plan.vectors().items()
         if layer not in leave_out
-    ]  # fmt: skip
+    ]
     try:
         return generated(model, inputs)
     finally:
@@ -68,7 +75,12 @@ def with_hooks_everywhere(model, plan, inputs, leave_out=()):
 # -- transformers --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+NIGHT = pytest.mark.night
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", *(pytest.param(f, marks=NIGHT) for f in ("gpt2", "gemma2"))]
+)
 def test_steer_py_writes_the_tokens_of_the_program_without_it(
     run_of, tiny_model, family, tmp_path, monkeypatch
 ):
@@ -223,15 +235,15 @@ def test_lm_eval_s_own_steered_model_answers_as_hooks_at_every_position(
 # -- folded --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", pytest.param("gpt_neox", marks=NIGHT)])
 def test_a_folded_model_is_the_model_with_hooks_at_every_position(
     run_of, tiny_model, family, tmp_path
 ):
     out = export(run_of(family), "folded", tmp_path / "out", "--no-measure")
-    _, backend, asking = asked(read(run_of(family), "folded").cfg)
-    plan, loaded = load_plan(run_of(family)), backend.load(asked_model(run_of(family)))
+    source = read(run_of(family), "folded")
+    loaded: Any = asked(source.cfg)[1].load(source.spec)
     folded, inputs = plain(out), inputs_of(out)  # with the tokenizer that it has there
-    with torch.no_grad(), everywhere(loaded, plan, set()):
+    with torch.no_grad(), everywhere(loaded, source.plan, set()):
         wanted = loaded.module(**inputs).logits
     with torch.no_grad():
         found, alone = folded(**inputs).logits, loaded.module(**inputs).logits
@@ -240,13 +252,7 @@ def test_a_folded_model_is_the_model_with_hooks_at_every_position(
     assert (found - alone)[real].abs().max() > 1
 
 
-def asked_model(run):
-    return read(run, "folded").spec
-
-
 def test_a_bias_that_is_there_is_kept(tmp_path, tiny_llama):
-    from corrsteer.export.folded import _bias
-
     model = plain(tiny_llama)
     down = model.model.layers[0].mlp.down_proj
     down.bias = torch.nn.Parameter(torch.arange(WIDTH, dtype=torch.float32))
@@ -255,19 +261,30 @@ def test_a_bias_that_is_there_is_kept(tmp_path, tiny_llama):
 
 
 @pytest.mark.parametrize(
-    ("family", "why"),
+    ("architecture", "why"),
     [
+        ("gemma", "its MLP has no bias"),
         ("gemma2", "a norm stands between MLP and residual stream"),
+        ("gemma3_text", "a norm stands between MLP and residual stream"),
+        ("qwen2", "gives its MLP no bias"),
         ("qwen3", "gives its MLP no bias"),
         ("qwen3_moe", "its experts share no bias"),
+        ("mistral", "gives its MLP no bias"),
+        ("mixtral", "its experts share no bias"),
+        ("falcon", "no bias of it is known"),
     ],
 )
-def test_a_model_without_such_a_bias_is_refused_before_anything_is_written(
-    run_of, family, why, tmp_path, capsys
-):
-    assert main(["export", str(run_of(family)), "folded", "--out", str(tmp_path / "out")]) == 2
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1 and why in line and "formats for it: transformers" in line
+def test_a_model_without_such_a_bias_is_refused(architecture, why):
+    spec = types.SimpleNamespace(architecture=lambda: architecture)
+    with pytest.raises(ModelError, match=f"folded into a {architecture}: .*{why}") as caught:
+        check(types.SimpleNamespace(model=lambda: spec))
+    assert "\n" not in str(caught.value) and "formats for it: transformers" in str(caught.value)
+
+
+def test_nothing_is_written_of_what_is_refused(run_of, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("corrsteer.export.folded._FOLDS", ())
+    assert main(["export", str(run_of("llama")), "folded", "--out", str(tmp_path / "out")]) == 2
+    assert "cannot be folded into a llama" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -289,7 +306,7 @@ def test_the_request_of_vllm_lens_holds_the_vectors(run_of, tmp_path):
 
 def test_the_hook_of_vllm_lens_steers_the_last_position_alone(run_of, tmp_path, monkeypatch):
     out = export(run_of("llama"), "vllm", tmp_path / "out", "--no-measure")
-    lens = types.ModuleType("vllm_lens")
+    lens: Any = types.ModuleType("vllm_lens")
     lens.Hook = lambda fn, layer_indices: types.SimpleNamespace(fn=fn, layers=layer_indices)
     monkeypatch.setitem(sys.modules, "vllm_lens", lens)
     monkeypatch.syspath_prepend(out)

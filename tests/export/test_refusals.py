@@ -1,4 +1,4 @@
-"""What an export refuses, in one line and before anything is written, and that it overwrites nothing."""
+"""What an export refuses, in a line and before anything is written; it overwrites nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def test_every_format_has_a_module_and_known_positions():
         assert format_.acts in STEERS and set(format_.takes) <= {"generation", "all"}
     assert FORMATS["gguf"].is_exact(ALL, {1, 2}) and not FORMATS["gguf"].is_exact(ALL, {0, 2})
     assert FORMATS["gguf"].acts == NOT_FIRST and not FORMATS["gguf"].is_exact("generation", {1})
-    assert FORMATS["lm_eval"].is_exact(ALL, {0}) and FORMATS["easysteer"].is_exact("generation", {0})
+    assert FORMATS["lm_eval"].is_exact(ALL, {0}) and FORMATS["easysteer"].is_exact(
+        "generation", {0}
+    )
 
 
 # -- plans ---------------------------------------------------------------------------------------
@@ -42,7 +44,11 @@ def test_every_format_has_a_module_and_known_positions():
         (plan_of(operator=Clamp()), "gguf", "can only add vectors, .* operator is Clamp"),
         (plan_of(operator=Clamp()), "transformers", "can only add vectors"),
         (plan_of(gate=Side(1)), "vllm", "has no gates, and the plan's is Side"),
-        (plan_of(positions="all"), "transformers", "positions=all.*can: gguf, lm_eval, folded, vllm"),
+        (
+            plan_of(positions="all"),
+            "transformers",
+            "positions=all.*can: gguf, lm_eval, folded, vllm",
+        ),
         (plan_of(positions="prompt"), "lm_eval", "cannot say positions=prompt"),
         (plan_of(positions="first_3"), "folded", "cannot say positions=first_3"),
         (plan_of(layers=()), "gguf", "the plan has no layers"),
@@ -81,7 +87,9 @@ def test_what_is_no_finished_run_is_one_line(tmp_path, capsys):
     assert "config.yaml cannot be read" in refused(capsys, "export", tmp_path, "gguf")
     (tmp_path / "config.yaml").write_text("just: text")
     assert "no model and no task" in refused(capsys, "export", tmp_path, "gguf")
-    (tmp_path / "config.yaml").write_text("model: {_target_: corrsteer.models.spec.Modell}\ntask: 1")
+    (tmp_path / "config.yaml").write_text(
+        "model: {_target_: corrsteer.models.spec.Modell}\ntask: 1"
+    )
     assert "Modell" in refused(capsys, "export", tmp_path, "gguf")
     raw = bytearray((tmp_path / "plan" / "vectors.safetensors").read_bytes())
     raw[-1] ^= 1
@@ -111,7 +119,9 @@ def test_another_model_than_the_plan_s_is_refused(run_of, tiny_model, tmp_path):
     with pytest.raises(ModelError, match="made for a llama, and .* is a gpt2"):
         check_made_for(plan, Model("tiny", str(tiny_model("gpt2"))))
     wide = replace(plan_of(width=16), about=plan.about)
-    with pytest.raises(ModelError, match="width 16 at layer 0, and .* has layers 0 to 2 of width 32"):
+    with pytest.raises(
+        ModelError, match="width 16 at layer 0, and .* has layers 0 to 2 of width 32"
+    ):
         check_made_for(wide, Model("tiny", tiny))
     shutil.copytree(tiny, tmp_path / "other")
     (tmp_path / "other" / "generation_config.json").write_text("{}")
@@ -195,10 +205,9 @@ def test_what_ends_half_way_leaves_nothing(tmp_path):
         fill(folder)
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
-    with full_after(1, tmp_path):
-        with pytest.raises(ConfigError, match="No space left") as caught:
-            with written(tmp_path / "out") as folder:
-                fill(folder)
+    full = pytest.raises(ConfigError, match="No space left")
+    with full_after(1, tmp_path), full as caught, written(tmp_path / "out") as folder:
+        fill(folder)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

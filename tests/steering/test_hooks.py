@@ -283,7 +283,9 @@ def test_another_model_of_the_same_shape_is_refused_in_one_line(llama, tiny_llam
         steered = llama.answers()
     llama.model.save_pretrained(tmp_path)  # other files, as after training
     other = Plain(tmp_path, tiny_llama)
-    refused = pytest.raises(ModelError, match=f"for another model .tiny. than the one in {tmp_path}")
+    refused = pytest.raises(
+        ModelError, match=f"for another model .tiny. than the one in {tmp_path}"
+    )
     with refused as caught, plan.steer(other.model):
         raise AssertionError("it was let in")
     assert "\n" not in str(caught.value) and "for_any_model" in str(caught.value)

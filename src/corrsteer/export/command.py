@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ def export(run: Path, name: str, out: Path | None, *, measure: bool, limit: int 
         say.print(line, soft_wrap=True, highlight=False, markup=False)
     if not measure:
         return
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        rows = measured(source, format_.acts, limit)
+        with _progress_told():
+            rows = measured(source, format_.acts, limit)
     except CorrSteerError as error:
         words = " ".join(str(error).split())
         line = f"not measured: {words}"
@@ -49,6 +50,20 @@ def export(run: Path, name: str, out: Path | None, *, measure: bool, limit: int 
         return
     say.print(table(rows, name))
     say.print(how(format_, source), soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def _progress_told() -> Iterator[None]:
+    """Our own lines of the log on stderr."""
+    log, handler = logging.getLogger("corrsteer"), logging.StreamHandler()
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+        log.removeHandler(handler)
 
 
 def check_finished(run: Path) -> None:
@@ -81,7 +96,7 @@ def how(format_: Format, source: Source) -> str:
     if format_.acts == "generation":
         return "this format: its positions are the plan's own, answered again by this program"
     return (
-        f"this format: emulated by hooks on the run's model, which add at {STEERS[format_.acts]};"
+        f"this format: emulated by hooks on the run's model ({STEERS[format_.acts]});"
         " its own program was not run"
     )
 

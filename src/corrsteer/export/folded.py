@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _FOLDS = {"llama": "Llama", "gpt2": "GPT-2", "gpt_neox": "GPT-NeoX"}
 _WHY = {
-    "gemma": "its MLP has no bias, and from Gemma 2 on a norm stands between MLP and residual stream",
+    "gemma": "its MLP has no bias, and from Gemma 2 on a norm stands between MLP and residual"
+    " stream",
     "qwen": "transformers gives its MLP no bias",
     "mistral": "transformers gives its MLP no bias",
     "mixtral": "its experts share no bias",
@@ -33,13 +34,13 @@ def check(source: Source) -> None:
     architecture = source.model().architecture()
     if architecture in _FOLDS:
         return
-    why = next((w for name, w in _WHY.items() if architecture.startswith(name)), None)
+    why = "no bias of it is known to stand right before the residual add"
+    why = next((words for name, words in _WHY.items() if architecture.startswith(name)), why)
     if "moe" in architecture:
         why = "its experts share no bias"
     raise ModelError(
-        f"a plan cannot be folded into a {architecture}:"
-        f" {why or 'no bias of it is known to stand right before the residual add'}; formats for it:"
-        " transformers, gguf, lm_eval, vllm"
+        f"a plan cannot be folded into a {architecture}: {why}; formats for it: transformers, gguf,"
+        " lm_eval, vllm"
     )
 
 
@@ -67,7 +68,7 @@ def write(source: Source, folder: Path, out: Path) -> list[str]:
         for file in spec.folder(weights=False).glob(pattern):
             if file.name != hub.INDEX and not (folder / file.name).exists():
                 shutil.copyfile(file, folder / file.name)
-    return [f"use it: AutoModelForCausalLM.from_pretrained({str(out)!r}), or model=folder model.path={out}"]
+    return [f"use it: any program that reads {out}; here model=folder model.path={out}"]
 
 
 def _bias(block: Any, kind: str) -> torch.Tensor:
@@ -75,10 +76,10 @@ def _bias(block: Any, kind: str) -> torch.Tensor:
     import torch
 
     if kind == "gpt2":
-        return block.mlp.c_proj.bias  # type: ignore[no-any-return]
+        return block.mlp.c_proj.bias
     if kind == "gpt_neox":
-        return block.mlp.dense_4h_to_h.bias  # type: ignore[no-any-return]
+        return block.mlp.dense_4h_to_h.bias
     for part in (block.mlp.gate_proj, block.mlp.up_proj, block.mlp.down_proj):
         if part.bias is None:
             part.bias = torch.nn.Parameter(part.weight.new_zeros(part.weight.shape[0]))
-    return block.mlp.down_proj.bias  # type: ignore[no-any-return]
+    return block.mlp.down_proj.bias

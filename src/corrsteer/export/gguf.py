@@ -1,8 +1,8 @@
-"""A control vector of llama.cpp: a GGUF file with a tensor ``direction.L`` for the output of block L.
+"""A control vector of llama.cpp: a GGUF file with a tensor ``direction.L`` for block L's output.
 
 llama.cpp rejects a file that has ``direction.0``, and has no way to reach block 0; other readers
-(EasySteer) take it. So there are two files. Vectors are at dial 1; the dial is the scale that stands
-behind the file's name. Needs the package gguf.
+(EasySteer) take it. So there are two files. Vectors are at dial 1; the dial is the scale that
+stands behind the file's name. Needs the package gguf.
 """
 
 from __future__ import annotations

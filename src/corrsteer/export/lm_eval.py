@@ -23,7 +23,7 @@ def write(source: Source, folder: Path, out: Path) -> list[str]:
 
     spec = source.model()
     module = skeleton(spec)
-    names = {id(part): name for name, part in module.base_model.named_modules()}  # type: ignore[operator, union-attr]
+    names = {id(part): name for name, part in module.base_model.named_modules()}
     places = [names[id(block)] for block in blocks(module, spec.path)]
     steering = {
         places[layer]: {

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """``accuracy`` with its Wilson interval; ``same``: share of answers whose text is the plan's."""
+    """``accuracy`` with its Wilson interval; ``same``: share of answers with the plan's text."""
 
     what: str
     n: int

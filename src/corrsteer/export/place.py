@@ -1,4 +1,4 @@
-"""The folder that an export is written into: whole or not at all, and nothing else is overwritten."""
+"""The folder that an export is written into: whole or not at all, and over nothing else."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ def read(folder: Path = HERE) -> tuple[dict[str, Any], dict[int, torch.Tensor]]:
     plan = json.loads(text)
     if plan["vectors"].encode() != _digest(raw):
         raise ValueError(f"{folder / 'vectors.safetensors'} was changed: export the plan again")
-    return plan, {int(name.removeprefix("layer_")): v for name, v in load(raw).items()}
+    vectors = load(raw)
+    return plan, {e["layer"]: vectors[f"layer_{e['layer']}"] for e in plan["entries"]}
 
 
 def _digest(content: bytes) -> bytes:
@@ -48,7 +49,9 @@ def steer(model: Any, coef: float | None = None, folder: Path = HERE) -> Iterato
     wanted = (plan.get("model") or {}).get("architecture")
     if wanted not in (None, config.model_type):
         raise ValueError(f"the plan is for a {wanted}, and this model is a {config.model_type}")
-    lists = [part for part in model.get_decoder().modules() if isinstance(part, torch.nn.ModuleList)]
+    lists = [
+        part for part in model.get_decoder().modules() if isinstance(part, torch.nn.ModuleList)
+    ]
     (blocks,) = [part for part in lists if len(part) == config.num_hidden_layers]
     for layer, vector in vectors.items():
         if layer >= len(blocks) or vector.shape != (config.hidden_size,):

@@ -15,4 +15,6 @@ def write(source: Source, folder: Path, out: Path) -> list[str]:
     """``vectors.safetensors``, ``plan.json`` and ``steer.py``."""
     source.plan.save(folder)
     shutil.copyfile(STEER, folder / "steer.py")
-    return [f"use it: sys.path.insert(0, {str(out)!r}); from steer import steer; with steer(model):"]
+    return [
+        f"use it: sys.path.insert(0, {str(out)!r}); from steer import steer; with steer(model):"
+    ]

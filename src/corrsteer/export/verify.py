@@ -55,7 +55,9 @@ def verify(path: Path, model: str | None) -> None:
     found["versions"] = _versions(plan)
     say = console()
     show_facts(say, found)
-    rest = ", of what could be checked" if any(text.startswith(NOT) for text in found.values()) else ""
+    rest = (
+        ", of what could be checked" if any(text.startswith(NOT) for text in found.values()) else ""
+    )
     say.print(f"OK{rest}", style="bold green")
 
 
@@ -67,7 +69,9 @@ def _against(plan: Plan, model: str) -> str:
         with file.open("rb") as handle:
             found = f"gguf@{hashlib.file_digest(handle, 'sha256').hexdigest()}"
         if own.partition("+")[0] != found:
-            raise ModelError(f"{model} is not the file that the plan was made with ({_named(plan)})")
+            raise ModelError(
+                f"{model} is not the file that the plan was made with ({_named(plan)})"
+            )
         return f"{model}: the plan's"
     spec = Model("given", model)
     if not own:

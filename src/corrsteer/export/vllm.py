@@ -23,7 +23,7 @@ HOOK = Path(__file__).with_name("hook.py")
 
 
 def write(source: Source, folder: Path, out: Path) -> list[str]:
-    """``request.json``, to be merged into the body of a request, and the hook with what it reads."""
+    """``request.json``, to be merged into a request's body, and the hook with what it reads."""
     vectors = source.vectors()
     rows = np.stack([*vectors.values()])
     steering = {

@@ -111,8 +111,8 @@ def _more(keys: list[Any]) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' bars for reading and writing weights and its tables of them, which would
-    break up the program's own lines."""
+    """Without transformers' bars for reading and writing weights and its tables of them, which
+    would break up the program's own lines."""
     from transformers.utils import logging
 
     had_bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()

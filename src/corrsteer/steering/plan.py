@@ -220,7 +220,7 @@ _LARGEST = 1e30  # in float32 a dial or a norm beyond it is infinite soon
 
 
 def plan_folder(path: str | Path) -> Path:
-    """The folder of a plan: itself, or ``plan/`` in that of a run. DataError where there is none."""
+    """A plan's folder: itself, or ``plan/`` in that of a run. DataError where there is none."""
     folder = Path(path)
     if not (folder / FILE).exists():
         folder = folder / "plan"
