@@ -200,6 +200,16 @@ def test_a_link_or_a_file_in_its_place_is_refused_and_an_empty_folder_is_used(tm
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_the_folder_one_is_in_is_one_like_others(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for place in (".", "..", "/"):
+        (tmp_path / "here" / "mine").touch()
+        with pytest.raises(DataError, match="--out FOLDER"), written(Path(place)) as folder:
+            fill(folder)
+    assert [f.name for f in tmp_path.rglob("*")] == ["here", "mine"]
+
+
 def test_what_ends_half_way_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), written(tmp_path / "out") as folder:
         fill(folder)

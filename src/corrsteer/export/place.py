@@ -22,6 +22,7 @@ def written(out: Path) -> Iterator[Path]:
     something else, ConfigError where it cannot be written.
     """
     check_free(out)
+    out = Path(os.path.abspath(out))  # "." has no name
     work = out.with_name(f".{out.name}-{uuid.uuid4().hex}")
     try:
         with _one_line(out):
@@ -38,6 +39,8 @@ def check_free(out: Path) -> None:
     """Refuse what is no folder, before anything is computed."""
     if os.path.lexists(out) and not is_folder(out):
         raise DataError(f"{out} is there and is no folder: type --out FOLDER to use another")
+    if not Path(os.path.abspath(out)).name:
+        raise DataError(f"{out} is no place for an export: type --out FOLDER to use another")
 
 
 def _move(work: Path, out: Path) -> None:
