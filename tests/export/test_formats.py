@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from corrsteer.__main__ import main
 from corrsteer.errors import ModelError
 from corrsteer.export.folded import _bias, check
 from corrsteer.export.formats import ALL, NOT_FIRST, OWN
-from corrsteer.export.measure import answered, everywhere, measured
+from corrsteer.export.measure import answered, measured
 from corrsteer.export.source import read
 from corrsteer.run.build import asked
 from corrsteer.steering.plan import load_plan
@@ -240,13 +241,12 @@ def test_a_folded_model_is_the_model_with_hooks_at_every_position(
     run_of, tiny_model, family, tmp_path
 ):
     out = export(run_of(family), "folded", tmp_path / "out", "--no-measure")
-    source = read(run_of(family), "folded")
-    loaded: Any = asked(source.cfg)[1].load(source.spec)
+    plan, model = load_plan(run_of(family)), plain(tiny_model(family))
     folded, inputs = plain(out), inputs_of(out)  # with the tokenizer that it has there
-    with torch.no_grad(), everywhere(loaded, source.plan, set()):
-        wanted = loaded.module(**inputs).logits
     with torch.no_grad():
-        found, alone = folded(**inputs).logits, loaded.module(**inputs).logits
+        found, alone = folded(**inputs).logits, model(**inputs).logits
+        with replace(plan, positions="all").steer(model):
+            wanted = model(**inputs).logits
     real = inputs["attention_mask"].bool()
     torch.testing.assert_close(found[real], wanted[real], rtol=1e-4, atol=1e-3)
     assert (found - alone)[real].abs().max() > 1
@@ -357,4 +357,4 @@ def test_export_prints_the_row_of_the_plan_and_of_the_format(run_of, tmp_path, c
     assert (unsteered.n, plan.same) == (QUESTIONS, 1.0) and other.same < 1
     export(run, "lm_eval", tmp_path / "other", "--limit", "5")
     said = capsys.readouterr().out
-    assert "5 test questions" in said and "emulated by hooks" in said
+    assert "5 test questions" in said and "emulated on the run's model" in said

@@ -96,8 +96,8 @@ def how(format_: Format, source: Source) -> str:
     if format_.acts == "generation":
         return "this format: its positions are the plan's own, answered again by this program"
     return (
-        f"this format: emulated by hooks on the run's model ({STEERS[format_.acts]});"
-        " its own program was not run"
+        f"this format: emulated on the run's model ({STEERS[format_.acts]}); its own program was"
+        " not run"
     )
 
 

@@ -1,22 +1,19 @@
 """A plan measured again at the positions of a format, on the test questions of its run.
 
-The model's own backend answers. Where a format steers a plan's own positions, the plan itself is
-asked; elsewhere plain forward hooks on the model emulate what the format's documentation says, and
-the answers are those of the same batches. :func:`answered` is the one place that does it.
-Cost: the model, and one pass over the test questions.
+The run's own backend answers, under the plan at the positions that the format's documentation says:
+an emulation, which :func:`acting` makes. Cost: the model, and one pass over the test questions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from corrsteer.errors import DataError, ModelError
-from corrsteer.export.formats import NOT_FIRST, OWN
+from corrsteer.errors import DataError
+from corrsteer.export.formats import ALL, NOT_FIRST, OWN
 from corrsteer.export.source import Source
 from corrsteer.models.reading import seen
 from corrsteer.progress import progress
@@ -25,8 +22,7 @@ from corrsteer.run.build import asked
 from corrsteer.stages.answers import answers_frame, generate, score
 from corrsteer.stages.bench import Asking, load_model
 from corrsteer.stages.evaluate import arm_summary
-from corrsteer.steering.arms import BASELINE, STEERED, baseline, steered
-from corrsteer.steering.hooks import blocks
+from corrsteer.steering.arms import BASELINE, STEERED, steered
 
 if TYPE_CHECKING:
     from corrsteer.models.loaded import LoadedModel
@@ -95,51 +91,26 @@ def answered(
     model: LoadedModel, plan: Plan, acts: str, asking: Asking, examples: Sequence[Example]
 ) -> list[Completion]:
     """Answers under a plan that acts at the positions ``acts``, in the order of the examples."""
-    # The positions of a plan that a format steering at OWN takes are its own.
-    arm = steered(plan) if acts == OWN else baseline()
-    with progress(f"answer test as {acts}", len(examples)) as show:
-        settings: dict[str, Any] = {
-            "batches": model.batches([e.prompt for e in examples]),
-            "max_new_tokens": asking.task.max_new_tokens,
-            "decoding": asking.decoding,
-            "stop": asking.stop,
-            "likelihood": asking.likelihood,
-            "on_batch": lambda new, done: show(done),
-        }
-        if arm.intervention is not None:
-            made = generate(model, examples, [arm], **settings)
-        else:
-            with everywhere(model, plan, leave_out={0} if acts == NOT_FIRST else set()):
-                made = generate(model, examples, [arm], **settings)
+    arm = steered(acting(plan, acts))
+    with progress(f"answer test, steering {acts}", len(examples)) as show:
+        made = generate(
+            model,
+            examples,
+            [arm],
+            batches=model.batches([e.prompt for e in examples]),
+            max_new_tokens=asking.task.max_new_tokens,
+            decoding=asking.decoding,
+            stop=asking.stop,
+            likelihood=asking.likelihood,
+            on_batch=lambda new, done: show(done),
+        )
     return [made[arm.name][i] for i in range(len(examples))]
 
 
-@contextmanager
-def everywhere(model: LoadedModel, plan: Plan, leave_out: set[int]) -> Iterator[None]:
-    """Add a plan's vectors at every position of every pass, by hooks on the plain model."""
-    import torch
-
-    module = getattr(model, "module", None)
-    if module is None:
-        raise ModelError("the model is on a server, where no hooks can be put: use backend=local")
-    places = blocks(module, "the model")
-    hooks = []
-    try:
-        for layer, vector in plan.vectors().items():
-            if layer not in leave_out:
-                home = next(places[layer].parameters()).device
-                added = torch.tensor(vector, device=home)
-                hooks.append(places[layer].register_forward_hook(_adder(added)))
-        yield
-    finally:
-        for handle in hooks:
-            handle.remove()
-
-
-def _adder(vector: Any) -> Any:
-    def hook(module: Any, inputs: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (output[0] + vector.to(output[0]), *output[1:])
-        return output + vector.to(output)
-
-    return hook
+def acting(plan: Plan, acts: str) -> Plan:
+    """The plan as it acts under a format that steers at ``acts``."""
+    if acts == OWN:
+        return plan
+    first = {0} if acts == NOT_FIRST else set()
+    reached = tuple(e for e in plan.entries if e.layer not in first)
+    return replace(plan, entries=reached, positions=ALL)

@@ -118,12 +118,6 @@ class LocalModel(LoadedModel):
         self._homes = [next(b._module.parameters()).device for b in self._blocks]
 
     @property
-    def module(self) -> torch.nn.Module:
-        """The plain model of transformers, for hooks of one's own."""
-        module: torch.nn.Module = self._module
-        return module
-
-    @property
     def device(self) -> torch.device:
         return next(self._module.parameters()).device
 

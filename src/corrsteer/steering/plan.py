@@ -12,12 +12,11 @@ is only imported by :meth:`Plan.steer`.
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ import numpy as np
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.steering.encoder import Encoder, reads_features
 from corrsteer.steering.gates import Always
+from corrsteer.steering.named import made, spec_of
 from corrsteer.steering.operators import Add
 from corrsteer.steering.positions import GENERATION, needed, where
 from corrsteer.steering.protocol import Gate, Operator
@@ -205,9 +205,9 @@ class Plan:
             "format": FORMAT,
             "vectors": digest((folder / VECTORS).read_bytes()),
             "coef": self.coef,
-            "operator": _spec(self.operator),
+            "operator": spec_of(self.operator),
             "positions": self.positions,
-            "gate": _spec(self.gate),
+            "gate": spec_of(self.gate),
             "entries": entries,
             **self.about,
         }
@@ -268,8 +268,8 @@ def load_plan(path: str | Path) -> Plan:
             raise ValueError(f"its vectors have several widths: {sorted(widths)}")
         how: dict[str, Any] = {}
         if content["format"] > 1:
-            how["operator"] = _component(content["operator"], "apply", folder)
-            how["gate"] = _component(content["gate"], "open", folder)
+            how["operator"] = made(content["operator"], "apply", folder / FILE)
+            how["gate"] = made(content["gate"], "open", folder / FILE)
             how["positions"] = content["positions"]
             bare = [e.layer for e in entries if e.encoder is None]
             if bare and reads_features(how["operator"], how["gate"]):
@@ -347,62 +347,3 @@ def _number(name: str, value: Any) -> float:
         raise ValueError(f"{name} is {value!r}, no finite number")
     number: float = value
     return number
-
-
-def _spec(part: Any) -> Any:
-    """A component as a config names it, ``_target_`` and its fields, those within it likewise."""
-    if isinstance(part, list | tuple):
-        return [_spec(item) for item in part]
-    if not is_dataclass(part):
-        return part
-    kind = type(part)
-    values = {f.name: _spec(getattr(part, f.name)) for f in fields(part)}
-    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **values}
-
-
-def _component(spec: Mapping[str, Any], does: str, folder: Path) -> Any:
-    """The component of a spec, which has the member ``does``."""
-    made = _made(spec, folder)
-    for member in (does, "parts", *(("additive",) if does == "apply" else ())):
-        if not hasattr(made, member):
-            raise DataError(
-                f"{folder / FILE} names {str(spec)[:200]}, which has no {member}; make the plan"
-                " again"
-            )
-    return made
-
-
-def _made(spec: Any, folder: Path) -> Any:
-    if isinstance(spec, list):
-        return [_made(item, folder) for item in spec]
-    if not isinstance(spec, dict) or "_target_" not in spec:
-        return spec
-    values = {key: _made(value, folder) for key, value in spec.items() if key != "_target_"}
-    try:
-        kind = _named(str(spec["_target_"]))
-        if not (isinstance(kind, type) and is_dataclass(kind)):
-            raise TypeError("it is no dataclass")
-        return kind(**values)
-    except (Exception, SystemExit) as error:  # whatever the module, or the class, does
-        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise DataError(
-            f"{folder / FILE} needs {str(spec['_target_'])[:100]}, which cannot be created"
-            f" ({words}); install or import the package that has it"
-        ) from error
-
-
-def _named(name: str) -> Any:
-    """What a dotted name stands for; a class within a class, too."""
-    module, inside = name, list[str]()
-    while True:
-        module, _, last = module.rpartition(".")
-        inside.insert(0, last)
-        try:
-            found: Any = importlib.import_module(module)
-            break
-        except ModuleNotFoundError as error:
-            if not (error.name and f"{module}.".startswith(f"{error.name}.") and "." in module):
-                raise
-    for part in inside:
-        found = getattr(found, part)
-    return found
