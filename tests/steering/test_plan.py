@@ -170,7 +170,7 @@ def other_arrays(**changes):
         save_file(arrays, folder / "vectors.safetensors")
         content = json.loads((folder / "plan.json").read_text())
         content["vectors"] = digest((folder / "vectors.safetensors").read_bytes())
-        (folder / "plan.json").write_text(json.dumps(content))
+        write(folder, content)
 
     return damage
 
