@@ -69,7 +69,7 @@ def test_draws_print_what_more_of_them_cost(capsys):
     from benchmarks import draws
 
     ratios = draws.main(["--small"])
-    assert list(ratios) == ["5 draws", "39 draws", "in chunks", "ended early"]
+    assert list(ratios) == ["5 draws", "39 draws", "in chunks", "ended early", "beside"]
     assert ratios["5 draws"] == 1 and ratios["39 draws"] > ratios["ended early"] > 0
     assert "16 prompts in batches of 8" in capsys.readouterr().out
 
