@@ -168,9 +168,9 @@ def test_who_changes_the_prompt_shares_no_prompt(llama, monkeypatch):
         shared.append(1)
         return cache(self, *rest)
 
-    def together(self, inputs, shape, *rest):
-        beside.append(shape[0])
-        return columns(self, inputs, shape, *rest)
+    def together(self, inputs, *rest):
+        beside.append(inputs["input_ids"].shape[1])
+        return columns(self, inputs, *rest)
 
     def one(self, inputs, cache, how, options):
         alone.append((how.changes_prompt, cache is None))
