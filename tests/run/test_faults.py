@@ -32,6 +32,7 @@ from corrsteer.models.local import LocalModel
 from corrsteer.stages import answers as answers_module
 from corrsteer.stages import statistics as statistics_module
 from corrsteer.stages.statistics import statistics
+from corrsteer.stats import scores
 from corrsteer.stats.moments import FeatureMoments
 from tests.command import result
 from tests.stages.made import Stop, assert_same, bench, counted, emptied, stop_after, unsteered
@@ -190,7 +191,7 @@ def test_layers_that_were_not_stored_go_on_from_what_was_kept(bench, monkeypatch
     monkeypatch.setattr(statistics_module, "KEEP_EVERY", 0.0)
     with monkeypatch.context() as patch:
         # Called once per layer, while the files of its entry are written.
-        patch.setattr(statistics_module, "asdict", stop_after(1, statistics_module.asdict))  # type: ignore[attr-defined]
+        patch.setattr(scores, "to_arrays", stop_after(1, scores.to_arrays))
         with pytest.raises(Stop):
             statistics(bench, base, (0, 2))
     assert bench.store.log["miss collect"] == 2
