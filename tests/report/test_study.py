@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from corrsteer.report.study import REFUTED, SUPPORTED, UNDECIDED, answered, compared, markdown
-from corrsteer.report.sweep_page import write_sweep_report
+from corrsteer.report.sweep_page import _methods, write_sweep_report
 from corrsteer.report.terminal import told
-from corrsteer.stats.intervals import holm, mcnemar_exact
+from corrsteer.stats.intervals import detectable_gain, holm, mcnemar_exact
 from tests.report.fabricated_run import fabricate_run
 
 ASKED = {"claim": "some do better", "subject": "P", "reference": "A", "control": "subset"}
@@ -35,6 +37,28 @@ def test_rows_are_mcnemars_and_holms():
     assert [row.gain.gain for row in rows] == pytest.approx(
         [right[n].mean() - right["A"].mean() for n in ("P", "S")]
     )
+
+
+def test_what_could_be_shown_shrinks_with_the_methods_that_are_compared():
+    first, now = frame([0] * 60 + [1] * 340), frame([0] * 40 + [1] * 360)
+    some = {name: {0: now[::-1]} for name in ("P", "S", "greedy")}
+    rows = compared({"A": {0: first}, **some}, "A", dict.fromkeys(some, 0.5))
+    # 20 of 400 answers differ, whatever the order of the rows.
+    assert [row.smallest for row in rows] == [detectable_gain(400, 0.05, level=0.05 / 3)] * 3
+
+
+def test_methods_are_compared_under_one_model_and_selector():
+    def done(job, method, model="tiny", selector="Correlation"):
+        record = SimpleNamespace(task="t", method_name=method, model=model, selector=selector)
+        return SimpleNamespace(job=job, seeds={"seed": 0}, record=record)
+
+    # CorrSteer-A failed under the second model, and P under the first.
+    jobs = [done(3, "P", "other"), done(2, "S", selector="AUROC"), done(1, "A"), done(4, "S")]
+    found = _methods([SimpleNamespace(chosen=[job]) for job in jobs])
+    assert {name: [job for job, _ in some.values()] for name, some in found.items()} == {
+        "A": [1],
+        "S": [4],
+    }
 
 
 def test_only_seeds_that_both_have_are_compared():
@@ -79,7 +103,8 @@ def test_what_decides(gain, control_p, expected):
 
 def test_without_the_subject_it_is_undecided():
     made = answer(40, name="other")
-    assert made.answer == UNDECIDED and "no job of both is done" in made.sentence
+    assert made.answer == UNDECIDED
+    assert "no job of both P and A is done (compared with A: other)" in made.sentence
 
 
 @pytest.mark.night

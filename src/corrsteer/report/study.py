@@ -19,6 +19,7 @@ import yaml
 from corrsteer.report.numbers import interval, p_value, points
 from corrsteer.report.record import Record
 from corrsteer.report.tables import in_words, read_answers
+from corrsteer.stats.flips import flip_table
 from corrsteer.stats.intervals import SIGNIFICANT, detectable_gain, holm
 from corrsteer.stats.seeds import GainBySample, gain_by_sample
 from corrsteer.steering.arms import STEERED
@@ -81,8 +82,9 @@ def compared(
         if name != reference and pairs:
             gains[name] = gain_by_sample(pairs)
     corrected = holm([gain.p for gain in gains.values()])
+    level = SIGNIFICANT / max(len(gains), 1)
     return [
-        Compared(name, accuracies[name], gain, p, _smallest(gain, answers[name], first))
+        Compared(name, accuracies[name], gain, p, _smallest(gain, answers[name], first, level))
         for (name, gain), p in zip(gains.items(), corrected, strict=True)
     ]
 
@@ -94,7 +96,11 @@ def answered(asked: Mapping[str, str], rows: Sequence[Compared], control_p: floa
     row = next((row for row in rows if row.name == asked["subject"]), None)
     head = f"{claim[:1].upper()}{claim[1:]}"
     if row is None:
-        said = f"{head}: {UNDECIDED}, since no job of both is done."
+        there = ", ".join(row.name for row in rows) or "none"
+        said = (
+            f"{head}: {UNDECIDED}, since no job of both {asked['subject']} and {reference} is done"
+            f" (compared with {reference}: {there})."
+        )
         return Study(claim, reference, UNDECIDED, said, rows)
     beats = control_p is not None and control_p <= SIGNIFICANT
     answer = UNDECIDED
@@ -157,11 +163,10 @@ def _smallest(
     gain: GainBySample,
     now: Mapping[tuple[object, ...], pd.DataFrame],
     first: Mapping[tuple[object, ...], pd.DataFrame],
+    level: float,
 ) -> float | None:
-    """Of the answers whose outcome differs, in the seed that has most of them."""
-    shares = [
-        float((some["score"].to_numpy() != first[seed]["score"].to_numpy()).mean())
-        for seed, some in now.items()
-        if seed in first
-    ]
-    return detectable_gain(gain.n, max(shares, default=0.0))
+    """Of the answers that are right in one of both, in the seed that has most of them. ``level``:
+    Holm's strictest, as the verdicts of a table have it."""
+    flips = [flip_table(first[seed], some) for seed, some in now.items() if seed in first]
+    share = max(((f.fixed + f.broken) / f.n for f in flips), default=0.0)
+    return detectable_gain(gain.n, share, level=level)

@@ -110,9 +110,13 @@ def write_sweep_report(folder: Path) -> Path:
 
 def _methods(found: Sequence[Verdict]) -> dict[str, dict[tuple[object, ...], tuple[int, Record]]]:
     """By method and seed, the job that validation chose; of several settings of one method, the
-    first."""
+    first with the model and the selector of the first job."""
     methods: dict[str, dict[tuple[object, ...], tuple[int, Record]]] = {}
-    for one in (c for v in found for c in v.chosen):
+    chosen = sorted((c for v in found for c in v.chosen), key=lambda c: c.job)
+    for one in chosen:
+        like, own = ((c.record.model, c.record.selector) for c in (chosen[0], one))
+        if own != like:
+            continue
         seeds = (one.record.task, *(one.seeds.get(name) for name in SEEDS))
         methods.setdefault(one.record.method_name, {}).setdefault(seeds, (one.job, one.record))
     return methods
