@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import chisquare
 
 from corrsteer.records import LayerStats
+from corrsteer.stages.controls import controls as controls_stage
 from corrsteer.steering.controls import KINDS, control_plans
-from corrsteer.steering.operators import Ablate, Clamp
+from corrsteer.steering.operators import Ablate, Add, Clamp, NormPreserving, ProjectOut
 from corrsteer.steering.plan import Plan, PlanEntry
+from corrsteer.store.entries import Store
 from tests.operators import made_encoder
 
 WIDTH, FEATURES, LAYERS = 6, 12, (1, 2, 5, 7)
@@ -208,3 +212,16 @@ def test_factors_are_dealt_to_random_layers():
         factors = [e.norm / own[e.layer] for e in control.entries]
         assert sorted(factors) == pytest.approx([0.1, 1, 3], rel=1e-5)
     assert len(plans) == 3
+
+
+def test_a_sign_that_does_not_matter_is_not_flipped(tmp_path):
+    """It would be the plan once more, which no plan beats."""
+    bench: Any = SimpleNamespace(
+        store=Store(tmp_path), seed=0, sae_key=str, directions=directions, encoders=None
+    )
+    kinds = {
+        operator: [arm.kind for arm in controls_stage(bench, plan, STATS, NONE | {"flipped": 1})]
+        for operator in (Add(), ProjectOut(), NormPreserving())
+        for plan in [replace(plan_of(), operator=operator)]
+    }
+    assert kinds == {Add(): ["flipped"], ProjectOut(): [], NormPreserving(): ["flipped"]}

@@ -29,9 +29,12 @@ def controls(
 ) -> list[Arm]:
     """An arm per control, at the plan's norms, dial, operator, positions and gate.
 
-    ``draws``: how many of each kind (:data:`corrsteer.steering.controls.KINDS`). ``whole``: the
-    plan whose layers the plan's were chosen from; None: they were not chosen.
+    ``draws``: how many of each kind (:data:`corrsteer.steering.controls.KINDS`); a flipped sign is
+    none where an operator does not look at it (``signed = False``). ``whole``: the plan whose
+    layers the plan's were chosen from; None: they were not chosen.
     """
+    if not getattr(plan.operator, "signed", True):  # it would be the plan once more
+        draws = {**draws, "flipped": 0}
     if whole is None or not draws.get("subset"):
         whole, draws = None, {kind: n for kind, n in draws.items() if kind != "subset"}
     dial, plan = plan.coef, plan.turned_to(1.0)  # a sweep over the dial has the same ones

@@ -148,6 +148,7 @@ class ProjectOut:
     """Remove the component along the entry's vector, whose length and sign do not matter."""
 
     additive: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
     apply = staticmethod(project_out)
 
     def parts(self, entry: PlanEntry) -> Mapping[str, np.ndarray]:
