@@ -39,6 +39,17 @@ def test_inspect_prints_a_card_without_colours_when_piped(tmp_path, capsys):
     assert row == ["0", "mine/layer_0", "10", "-", "0.000", "2.5", f"{norm / 2:.4g}"]
 
 
+def test_inspect_calls_a_score_by_its_name(tmp_path, capsys):
+    entries = tuple(replace(e, r=0.25, about={"AUROC": 0.75}) for e in plan_of().entries)
+    about = {**ABOUT, "selector": {"name": "AUROC", "score": "AUROC"}}
+    replace(plan_of(), entries=entries, about=about).save(tmp_path)
+    assert main(["inspect", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    (titles,) = [line.split() for line in said.splitlines() if "coefficient" in line]
+    (row,) = [line.split() for line in said.splitlines() if "mine/layer_0" in line]
+    assert titles[4:6] == ["AUROC", "r"] and row[4:6] == ["0.75", "0.250"]
+
+
 def test_inspect_shows_a_plan_that_was_made_by_hand(tmp_path, capsys):
     plan_of(operator=Clamp(2.0), gate=Side(1), layers=()).save(tmp_path)
     assert main(["inspect", str(tmp_path)]) == 0

@@ -62,10 +62,13 @@ def show_facts(say: Console, rows: dict[str, str]) -> None:
 
 
 def entries(plan: Plan) -> Table:
-    """A row for each layer."""
+    """A row for each layer, with the selector's own score beside r."""
     made = Table(box=box.SIMPLE, show_edge=False)
-    for title in ("layer", "SAE", "feature", "class", "score", "coefficient", "norm at the dial"):
-        made.add_column(title, justify="left" if title in ("SAE", "class") else "right")
+    by = str((plan.about.get("selector") or {}).get("score", "r"))
+    own = [by] if any(by in e.about for e in plan.entries) else []
+    titles = ("layer", "SAE", "feature", "class", *own, "r", "coefficient", "norm at the dial")
+    for title in titles:
+        made.add_column(escape(title), justify="left" if title in ("SAE", "class") else "right")
     saes = plan.about.get("saes") or {}
     for e in sorted(plan.entries, key=lambda e: e.layer):
         made.add_row(
@@ -73,6 +76,7 @@ def entries(plan: Plan) -> Table:
             escape(str(saes.get(str(e.layer), "-"))),
             "-" if e.feature < 0 else str(e.feature),
             escape(str(e.about.get("class", "-"))),
+            *(f"{score:.4g}" if (score := e.about.get(n)) is not None else "-" for n in own),
             f"{e.r:.3f}",
             f"{e.coefficient:.4g}",
             f"{abs(plan.coef) * e.norm:.4g}",

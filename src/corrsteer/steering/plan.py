@@ -45,9 +45,9 @@ class PlanEntry:
 
     ``vector`` [M] float32 is ``coefficient * decoder direction`` in units of the raw residual
     stream. The user's dial multiplies it and is kept apart, in :class:`Plan`. ``feature`` is -1
-    where the vector belongs to none, ``r`` the score that it was chosen by. ``about``: what else is
-    said of it. ``encoder``: what gives the feature's activation, where an operator or a gate reads
-    it.
+    where the vector belongs to none, ``r`` its correlation with the outcome. ``about``: what else
+    is said of it, such as another score that it was chosen by. ``encoder``: what gives the
+    feature's activation, where an operator or a gate reads it.
     """
 
     layer: int
