@@ -102,6 +102,9 @@ def test_where_no_layer_is_kept_nothing_steers_and_the_run_goes_on(world):
     # A search may find a dial at which they help.
     plain = Verified(CorrSteer(), 1.0).plain(bench, "max").plan
     assert len(plain.entries) == 3 and plain.coef == 1
+    # Whoever turns the layers that were kept draws as many others beside them.
+    some = Verified(CorrSteer(), 1.0).plain(world(SOME), "max")
+    assert len(some.plan.entries) == 1 and len(some.whole.entries) == 3
     said = nothing_steers(made_up(variant="P", choice=fitted.choice.model_dump()))
     assert said.startswith("Nothing is steered: CorrSteer-P") and "keeps no layer" in said
 
@@ -187,7 +190,7 @@ def optimised(**changes):
 
 def test_the_trial_that_is_worth_most_is_chosen(world, monkeypatch):
     bench = world(ALL_HELP)
-    fitted = optimised(price=0.7).fit(bench)
+    fitted = optimised(price=0.05).fit(bench)
     trials, chosen = fitted.tables["trials"], fitted.search.chosen
     plan, base = CorrSteer().fit(bench).plan, asked(bench, split="validation")["baseline"]
     was = (base["score"] >= RIGHT).to_numpy()
@@ -199,14 +202,18 @@ def test_the_trial_that_is_worth_most_is_chosen(world, monkeypatch):
     for now in asked(bench, *arms, split="validation").values():
         good = (now["score"] >= RIGHT).to_numpy()
         stray = (base["parsed"] != now["parsed"]).to_numpy(bool) & (good == was)
-        worth.append(good.mean() - 0.7 * ((was & ~good).sum() / was.sum() + stray.mean()))
+        worth.append(good.mean() - 0.05 * ((was & ~good).sum() / was.sum() + stray.mean()))
     assert chosen.number == int(np.argmax(worth)) and len(worth) == 8
-    assert fitted.search.price == 0.7
+    assert fitted.search.price == 0.05 and chosen.number > 0
     assert [a.layer for a in fitted.choice.alone] == [e.layer for e in fitted.plan.entries]
     assert fitted.choice.joint == pytest.approx(chosen.accuracy - fitted.choice.unsteered)
     generated = counted(monkeypatch, "generate")
-    assert optimised(price=0.7).fit(bench).plan.key() == fitted.plan.key() and generated == []
-    assert optimised(price=50.0).fit(bench).search.chosen.number == 0  # nothing is worth that
+    assert optimised(price=0.05).fit(bench).plan.key() == fitted.plan.key() and generated == []
+    none = optimised(price=50.0).fit(bench)  # nothing is worth that
+    assert none.search.chosen.number == 0 and none.plan.does_nothing and none.choice is None
+    said = nothing_steers(made_up(variant="optimised", search=none.search.model_dump()))
+    assert said.startswith("Nothing is steered") and "lower strategy.price" in said
+    assert nothing_steers(made_up(search=none.search.model_dump() | {"price": None})) == ""
 
 
 def test_a_price_is_paid_for_broken_and_for_stray_answers():

@@ -71,9 +71,10 @@ class Optimised(Pareto):
             return replace(self, coef=[low, 2 * high], widen=self.widen - 1).fit(bench)
         found = self._found(plain, trials, base, best, None, self.price)
         assert found.plan is not None
+        if found.plan.does_nothing:  # then no layer did anything that could be told of
+            return found
         whole = plans[best.candidate.pooling].turned_to(found.plan.coef)
-        nothing = found.plan.does_nothing
-        kept = [] if nothing else [e.layer for e in found.plan.entries]
+        kept = [e.layer for e in found.plan.entries]
         made = choice(
             Asked(bench, found.plan),
             kept,

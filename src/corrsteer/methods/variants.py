@@ -205,7 +205,7 @@ class OfLayers(ABC):
         whole, made = self._chosen(bench, pooling)
         assert whole.plan is not None
         plan = of_layers(whole.plan, tuple(made.used)) or whole.plan
-        return whole.with_plan(plan.turned_to(1.0))
+        return replace(whole.with_plan(plan.turned_to(1.0)), whole=whole.plan)
 
     def _chosen(self, bench: Bench, pooling: str) -> tuple[Fitted, LayerChoice]:
         """The whole plan at the dial, and which of its layers to steer."""

@@ -95,8 +95,13 @@ def end_of_search(record: Record) -> str:
 
 
 def nothing_steers(record: Record) -> str:
-    """Where layers were chosen on validation, and none was."""
-    made = record.choice
+    """Where layers, or their coefficients, were chosen on validation, and none was."""
+    made, search = record.choice, record.search
+    if made is None and search is not None and search.price is not None:
+        return (
+            f"Nothing is steered: on validation no candidate of {record.method_name} is worth more"
+            f" than the unsteered model{'; type a lower strategy.price' if search.price else ''}."
+        )
     if made is None or made.used:
         return ""
     best = max(made.alone, key=lambda one: one.gain)
