@@ -224,6 +224,8 @@ def test_an_experiment_is_a_sweep_with_a_claim():
     config.check(cfg)
     assert set(cfg.study) == {"claim", "subject", "reference", "control"}
     assert "study.subjekt" in refusal("experiment=variants", "+study.subjekt=x")
+    assert "study.subject has no value" in refusal("+study={claim: c}")
+    assert "study=P: type experiment=variants" in refusal("study=P")
 
 
 def test_no_knob_shares_its_name_with_a_folder_of_choices():

@@ -162,7 +162,17 @@ def check(cfg: DictConfig) -> None:
         legal = [f.name for f in fields(OmegaConf.get_type(cfg, group))]
         _check_keys(group, cfg[group], legal)
     if cfg.study is not None:
-        _check_keys("study", cfg.study, ("claim", "subject", "reference", "control"))
+        said = ("claim", "subject", "reference", "control")
+        if not _is_mapping(cfg.study):
+            raise ConfigError(
+                f"study={cfg.study}: type experiment=variants, or study=null for none"
+            )
+        _check_keys("study", cfg.study, said)
+        if lacking := [name for name in said if not cfg.study.get(name)]:
+            raise ConfigError(
+                f"study.{lacking[0]} has no value: type +study.{lacking[0]}=VALUE, or"
+                " experiment=variants for a whole study"
+            )
     for name, node in cfg.transfer.items():
         if not _is_mapping(node) or "_target_" not in node:
             raise ConfigError(

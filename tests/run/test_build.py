@@ -343,6 +343,14 @@ def test_positions_that_are_none_are_refused(settings, nothing_is_loaded):
         build(cfg)
 
 
+def test_a_control_of_a_study_that_is_none_is_refused(settings, nothing_is_loaded):
+    """Its name is only read when all jobs are done."""
+    cfg = settings.copy()
+    cfg.study = {"claim": "c", "subject": "P", "reference": "A", "control": "subsets"}
+    with pytest.raises(ConfigError, match="study.control=subsets is unknown; choose one of: const"):
+        build(cfg)
+
+
 # -- what is read once ---------------------------------------------------------------------------
 
 

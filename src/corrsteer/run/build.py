@@ -19,7 +19,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from corrsteer.config import instantiate
-from corrsteer.errors import ConfigError, CorrSteerError, DataError
+from corrsteer.errors import ConfigError, CorrSteerError, DataError, check_known
 from corrsteer.layers import parse_layers
 from corrsteer.methods.protocol import Method, Tunable
 from corrsteer.models.protocol import Backend
@@ -35,7 +35,7 @@ from corrsteer.selectors.protocol import Selector
 from corrsteer.stages.answers import check_prompts
 from corrsteer.stages.bench import Asking, Bench, Collect
 from corrsteer.stages.side_effects import SideEffects
-from corrsteer.steering.arms import Arm
+from corrsteer.steering.arms import BASELINE, KINDS, STEERED, Arm
 from corrsteer.steering.coefficients import Coefficient
 from corrsteer.steering.controls import Controls
 from corrsteer.steering.encoder import made_up, reads_features
@@ -131,6 +131,9 @@ def _build(cfg: DictConfig) -> Parts:
     operator, gate = instantiate(cfg.operator, Operator), instantiate(cfg.gate, Gate)
     instantiate(cfg.coefficient, Coefficient)
     instantiate(cfg.tracker, Tracker)
+    if cfg.study is not None:
+        controls_of = [kind for kind in KINDS if kind not in (BASELINE, STEERED)]
+        check_known("study.control", cfg.study.control, controls_of)
     bench = Bench(
         store=Store(Path(cfg.cache)),
         backend=backend,
