@@ -39,6 +39,8 @@ def test_page_and_table_say_which_layers_were_kept_and_what_they_gain(tmp_path):
     assert "No layer is kept." in pages[1] and "interaction of" not in pages[1]
     assert "Kept: layers 3; steering: layers 1, 3, 5." in pages[2]
     assert "Which layers steer" not in pages[3]
+    tuned = "tuned on the validation split, and no control was"
+    assert [tuned in page for page in pages] == [True] * 3 + [False]
     table = sweep_table(tmp_path)
     assert table["kept_layers"].fillna("").tolist() == ["1, 3", "none", "3", ""]
     assert table.loc[0, ["kept_alone_gain", "kept_joint_gain", "kept_interaction"]].tolist() == [
