@@ -270,7 +270,7 @@ def settled(kept: Layers, every: Layers, net: Mapping[Layers, int]) -> tuple[Lay
     if not kept:
         return (), "none is kept, so nothing steers"
     if net[kept] > 0 and net[kept] >= net[every]:
-        return kept, "together they do better than nothing and no worse than all layers"
+        return kept, "together they gain, and no less than all layers"
     why = "than nothing" if net[kept] <= 0 else "than all layers do"
     if net[every] > 0:
         return every, f"together they do no better {why}, so all layers steer"
@@ -287,7 +287,7 @@ class Greedy(OfLayers):
 
     def _choose(self, asked: Asked) -> LayerChoice:
         order, path = greedy(asked.layers, asked.net)
-        rule = "the layer that helps most comes in, while that raises accuracy"
+        rule = "the layer beside which most answers are right comes in, while that adds to them"
         return choice(asked, order, tuple(sorted(order)), rule, path=path)
 
 
