@@ -30,6 +30,7 @@ TEXTS = [
     " leading space: {x}",
     "$100 and 50% #tag !bang ~tilde",
     "日本語 {x} ½ é",
+    "a backslash before the last line's end\\\n",
 ]
 
 

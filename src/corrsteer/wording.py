@@ -87,7 +87,7 @@ _UNFIT = re.compile(
 
 def quoted(text: str) -> str:
     """A text in quotes, which Hydra reads letter by letter but for backslashes before a quote."""
-    doubled = re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" + m[2] if m[2] else ""), text)
+    doubled = re.sub(r'(\\*)("|\Z)', lambda m: 2 * m[1] + ("\\" + m[2] if m[2] else ""), text)
     return f'"{doubled}"'
 
 
