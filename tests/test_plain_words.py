@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from corrsteer import config
 from corrsteer.errors import ConfigError
-from corrsteer.run.typed import check_command, flags_first, plain_words
+from corrsteer.run.typed import GROUPS, check_command, flags_first, plain_words
 from corrsteer.tasks.prompts import Template
 from corrsteer.wording import explain
-from tests.test_config import composed
+from tests.test_config import CONF, composed
 
 TEXTS = [
     "{question}\\nAnswer:",
@@ -198,3 +198,19 @@ def test_a_value_that_hydra_cannot_read_is_shown_in_quotes(typed, part):
 )
 def test_choosing_a_launcher_asks_for_a_sweep(typed, understood):
     assert flags_first(typed.split()) == understood.split()
+
+
+def test_the_groups_are_those_of_conf():
+    folders = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    assert {*GROUPS} == folders - {"hydra"}
+
+
+@pytest.mark.parametrize("word", ["task=[1]", "experiment=[null]", "strategy=[a, 2]", "gate=[]"])
+def test_a_list_of_options_has_names(word):
+    with pytest.raises(ConfigError, match="an option of a group has a name"):
+        check_command([word])
+
+
+@pytest.mark.parametrize("word", ["layers=[1,3]", "task=[bbq]", "+task=[a, b-c]", "task.stop=[1]"])
+def test_other_lists_are_left_to_hydra(word):
+    check_command([word])

@@ -208,25 +208,6 @@ def test_dial_0_is_the_baseline_for_any_operator(llama):
     assert off == base
 
 
-def test_an_intervention_that_changes_the_prompt_gets_no_shared_cache(llama, monkeypatch):
-    caches = []
-    go_on = type(llama)._continue
-
-    def watch(self, inputs, cache, how, options):
-        caches.append(cache)
-        return go_on(self, inputs, cache, how, options)
-
-    monkeypatch.setattr(type(llama), "_continue", watch)
-    prepare = type(llama)._prepare
-    monkeypatch.setattr(
-        type(llama), "_prepare", lambda *a: replace(prepare(*a), changes_prompt=a[1] is not None)
-    )
-    alone = llama.generate(PROMPTS, [None, plan_of()], max_new_tokens=4)
-    assert [cache is None for cache in caches] == [False, True]
-    monkeypatch.undo()
-    assert alone == llama.generate(PROMPTS, [None, plan_of()], max_new_tokens=4)
-
-
 def test_what_a_backend_cannot_do_is_refused_in_one_line(llama):
     class Adapter:
         changes_prompt, needs = True, frozenset({"weights"})
@@ -236,8 +217,6 @@ def test_what_a_backend_cannot_do_is_refused_in_one_line(llama):
 
     with pytest.raises(ConfigError, match="cannot apply a Adapter that needs weights"):
         llama.generate(PROMPTS, [Adapter()], max_new_tokens=1)
-    with pytest.raises(ConfigError, match="needs positions=all"):
-        llama.generate(PROMPTS, [replace(plan_of(), positions="all")], max_new_tokens=1)
 
 
 def test_a_plan_that_misses_a_position_is_an_error(llama, monkeypatch):

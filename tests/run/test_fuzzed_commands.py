@@ -170,7 +170,7 @@ def fuzzed(home: Path, count: int, seed: int) -> Counter[int]:
 
 
 def test_three_commands(home):
-    fuzzed(home, 3, seed=2)
+    fuzzed(home, 3, seed=1)
 
 
 @pytest.mark.night

@@ -170,7 +170,7 @@ def fitted_to(looked, variant="A", **changes):
 def observed(looked, monkeypatch):
     """Methods find a model that was observed before."""
     seen = Observed([], looked.base, looked.stats, looked.bench.collect)
-    monkeypatch.setattr(corrsteer, "observe", lambda bench, collect: seen)
+    monkeypatch.setattr(corrsteer, "observe", lambda bench, collect, **_: seen)
 
 
 def explained_to(looked, fitted, **changes):

@@ -100,9 +100,9 @@ class LoadedModel(Tracing):
         white space; both are tokenised together. ``likelihood``: how the log probabilities of its
         tokens are compared (:meth:`corrsteer.records.Weighed.by`). The
         first of equally likely options is taken. Steering is as if the model had written the
-        option: its generation positions are those that predict it. Cost: one pass over prompt and
-        option for every option and, on this machine, for more than one intervention that leaves
-        the prompt alone one over the option alone for each. Raises what :meth:`generate` raises.
+        option: its generation positions are those that predict it. Cost: for every option one pass
+        over the prompt, on this machine shared by all interventions that leave it alone, and for
+        each of them one over the option. Raises what :meth:`generate` raises.
         """
         import torch
 

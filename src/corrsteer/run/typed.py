@@ -16,6 +16,14 @@ A_TASK = r"\+?(?:task|transfer\.\w+)"
 TEXT = re.compile(rf"{A_TASK}\.(?:prompt|chat_prompt|scorer\.pattern)")
 SCORER = re.compile(rf"{A_TASK}\.scorer")
 
+GROUPS = (
+    "backend", "coefficient", "controls", "experiment", "gate", "job", "model", "operator", "sae",
+    "scorer", "search", "selector", "side_effects", "strategy", "task", "tracker",
+)  # fmt: skip
+"""The groups of ``conf/``."""
+OF_GROUP = re.compile(rf"\+?((?:{'|'.join(GROUPS)})(?:@[\w.]+)?)=\[(.*)\]$")
+NAMES = re.compile(r"\s*(?!null\b)[A-Za-z_][\w-]*\s*(,\s*(?!null\b)[A-Za-z_][\w-]*\s*)*")
+
 # What transfer=all stands for.
 BENCHMARKS = ("bbq", "mmlu", "mmlu_pro", "gsm8k", "simpleqa", "harmbench", "xstest")
 
@@ -73,6 +81,10 @@ def check_command(arguments: list[str]) -> None:
     def refuse(message: str) -> NoReturn:
         raise ConfigError(f"{message}; a setting is KEY=VALUE; type python -m src.main --help")
 
+    for word in arguments:
+        # Hydra looks into the names of a list of options before it looks what they are.
+        if (listed := OF_GROUP.match(word)) and not NAMES.fullmatch(listed[2]):
+            refuse(f"{word}: an option of a group has a name, as in {listed[1]}=[a,b]")
     parser = get_args_parser()
     parser.error = refuse
     if not {"--version", "--help", "-h"} & {*arguments}:
