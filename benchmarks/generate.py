@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.plain import Plain, Tokens, show
+from benchmarks.plain import Plain, Tokens, in_turn, show
 from corrsteer.config import bundled
 from corrsteer.models.loaded import LoadedModel
 from corrsteer.models.local import Local
@@ -112,14 +112,7 @@ def measure(scale: Scale, clock: Callable[[], float]) -> dict[str, list[float]]:
         f"program, {scale.plans} plans": lambda: ours(*plans),
         "collect": collected,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for repeat in range(scale.repeats + 1):
-        for name, case in cases.items():
-            start = clock()
-            case()
-            if repeat:  # the first round warms up
-                seconds[name].append(clock() - start)
-    return seconds
+    return in_turn(cases, scale.repeats, clock)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

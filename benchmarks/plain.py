@@ -1,16 +1,17 @@
-"""What everything is measured against: transformers' own greedy ``generate``, and nothing else."""
+"""What everything is measured against, transformers' own greedy ``generate``, and how: in turn."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 Tokens = list[tuple[int, ...]]
+Name = TypeVar("Name")
 
 
 class Plain:
@@ -74,3 +75,17 @@ def show(seconds: Mapping[str, Sequence[float]], base: str) -> None:
     print(f"{'times ' + base:<26}{'fastest':>9}{'median':>9}")
     for name, (fastest, median) in ratios(seconds, base).items():
         print(f"{name:<26}{fastest:>9.3g}{median:>9.3g}")
+
+
+def in_turn(
+    cases: Mapping[Name, Callable[[], object]], repeats: int, clock: Callable[[], float]
+) -> dict[Name, list[float]]:
+    """Seconds of every case, one per repeat; the cases take turns, and a first round warms up."""
+    seconds: dict[Name, list[float]] = {name: [] for name in cases}
+    for repeat in range(repeats + 1):
+        for name, case in cases.items():
+            start = clock()
+            case()
+            if repeat:
+                seconds[name].append(clock() - start)
+    return seconds
