@@ -19,7 +19,7 @@ from corrsteer.report.settings import DIAL, SEEDS, labels, leaves, splits_seed
 from corrsteer.report.sweep_choice import validation_answers, with_choice
 from corrsteer.report.tables import control_kinds
 from corrsteer.stats.intervals import holm
-from corrsteer.steering.arms import BASELINE, NULL, SECOND, STEERED
+from corrsteer.steering.arms import BASELINE, BOUND, NULL, SECOND, STEERED
 from corrsteer.store.runfolder import RunFolder, jobs
 
 SETTINGS = (
@@ -179,7 +179,7 @@ def _results(record: Record) -> dict[str, Any]:
         "null_p": null.p if null else None,
         "shuffled_p": nulls.get(SECOND),
         **{_control_column(kind): record.best_gain(kind) for kind in control_kinds()},
-        "control_best": max((c.best for c in record.controls.values()), default=None),
+        "control_best": _best_control(record),
         "constrained": max(constrained, default=None),
         "steered_constrained_gain": both.gain if both else None,
         "plans_on_test": record.odometer.plans if record.odometer else None,
@@ -191,3 +191,8 @@ def _results(record: Record) -> dict[str, Any]:
         "kl": neutral.arms[STEERED].kl if neutral else None,
         **_layer_choice(record),
     }
+
+
+def _best_control(record: Record) -> float | None:
+    """None without controls; a bound is none."""
+    return max((c.best for kind, c in record.controls.items() if kind != BOUND), default=None)

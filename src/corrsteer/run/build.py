@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from corrsteer.config import instantiate
 from corrsteer.errors import ConfigError, CorrSteerError, DataError, check_known
 from corrsteer.layers import parse_layers
+from corrsteer.methods.corrsteer import CorrSteer
 from corrsteer.methods.protocol import Method, Tunable
 from corrsteer.models.protocol import Backend
 from corrsteer.models.spec import Model
@@ -42,6 +43,7 @@ from corrsteer.steering.encoder import made_up, reads_features
 from corrsteer.steering.hooks import changed
 from corrsteer.steering.operators import Add
 from corrsteer.steering.plan import Plan, PlanEntry
+from corrsteer.steering.probe import candidates, check_chosen, made_up_probe
 from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.store.entries import Store
 from corrsteer.tasks.neutral import Unrelated, read_neutral
@@ -152,6 +154,8 @@ def _build(cfg: DictConfig) -> Parts:
         for layer in bench.layers:
             check_readable(layer)
     method = _method(cfg)
+    if not isinstance(method, CorrSteer):
+        check_chosen(operator, gate, method.name)
     supported = backend.supports()
     if not fits(supported, frozenset[str]):
         raise ConfigError(
@@ -245,9 +249,10 @@ def check_acting(operator: Operator, gate: Gate, layer: int, width: int) -> None
         except (TypeError, ValueError):
             raise ConfigError(f"{names}: {function} must take (x, parts, dial)") from None
     vector = np.ones(width, np.float32)
-    plan = Plan((PlanEntry(layer, 0, 0.0, 1.0, vector, encoder=made_up(width)),))
-    plan = replace(plan, operator=operator, gate=gate)
+    plan = Plan((PlanEntry(layer, 0, 0.0, 1.0, vector, {}, made_up(width), made_up_probe(width)),))
     try:
+        operator, gate = (candidates(part, plan.entries)[0] for part in (operator, gate))
+        plan = replace(plan, operator=operator, gate=gate)
         plan.key()
         wrong = "" if type(operator) is Add and gate.open is None else _acts_wrongly(plan, width)
     except ConfigError:
