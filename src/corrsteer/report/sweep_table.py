@@ -44,7 +44,8 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     the number of done jobs; ``null_p`` that of the random features and ``shuffled_p`` that of
     shuffled outcomes, uncorrected. ``random_gain_max`` and ``control_KIND`` are the best gains of
     each kind of control, ``control_best`` that of any. ``kept_*``: on validation, the layers that a
-    method kept, the sum of their gains alone, the gain together, and the difference.
+    method kept, the sum of their gains alone, the gain together, and the difference. ``gate_*``:
+    how often a gate is open, what is added then, and what its signal knows.
     ``overrides`` are those the jobs do not share. Raises :class:`DataError` without any job.
     """
     numbers = jobs(folder)
@@ -190,7 +191,13 @@ def _results(record: Record) -> dict[str, Any]:
         "off_target_ser": record.ser.off_target,
         "kl": neutral.arms[STEERED].kl if neutral else None,
         **_layer_choice(record),
+        **_gate_use(record),
     }
+
+
+def _gate_use(record: Record) -> dict[str, float | None]:
+    use = record.gate_use
+    return {f"gate_{name}": getattr(use, name, None) for name in ("duty", "dose", "auroc")}
 
 
 def _best_control(record: Record) -> float | None:

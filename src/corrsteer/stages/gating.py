@@ -63,7 +63,7 @@ def measured(
 ) -> GateUse:
     """``base`` and ``steered``: answers as token ids, without and with the plan; ``wrong`` [N]
     bool: which of the former are. Of the positions where the plan may act, generation positions
-    count."""
+    count that are no special tokens."""
     import torch
 
     parts = {
