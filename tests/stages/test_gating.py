@@ -34,7 +34,7 @@ def test_a_gate_its_inverse_and_their_controls(bench):
     """Open and closed positions make up all; no answer changes where nothing is done."""
     examples = bench.asking.splits["test"]
     ids = [e.id for e in examples]
-    for gate in (Probe(0.5), Prompt(0.5)):
+    for gate in (Probe(0.5), PromptCosine()):
         plan = fitted(bench, gate=gate)
         base, now = answers(bench, bench.asking, "test", [baseline(), steered(plan)]).values()
         use = gate_use(bench, plan, examples, base, now)

@@ -48,7 +48,8 @@ def gate_use(
 
     def write(folder: Path) -> None:
         prompts = [e.prompt for e in examples]
-        write_json(folder, measured(bench.model, plan, prompts, *answers, wrong).model_dump())
+        use = measured(bench.model, plan, prompts, answers[0], answers[1], wrong)
+        write_json(folder, use.model_dump())
 
     return GateUse.model_validate(read_json(bench.store.get(STAGE, settings, write)))
 
