@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from corrsteer.errors import ModelError
 from corrsteer.steering.probe import Probe as ProbeOf
 from corrsteer.steering.probe_gates import Probe, Prompt
 from tests.conftest import WIDTH
@@ -47,6 +48,14 @@ def test_an_answer_is_the_steered_or_the_unsteered_one(model):
     options = [["yes", "no and no"]] * len(PROMPTS)
     weighed = model.choose(PROMPTS, [plan, None, always], options)
     assert weighed[0] == [s if on else b for b, s, on in zip(*weighed[1:], is_open, strict=True)]
+
+
+def test_hooks_refuse_what_they_cannot_decide(model):
+    with (
+        pytest.raises(ModelError, match="decides for a whole answer"),
+        probed().steer(model._module),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(("offset", "same"), [(1e4, "always"), (-1e4, "unsteered")])

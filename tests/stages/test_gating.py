@@ -116,7 +116,12 @@ def test_a_probe_is_fitted_once_on_the_selection_split(bench, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "how", [{"gate": Prompt()}, {"gate": PromptCosine()}, {"operator": Mera()}]
+    "how",
+    [
+        {"gate": PromptCosine()},
+        pytest.param({"gate": Prompt()}, marks=pytest.mark.night),
+        pytest.param({"operator": Mera()}, marks=pytest.mark.night),
+    ],
 )
 def test_a_threshold_is_the_best_on_validation(bench, how):
     plan = CorrSteer(coef=20.0, **how).plain(bench, "max").plan.turned_to(20.0)

@@ -125,11 +125,12 @@ def _columns() -> list[str]:
         "null_p", "shuffled_p", *controls, "control_best", "constrained",
         "steered_constrained_gain", "plans_on_test", "noise_features",
         "changed_texts", "changed_texts_same_outcome", "off_target_rate", "off_target_ser", "kl",
-        *_LAYERS,
+        *_LAYERS, *_GATE,
         "seconds", "error",
     ]  # fmt: skip
 
 
+_GATE = ("gate_duty", "gate_dose", "gate_auroc")
 _LAYERS = ("kept_layers", "kept_alone_gain", "kept_joint_gain", "kept_interaction")
 
 
@@ -197,7 +198,7 @@ def _results(record: Record) -> dict[str, Any]:
 
 def _gate_use(record: Record) -> dict[str, float | None]:
     use = record.gate_use
-    return {f"gate_{name}": getattr(use, name, None) for name in ("duty", "dose", "auroc")}
+    return {name: getattr(use, name.removeprefix("gate_"), None) for name in _GATE}
 
 
 def _best_control(record: Record) -> float | None:
