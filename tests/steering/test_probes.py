@@ -15,6 +15,7 @@ from corrsteer.steering.hooks import changed
 from corrsteer.steering.operators import Add
 from corrsteer.steering.plan import Plan, PlanEntry, load_plan
 from corrsteer.steering.probe import Probe as ProbeOf
+from corrsteer.steering.probe import check_chosen
 from corrsteer.steering.probe_gates import Probe, Prompt, PromptCosine
 from corrsteer.steering.probe_operators import Mera, Scaled
 
@@ -127,3 +128,7 @@ def test_what_cannot_be_is_refused_in_a_line():
             kind(value)
     with pytest.raises(ConfigError, match="read probes of other positions"):
         CorrSteer(operator=Scaled(), gate=Prompt())
+    check_chosen(Mera(0.5), Probe(0.5), "Verified")
+    for pair, setting in (((Add(), Prompt()), "gate.above"), ((Mera(), Probe(0.5)), "alpha")):
+        with pytest.raises(ConfigError, match=f"Verified does not: type a number.*{setting}=0.5"):
+            check_chosen(*pair, "Verified")

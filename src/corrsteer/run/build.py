@@ -155,7 +155,7 @@ def _build(cfg: DictConfig) -> Parts:
             check_readable(layer)
     method = _method(cfg)
     if not isinstance(method, CorrSteer):
-        check_chosen(operator, gate, method.name)
+        check_chosen(operator, gate, type(method).__name__)
     supported = backend.supports()
     if not fits(supported, frozenset[str]):
         raise ConfigError(
