@@ -128,7 +128,11 @@ def test_what_cannot_be_is_refused_in_a_line():
             kind(value)
     with pytest.raises(ConfigError, match="read probes of other positions"):
         CorrSteer(operator=Scaled(), gate=Prompt())
-    check_chosen(Mera(0.5), Probe(0.5), "Verified")
-    for pair, setting in (((Add(), Prompt()), "gate.above"), ((Mera(), Probe(0.5)), "alpha")):
-        with pytest.raises(ConfigError, match=f"Verified does not: type a number.*{setting}=0.5"):
-            check_chosen(*pair, "Verified")
+    check_chosen(Mera(), Probe(), CorrSteer())
+    check_chosen(Mera(0.5), Probe(0.5), 0)
+    for operator, gate, setting in (
+        (Add(), Prompt(), "gate.above"),
+        (Mera(), Probe(0.5), "operator.alpha"),
+    ):
+        with pytest.raises(ConfigError, match=f"int does not: type a number.*{setting}=0.5"):
+            check_chosen(operator, gate, 0)

@@ -43,6 +43,7 @@ class CorrSteer:
     """
 
     name: ClassVar[str] = "CorrSteer"
+    chooses_thresholds: ClassVar[bool] = True
     variant: str = "A"
     coef: float = 1.0
     operator: Operator = Add()

@@ -21,7 +21,6 @@ from omegaconf import OmegaConf
 from corrsteer.config import instantiate
 from corrsteer.errors import ConfigError, CorrSteerError, DataError, check_known
 from corrsteer.layers import parse_layers
-from corrsteer.methods.corrsteer import CorrSteer
 from corrsteer.methods.protocol import Method, Tunable
 from corrsteer.models.protocol import Backend
 from corrsteer.models.spec import Model
@@ -154,8 +153,7 @@ def _build(cfg: DictConfig) -> Parts:
         for layer in bench.layers:
             check_readable(layer)
     method = _method(cfg)
-    if not isinstance(method, CorrSteer):
-        check_chosen(operator, gate, type(method).__name__)
+    check_chosen(operator, gate, method)
     supported = backend.supports()
     if not fits(supported, frozenset[str]):
         raise ConfigError(
@@ -237,8 +235,7 @@ def _check_hashable(name: str, part: Any) -> None:
 
 def check_acting(operator: Operator, gate: Gate, layer: int, width: int) -> None:
     """Refuse what would fail only after the first answers, or spoil them: one layer with a made-up
-    vector and residuals of the model's ``width``, without a model. Imports torch for an operator
-    or a gate that is not the default."""
+    vector and residuals of the model's ``width``. Imports torch, but for the defaults."""
     names = f"operator {type(operator).__name__} and gate {type(gate).__name__}"
     if type(operator.additive) is not bool:
         raise ConfigError(f"{names}: additive must be True or False, not {operator.additive!r}")

@@ -79,13 +79,17 @@ def is_open_ended(part: object) -> bool:
     return bool(getattr(part, "is_open_ended", False))
 
 
-def check_chosen(operator: object, gate: object, method: str) -> None:
-    """Raises ConfigError for a threshold that a method leaves open."""
+def check_chosen(operator: object, gate: object, method: object) -> None:
+    """Raises ConfigError for a threshold that a method leaves open: one that chooses them sets
+    ``chooses_thresholds``."""
+    if getattr(method, "chooses_thresholds", False):
+        return
     for name, part, setting in (("operator", operator, "alpha"), ("gate", gate, "above")):
         if is_open_ended(part):
             raise ConfigError(
                 f"{name}={type(part).__name__} has a threshold that strategy=corrsteer_a and"
-                f" corrsteer_s choose on validation, and {method} does not: type a number, such as"
+                f" corrsteer_s choose on validation, and {type(method).__name__} does not: type a number, such"
+                f" as"
                 f" {name}.{setting}=0.5"
             )
 

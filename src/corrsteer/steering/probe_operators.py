@@ -61,6 +61,7 @@ class Mera:
 
     alpha: float | None = None
     additive: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
     reads_probe: ClassVar[str] = "generated"
     apply = staticmethod(mera)
 
