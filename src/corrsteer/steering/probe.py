@@ -88,9 +88,8 @@ def check_chosen(operator: object, gate: object, method: object) -> None:
         if is_open_ended(part):
             raise ConfigError(
                 f"{name}={type(part).__name__} has a threshold that strategy=corrsteer_a and"
-                f" corrsteer_s choose on validation, and {type(method).__name__} does not: type a number, such"
-                f" as"
-                f" {name}.{setting}=0.5"
+                f" corrsteer_s choose on validation, and {type(method).__name__} does not: type a"
+                f" number, such as {name}.{setting}=0.5"
             )
 
 
