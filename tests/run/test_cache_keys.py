@@ -86,6 +86,7 @@ SEMANTIC = ("selector.classes=[semantic]",)
 ALONE = frozenset({"layers_1 validation", "layers_3 validation", "layers_1_3 validation"})
 CHOSEN = frozenset({"steered", "random"})
 """The last candidate is taken for the best."""
+GATED = CHOSEN | {"gate", "inverse"}
 
 
 @dataclass(frozen=True)
@@ -379,9 +380,13 @@ TABLE = [
         "CorrSteer.gate",
         "strategy.gate={_target_: tests.operators.Side, seed: 1}",
         frozenset({"steered", "random"}),
+        new=frozenset({"gate", "static test", "dosed test"}),
     ),
     Case("Clamp.level", "operator.level=2", CHOSEN, given=("operator=clamp",)),
-    Case("FeatureActive.above", "gate.above=0.5", CHOSEN, given=("gate=feature_inactive",)),
+    Case("FeatureActive.above", "gate.above=0.5", GATED, given=("gate=feature_inactive",)),
+    Case("Probe.above", "gate.above=0.6", GATED, given=("gate=probe", "gate.above=0.5")),
+    Case("Probe.inverted", "gate.inverted=true", GATED, given=("gate=prompt", "gate.above=0.5")),
+    Case("Mera.alpha", "operator.alpha=0.6", CHOSEN, given=("operator=mera", "operator.alpha=0.5")),
     Case("CorrSteer.positions", "strategy.positions=all", CHOSEN),
     Case("positions", "positions=first_3", CHOSEN),
     Case(
@@ -632,6 +637,7 @@ class Full(Store):
             folder.mkdir(parents=True)
             makers = {"generate": self._answers, "site": site, "collect": statistics}
             makers |= {"explain": contexts, "divergence": effect, "likelihood": effect}
+            makers |= {"probe": probe, "gate": gate}
             made = (makers | {"activity": effect, "bins": bins}).get(stage)
             made(settings, folder) if made else make(folder)
         return folder
@@ -702,6 +708,18 @@ def site(settings, folder):
     values = {f.name: 1 for f in fields(SiteFit)} | {"layer": settings["layer"]}
     values |= {"better_site": None, "better_scale": None, "better_explained": None}
     (folder / "site.json").write_text(json.dumps(values))
+
+
+def probe(settings, folder):
+    row, condition = dice(settings).normal(size=(2, 128)).astype(np.float32)
+    numbers = np.array([0.1, 0.6 + settings["layer"] / 100], np.float32)
+    levels = np.zeros(1, np.float32)
+    np.savez(folder / "probe.npz", row=row, condition=condition, numbers=numbers, levels=levels)
+
+
+def gate(settings, folder):
+    use = {"n": 1, "n_positions": 1, "duty": 0.5, "dose": 1.0, "auroc": None, "layers": []}
+    (folder / "value.json").write_text(json.dumps(use))
 
 
 def effect(settings, folder):

@@ -12,19 +12,22 @@ from typing import Any, ClassVar
 
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.methods.protocol import Fitted, observe
-from corrsteer.records import RankedFeature
+from corrsteer.records import RIGHT, RankedFeature
 from corrsteer.seams import require
 from corrsteer.selectors.classes import counts, named, of_classes
+from corrsteer.stages.answers import answers
 from corrsteer.stages.bench import Bench
 from corrsteer.stages.contexts import contexts
 from corrsteer.stages.plan import make_plan, strengthened, with_coefficients
-from corrsteer.steering.arms import steered
+from corrsteer.stages.probes import probes
+from corrsteer.steering.arms import Arm, steered
 from corrsteer.steering.coefficients import Coefficient, MeanRight
 from corrsteer.steering.encoder import reads_features
 from corrsteer.steering.gates import Always
 from corrsteer.steering.operators import Add
 from corrsteer.steering.plan import Plan
 from corrsteer.steering.positions import GENERATION, where
+from corrsteer.steering.probe import candidates, is_open_ended, reads_probe
 from corrsteer.steering.protocol import Gate, Operator
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ class CorrSteer:
     """
 
     name: ClassVar[str] = "CorrSteer"
+    chooses_thresholds: ClassVar[bool] = True
     variant: str = "A"
     coef: float = 1.0
     operator: Operator = Add()
@@ -65,6 +69,7 @@ class CorrSteer:
             ("coefficient", self.coefficient, Coefficient),
         ):
             require(part, seam, f"strategy.{name}")
+        reads_probe(self.operator, self.gate)
         if self.k > 1 and (not self.operator.additive or reads_features(self.operator, self.gate)):
             raise ConfigError(
                 f"strategy.k={self.k}: several features of a layer can only be added, whichever of"
@@ -93,7 +98,7 @@ class CorrSteer:
     def fit(self, bench: Bench) -> Fitted:
         plain = self.plain(bench, bench.collect.pooling)
         assert plain.plan is not None
-        return plain.with_plan(plain.plan.turned_to(self.coef))
+        return plain.with_plan(calibrated(bench, plain.plan.turned_to(self.coef)))
 
     def plain(self, bench: Bench, pooling: str) -> Fitted:
         collect = replace(bench.collect, pooling=pooling)
@@ -122,8 +127,32 @@ class CorrSteer:
             positions=self.positions,
             gate=self.gate,
         )
+        if source := reads_probe(self.operator, self.gate):
+            layers = [e.layer for e in plan.entries]
+            found = probes(bench, observed.selection, layers, source)
+            entries = tuple(replace(e, probe=found[e.layer]) for e in plan.entries)
+            plan = plan.with_entries(entries)
         ranked, chosen = (with_coefficients(some, chosen, plan) for some in (ranked, chosen))
         return Fitted(steered(plan), observed, ranked, chosen, cards)
+
+
+def calibrated(bench: Bench, plan: Plan) -> Plan:
+    """With the thresholds of gate and operator that give most right answers to the validation
+    split, the highest of equals: it acts least. As it is where none is open."""
+    parts = [plan.operator, plan.gate]
+    if not any(is_open_ended(part) for part in parts):
+        return plan
+    operators, gates = (candidates(part, plan.entries) for part in parts)
+    tried = [replace(plan, operator=o, gate=g) for o in operators for g in gates]
+    arms = [Arm(f"threshold_{n}", "steered", some) for n, some in enumerate(tried)]
+    made = answers(bench, bench.asking, "validation", arms)
+    right = [int((made[arm.name]["score"] >= RIGHT).sum()) for arm in arms]
+    best = max(range(len(tried)), key=lambda n: (right[n], n))
+    log.info(
+        "%d thresholds on validation: %s and %s, %d of %d right",
+        *(len(tried), tried[best].operator, tried[best].gate, right[best], len(made[arms[0].name])),
+    )
+    return tried[best]
 
 
 def _of_classes(

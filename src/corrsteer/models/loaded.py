@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from corrsteer.errors import ConfigError, ModelError
-from corrsteer.models.protocol import SOURCES, UNSTEERED, Residuals, in_source
+from corrsteer.models.protocol import SOURCES, UNSTEERED, Prepared, Residuals, in_source, merged
 from corrsteer.models.tracing import Tracing, not_fired
 from corrsteer.records import Completion, Divergence, Weighed, named
 from corrsteer.steering.protocol import Intervention
@@ -61,8 +61,7 @@ class LoadedModel(Tracing):
             suppressed, letters = self._only(allowed, prompts)
             options = {"max_new_tokens": 1, "suppress_tokens": suppressed}
         self._check_room(rows, options["max_new_tokens"])
-        prepared = [self._prepare(intervention) for intervention in interventions]
-
+        prepared, acts = self._asked(rows, interventions)
         texts: dict[tuple[int, ...], tuple[tuple[int, ...], str]] = {}
         answers: list[dict[int, Completion]] = [{} for _ in prepared]
         with torch.no_grad():
@@ -82,7 +81,44 @@ class LoadedModel(Tracing):
                         if how.layers and steered != how.steered(len(tokens)):
                             raise not_fired(steered, how.steered(len(tokens)), i)
                         column[i] = Completion(text, tokens, steered, options_of)
-        return [[column[i] for i in range(len(rows))] for column in answers]
+        columns = [[column[i] for i in range(len(rows))] for column in answers]
+        return merged(acts, columns)
+
+    # -- answers that are steered as a whole, or not at all ------------------------------
+
+    def decide(self, prompts: Sequence[str], intervention: Intervention | None) -> list[bool]:
+        """Which answers it acts on: all, but for a gate that decides for a whole answer
+        (:attr:`corrsteer.steering.plan.Plan.asked_at`). Raises what :meth:`generate` raises."""
+        return self._decisions(self._encode(prompts), self._prepare(intervention))
+
+    def _asked(
+        self, rows: Sequence[list[int]], interventions: Sequence[Intervention | None]
+    ) -> tuple[list[Prepared], list[list[bool]]]:
+        """The interventions, and on which rows each acts; the unsteered model is the last of the
+        former where one leaves rows alone (:func:`merged`)."""
+        prepared = [self._prepare(intervention) for intervention in interventions]
+        acts = [self._decisions(rows, how) for how in prepared]
+        if not all(map(all, acts)):
+            prepared.append(UNSTEERED)
+        return prepared, acts
+
+    def _decisions(self, rows: Sequence[list[int]], how: Prepared) -> list[bool]:
+        if (asks := how.asks) is None:
+            return [True] * len(rows)
+        import torch
+
+        opened: dict[int, bool] = {}
+        with torch.no_grad():
+            for batch in self._batches([len(row) for row in rows]):
+                inputs = self._pad_left([rows[i] for i in batch])
+                last = torch.zeros_like(inputs["attention_mask"], dtype=torch.bool)
+                last[:, -1] = True
+                with self._sent(len(batch), "decisions") as options:
+                    read, _ = self._residuals(inputs, last, [asks.layer], last, UNSTEERED, options)
+                x = read[asks.layer].float()
+                parts = {name: part.to(x.device) for name, part in asks.parts.items()}
+                opened |= dict(zip(batch, asks.opens(x, parts, asks.dial).tolist(), strict=True))
+        return [opened[i] for i in range(len(rows))]
 
     # -- choosing ------------------------------------------------------------------------
 
@@ -107,7 +143,7 @@ class LoadedModel(Tracing):
         import torch
 
         rows = self._encode(prompts)
-        prepared = [self._prepare(intervention) for intervention in interventions]
+        prepared, acts = self._asked(rows, interventions)
         pairs = [(i, n) for i, texts in enumerate(options) for n in range(len(texts))]
         by_prompt = self._continuations(prompts, rows, options)
         answers = [answer for some in by_prompt for answer in some]
@@ -141,7 +177,7 @@ class LoadedModel(Tracing):
                 text = named(best, texts[best])
                 column.append(Completion(text, written[best], steered, tuple(each)))
             chosen.append(column)
-        return chosen
+        return merged(acts, chosen)
 
     def likelihood(self, prompts: Sequence[str], answers: Sequence[Sequence[int]]) -> list[float]:
         """Log probability in nats of each answer (token ids) after its prompt, unsteered.
@@ -203,6 +239,7 @@ class LoadedModel(Tracing):
         source: str,
         *,
         intervention: Intervention | None = None,
+        before: bool = False,
     ) -> Residuals:
         """Residual streams of one batch, prompt and answer read in one teacher-forced pass.
 
@@ -229,9 +266,11 @@ class LoadedModel(Tracing):
         counted = self._positions(inputs, rows, source) & ~self._specials(inputs)
         steered = how.where.within(inputs["position_ids"], *self._ends(inputs, rows))
         steered = steered & inputs["attention_mask"].bool()
+        acts = torch.tensor(self._decisions(rows, how), device=steered.device)
+        steered = steered & acts[:, None]
         with torch.no_grad(), self._sent(len(rows), "residuals") as options:
             residuals, fired = self._residuals(
-                inputs, counted, sorted(layers), steered, how, options
+                inputs, counted, sorted(layers), steered, how, options, before
             )
         if fired != len(how.layers):
             raise not_fired(0, len(answers[0]), 0)
@@ -285,13 +324,15 @@ class LoadedModel(Tracing):
         another special token, so that plans can be compared; the next-token distributions at these
         positions, the last one's among them, are compared with the unsteered ones. None, or a plan
         that does nothing, moves nothing and costs nothing; any other costs one pass over the texts
-        twice. Raises what :meth:`generate` raises.
+        twice. A gate that decides for a whole answer is asked at the text's last token. Raises what
+        :meth:`generate` raises.
         """
         import torch
 
         rows = self._encode_plain(texts)
         self._check_room(rows, 0, what="texts")
         prepared = [self._prepare(intervention) for intervention in interventions]
+        acts = [self._decisions(rows, how) for how in prepared]
         columns: list[dict[int, Divergence]] = [{} for _ in prepared]
         twice = [2 * len(row) for row in rows]
         with torch.no_grad():
@@ -299,7 +340,7 @@ class LoadedModel(Tracing):
                 inputs = self._pad_left([rows[i] for i in batch])
                 counted = inputs["attention_mask"].bool() & ~self._specials(inputs)
                 positions = counted.sum(1).tolist()
-                for how, column in zip(prepared, columns, strict=True):
+                for how, column, on in zip(prepared, columns, acts, strict=True):
                     kl, changed = [0.0] * len(batch), [0] * len(batch)
                     if not how.idle:
                         with self._sent(len(batch), "divergences") as options:
@@ -310,7 +351,7 @@ class LoadedModel(Tracing):
                             raise not_finite(self._model.name, "predictions", bool(how.layers))
                         kl, changed = (x.tolist() for x in sums)
                     for i, nats, others, n in zip(batch, kl, changed, positions, strict=True):
-                        column[i] = Divergence(nats, others, n)
+                        column[i] = Divergence(nats * on[i], others * on[i], n)
         return [[column[i] for i in range(len(rows))] for column in columns]
 
     def promoted(self, directions: np.ndarray, top: int) -> list[tuple[list[str], list[str]]]:

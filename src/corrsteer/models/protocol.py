@@ -6,12 +6,13 @@ Costs nothing to import.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corrsteer.errors import ConfigError
 from corrsteer.models.spec import Model
+from corrsteer.records import Completion
 from corrsteer.steering.operators import add
 from corrsteer.steering.positions import NEEDS, Where
 from corrsteer.steering.protocol import Apply, Open, Parts
@@ -51,6 +52,16 @@ STEERING = frozenset({"vectors"}) | NEEDS
 
 
 @dataclass(frozen=True)
+class Asks:
+    """A gate that is asked once per answer: at the last prompt token, unsteered."""
+
+    layer: int
+    parts: Parts
+    opens: Open
+    dial: float
+
+
+@dataclass(frozen=True)
 class Prepared:
     """An intervention as a pass of the model needs it. Without layers it is none."""
 
@@ -63,6 +74,8 @@ class Prepared:
     idle: bool = True
     """Whether it is known to change nothing."""
     where: Where = Where()
+    asks: Asks | None = None
+    """What decides whether an answer is steered at all; None: all are."""
 
     @property
     def changes_prompt(self) -> bool:
@@ -120,6 +133,20 @@ def in_source(
     if source == "last_prompt":
         return position == last
     return position <= last if source == "prompt" else position <= end
+
+
+def merged(
+    acts: Sequence[Sequence[bool]], columns: list[list[Completion]]
+) -> list[list[Completion]]:
+    """``columns`` [intervention][prompt], with the unsteered model's, the last of them, where an
+    intervention does not act."""
+    return [
+        [
+            one if on else columns[-1][i]
+            for i, (one, on) in enumerate(zip(column, some, strict=True))
+        ]
+        for column, some in zip(columns, acts, strict=False)
+    ]
 
 
 def sinks(x: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:

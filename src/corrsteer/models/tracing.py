@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError, ModelError
-from corrsteer.models.protocol import STEERING, UNSTEERED, Prepared
+from corrsteer.models.protocol import STEERING, UNSTEERED, Asks, Prepared
 from corrsteer.models.spec import Model
 from corrsteer.models.text import Text
 from corrsteer.steering.hooks import blocks, changed
@@ -105,15 +105,18 @@ class Tracing(Text, ABC):
             layer: {name: torch.tensor(part) for name, part in arrays.items()}
             for layer, arrays in intervention.parts().items()
         }
-        operator = intervention.operator
+        operator, opens, asks = intervention.operator, intervention.gate.open, None
+        if opens is not None and (asked := intervention.asked_at) is not None:
+            asks, opens = Asks(asked, layers[asked], opens, intervention.dial), None
         return Prepared(
             layers=layers,
             apply=operator.apply,
-            opens=intervention.gate.open,
+            opens=opens,
             dial=intervention.dial,
             additive=operator.additive,
             idle=intervention.does_nothing,
             where=where(intervention.positions),
+            asks=asks,
         )
 
     def _places(self, layers: Mapping[int, Parts]) -> list[tuple[Any, Parts]]:
@@ -268,10 +271,11 @@ class Tracing(Text, ABC):
         steered: torch.Tensor,
         how: Prepared,
         options: dict[str, Any],
+        before: bool = False,
     ) -> tuple[dict[int, torch.Tensor], int]:
         """Block outputs [N, M] where ``counted`` [B, T] is set, after the intervention acted where
-        ``steered`` [B, T] is set, and how many layers were steered. Layer -1 is what the first
-        block reads.
+        ``steered`` [B, T] is set, and how many layers were steered. ``before``: each before it
+        acted there. Layer -1 is what the first block reads.
 
         The same rules as in :meth:`_steered` hold for the traced lines.
         """
@@ -292,11 +296,13 @@ class Tracing(Text, ABC):
             for layer, block, parts, wanted in places:
                 output = block.output
                 hidden = output[0] if isinstance(output, tuple) else output
+                if wanted and before:
+                    residuals[layer] = hidden[counted.to(hidden.device)]
                 if parts is not None:
                     at = steered.to(hidden.device)
                     hidden[at] = change(hidden[at], parts, dial, apply, opens)
                     fired.append(layer)
-                if wanted:
+                if wanted and not before:
                     residuals[layer] = hidden[counted.to(hidden.device)]
             tracer.stop()
         return residuals, len(fired)

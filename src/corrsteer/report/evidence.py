@@ -69,6 +69,15 @@ class Constrained(Part):
     difference_ci: Interval
 
 
+class Noise(Part):
+    """Of the chosen ``features``, how many are at or below their layer's noise ceiling, and are its
+    best in fewer than half of the resamples; None where the score has no null."""
+
+    features: int
+    below_ceiling: int | None
+    unstable: int | None
+
+
 class Margin(Part):
     """By how much the right option is likelier than the best wrong one, in nats, as options were
     compared (``likelihood``): means over ``n`` questions without and with steering, their
@@ -82,6 +91,31 @@ class Margin(Part):
     shift: float
     ci: Interval | None
     controls: dict[str, list[float]]
+
+
+class GateLayer(Part):
+    """As :class:`GateUse`, of one layer."""
+
+    layer: int
+    duty: float
+    dose: float
+    auroc: float | None
+
+
+class GateUse(Part):
+    """A plan's gate on the steered answers to ``n`` test questions, at the ``n_positions``
+    generation positions where the plan may act. ``duty``: the share of them where the gate is open,
+    mean over layers. ``dose``: the norm of what is added, mean over these positions, summed over
+    layers. ``auroc``: how well the gate's signal at the unsteered answers tells wrong from right
+    ones, mean over layers, or of the layer that decides for a whole answer; None for a gate without
+    a signal, or where all answers are right or wrong."""
+
+    n: int
+    n_positions: int
+    duty: float
+    dose: float
+    auroc: float | None
+    layers: list[GateLayer]
 
 
 class OtherHalf(Part):

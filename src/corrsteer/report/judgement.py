@@ -16,7 +16,7 @@ from corrsteer.report.tables import control_kinds
 from corrsteer.stats.claims import Claim, beats_all, decide, least_draws
 from corrsteer.stats.intervals import SIGNIFICANT, detectable_gain, holm
 from corrsteer.stats.joint import Drawn, joint_p, joint_second
-from corrsteer.steering.arms import NULL, SECOND
+from corrsteer.steering.arms import BOUND, NULL, SECOND
 
 Pair = tuple[int, str]
 
@@ -161,7 +161,7 @@ def other_p(
         (n, kind): getattr(control, which)
         for n, record in enumerate(records)
         for kind, control in record.controls.items()
-        if kind != NULL and kind not in own_nulls(record)
+        if kind not in (NULL, BOUND) and kind not in own_nulls(record)
     }
     found: list[dict[str, float]] = [{} for _ in records]
     for (n, kind), p in zip(raw, holm(list(raw.values())), strict=True):

@@ -18,9 +18,12 @@ from corrsteer.records import SiteFit
 from corrsteer.report.evidence import Constrained as Constrained
 from corrsteer.report.evidence import Control as Control
 from corrsteer.report.evidence import Format as Format
+from corrsteer.report.evidence import GateLayer as GateLayer
+from corrsteer.report.evidence import GateUse as GateUse
 from corrsteer.report.evidence import Interval as Interval
 from corrsteer.report.evidence import LayerChoice as LayerChoice
 from corrsteer.report.evidence import Margin as Margin
+from corrsteer.report.evidence import Noise as Noise
 from corrsteer.report.evidence import OneAnswer as OneAnswer
 from corrsteer.report.evidence import OtherHalf as OtherHalf
 from corrsteer.report.evidence import Part as Part
@@ -80,15 +83,6 @@ class Ratios(Part):
     negative_flip_rate: float
     relative_negative_flip_rate: float | None
     off_target: float | None
-
-
-class Noise(Part):
-    """Of the chosen ``features``, how many are at or below their layer's noise ceiling, and are its
-    best in fewer than half of the resamples; None where the score has no null."""
-
-    features: int
-    below_ceiling: int | None
-    unstable: int | None
 
 
 class Group(Part):
@@ -362,6 +356,7 @@ class Record(Results):
     """Of the packages that the results depend on."""
     search: Search | None = None
     choice: LayerChoice | None = None
+    gate_use: GateUse | None = None
     odometer: Odometer | None = None
     """None for a run that steered nothing."""
     verdict: list[str] = []

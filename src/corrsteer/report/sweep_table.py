@@ -19,7 +19,7 @@ from corrsteer.report.settings import DIAL, SEEDS, labels, leaves, splits_seed
 from corrsteer.report.sweep_choice import validation_answers, with_choice
 from corrsteer.report.tables import control_kinds
 from corrsteer.stats.intervals import holm
-from corrsteer.steering.arms import BASELINE, NULL, SECOND, STEERED
+from corrsteer.steering.arms import BASELINE, BOUND, NULL, SECOND, STEERED
 from corrsteer.store.runfolder import RunFolder, jobs
 
 SETTINGS = (
@@ -44,7 +44,8 @@ def sweep_table(folder: Path) -> pd.DataFrame:
     the number of done jobs; ``null_p`` that of the random features and ``shuffled_p`` that of
     shuffled outcomes, uncorrected. ``random_gain_max`` and ``control_KIND`` are the best gains of
     each kind of control, ``control_best`` that of any. ``kept_*``: on validation, the layers that a
-    method kept, the sum of their gains alone, the gain together, and the difference.
+    method kept, the sum of their gains alone, the gain together, and the difference. ``gate_*``:
+    how often a gate is open, what is added then, and what its signal knows.
     ``overrides`` are those the jobs do not share. Raises :class:`DataError` without any job.
     """
     numbers = jobs(folder)
@@ -124,11 +125,12 @@ def _columns() -> list[str]:
         "null_p", "shuffled_p", *controls, "control_best", "constrained",
         "steered_constrained_gain", "plans_on_test", "noise_features",
         "changed_texts", "changed_texts_same_outcome", "off_target_rate", "off_target_ser", "kl",
-        *_LAYERS,
+        *_LAYERS, *_GATE,
         "seconds", "error",
     ]  # fmt: skip
 
 
+_GATE = ("gate_duty", "gate_dose", "gate_auroc")
 _LAYERS = ("kept_layers", "kept_alone_gain", "kept_joint_gain", "kept_interaction")
 
 
@@ -179,7 +181,7 @@ def _results(record: Record) -> dict[str, Any]:
         "null_p": null.p if null else None,
         "shuffled_p": nulls.get(SECOND),
         **{_control_column(kind): record.best_gain(kind) for kind in control_kinds()},
-        "control_best": max((c.best for c in record.controls.values()), default=None),
+        "control_best": _best_control(record),
         "constrained": max(constrained, default=None),
         "steered_constrained_gain": both.gain if both else None,
         "plans_on_test": record.odometer.plans if record.odometer else None,
@@ -190,4 +192,15 @@ def _results(record: Record) -> dict[str, Any]:
         "off_target_ser": record.ser.off_target,
         "kl": neutral.arms[STEERED].kl if neutral else None,
         **_layer_choice(record),
+        **_gate_use(record),
     }
+
+
+def _gate_use(record: Record) -> dict[str, float | None]:
+    use = record.gate_use
+    return {name: getattr(use, name.removeprefix("gate_"), None) for name in _GATE}
+
+
+def _best_control(record: Record) -> float | None:
+    """None without controls; a bound is none."""
+    return max((c.best for kind, c in record.controls.items() if kind != BOUND), default=None)

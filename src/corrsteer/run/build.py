@@ -42,6 +42,7 @@ from corrsteer.steering.encoder import made_up, reads_features
 from corrsteer.steering.hooks import changed
 from corrsteer.steering.operators import Add
 from corrsteer.steering.plan import Plan, PlanEntry
+from corrsteer.steering.probe import candidates, check_chosen, made_up_probe
 from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.store.entries import Store
 from corrsteer.tasks.neutral import Unrelated, read_neutral
@@ -152,6 +153,7 @@ def _build(cfg: DictConfig) -> Parts:
         for layer in bench.layers:
             check_readable(layer)
     method = _method(cfg)
+    check_chosen(operator, gate, method)
     supported = backend.supports()
     if not fits(supported, frozenset[str]):
         raise ConfigError(
@@ -233,8 +235,7 @@ def _check_hashable(name: str, part: Any) -> None:
 
 def check_acting(operator: Operator, gate: Gate, layer: int, width: int) -> None:
     """Refuse what would fail only after the first answers, or spoil them: one layer with a made-up
-    vector and residuals of the model's ``width``, without a model. Imports torch for an operator
-    or a gate that is not the default."""
+    vector and residuals of the model's ``width``. Imports torch, but for the defaults."""
     names = f"operator {type(operator).__name__} and gate {type(gate).__name__}"
     if type(operator.additive) is not bool:
         raise ConfigError(f"{names}: additive must be True or False, not {operator.additive!r}")
@@ -245,9 +246,10 @@ def check_acting(operator: Operator, gate: Gate, layer: int, width: int) -> None
         except (TypeError, ValueError):
             raise ConfigError(f"{names}: {function} must take (x, parts, dial)") from None
     vector = np.ones(width, np.float32)
-    plan = Plan((PlanEntry(layer, 0, 0.0, 1.0, vector, encoder=made_up(width)),))
-    plan = replace(plan, operator=operator, gate=gate)
+    plan = Plan((PlanEntry(layer, 0, 0.0, 1.0, vector, {}, made_up(width), made_up_probe(width)),))
     try:
+        operator, gate = (candidates(part, plan.entries)[0] for part in (operator, gate))
+        plan = replace(plan, operator=operator, gate=gate)
         plan.key()
         wrong = "" if type(operator) is Add and gate.open is None else _acts_wrongly(plan, width)
     except ConfigError:

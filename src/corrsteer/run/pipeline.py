@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from corrsteer.errors import DegenerateOutcomesError
 from corrsteer.methods.protocol import Fitted
 from corrsteer.methods.search import Pareto
+from corrsteer.records import RIGHT
 from corrsteer.report.numbers import plain_text
-from corrsteer.report.record import Record
+from corrsteer.report.record import GateUse, Record
 from corrsteer.run.build import Parts, build
 from corrsteer.run.drawing import tested
 from corrsteer.run.elsewhere import other_answers, side_effects, unrelated_answers
@@ -35,9 +36,11 @@ from corrsteer.stages.bench import Share
 from corrsteer.stages.contexts import contexts, descriptions
 from corrsteer.stages.controls import controls
 from corrsteer.stages.evaluate import evaluate, transfer_summary, with_side_effects
+from corrsteer.stages.gating import gate_use
 from corrsteer.stages.side_effects import compared
 from corrsteer.stages.statistics import collect_share
 from corrsteer.steering.arms import BASELINE, STEERED, Arm, baseline
+from corrsteer.steering.gate_controls import gate_controls
 from corrsteer.trackers.sending import track
 
 if TYPE_CHECKING:
@@ -65,7 +68,8 @@ def run(cfg: DictConfig, folder: Path) -> float:
     validation = answers(bench, asking, "validation", [*arms, *ablated])
 
     # evaluate: once, on the test split, with controls
-    asked = [*arms, *_controls(parts, fitted), *parts.unsteered]
+    use, gated = _gated(parts, fitted, arms)
+    asked = [*arms, *_controls(parts, fitted), *gated, *parts.unsteered]
     done = tested(bench, asking, asked, parts.stop, parts.look)
     half = answers(bench, parts.half, "test", arms, parts.half_name) if parts.half else {}
     results = evaluate(
@@ -104,7 +108,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
         effects,
         transfer,
     )
-    run_record = counted(parts, fitted, run_record)
+    run_record = counted(parts, fitted, run_record.model_copy(update={"gate_use": use}))
     run_record.write(folder)
     write_cards(cards, folder)
     classes_table(cards).to_csv(folder / "classes.csv", index=False)
@@ -154,6 +158,19 @@ def _controls(parts: Parts, fitted: Fitted) -> list[Arm]:
     if fitted.plan is None:
         return []
     return controls(parts.bench, fitted.plan, fitted.observed.stats, parts.controls, fitted.whole)
+
+
+def _gated(parts: Parts, fitted: Fitted, arms: Sequence[Arm]) -> tuple[GateUse | None, list[Arm]]:
+    """How a gate is used on the test answers, and its controls; nothing for a plan without one."""
+    bench, plan = parts.bench, fitted.plan
+    if plan is None or plan.gate.open is None or plan.does_nothing:
+        return None, []
+    examples = bench.asking.splits["test"]
+    test = answers(bench, bench.asking, "test", arms)
+    base = test[BASELINE]
+    use = gate_use(bench, plan, examples, base, test[STEERED])
+    wrong = base["id"][base["score"] < RIGHT]
+    return use, gate_controls(plan, use.duty, [e.id for e in examples], set(wrong), bench.seed)
 
 
 def explained(parts: Parts, fitted: Fitted) -> Sequence[Mapping[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,8 @@ from corrsteer.stages.bench import (
     prefixed,
 )
 from corrsteer.stats.margins import margins
-from corrsteer.steering.arms import Arm, baseline
+from corrsteer.steering.arms import BASELINE, Arm, baseline
+from corrsteer.store.keys import key as key_of
 from corrsteer.store.partial import Partial
 from corrsteer.tasks.protocol import Answerable, Scorer
 
@@ -48,6 +50,8 @@ def answers(
     together: dict[tuple[str, str], list[Arm]] = {}
     arms = list(arms)
     assert len({arm.name for arm in arms}) == len(arms), [arm.name for arm in arms]
+    if any(arm.among is not None for arm in arms):
+        return _among(bench, asking, split, arms, what)
     for arm in arms:
         together.setdefault((arm.prefix, arm.decoding or asking.decoding), []).append(arm)
     frames: dict[str, pd.DataFrame] = {}
@@ -56,6 +60,35 @@ def answers(
         label = f"{what or split}, instructed" if prefix else what or split
         frames |= _alike(bench, asking, examples, same, label)
     return {arm.name: frames[arm.name] for arm in arms}
+
+
+def _among(
+    bench: Bench, asking: Asking, split: str, arms: Sequence[Arm], what: str | None
+) -> dict[str, pd.DataFrame]:
+    """Arms of which some act on some questions only. What several of them do is answered once, and
+    each takes of these answers, question by question, or of those without steering."""
+    first: dict[str, Arm] = {}
+    does: dict[str, list[str]] = {}
+    for arm in arms:
+        plain = replace(arm, among=None)
+        bare = replace(plain, intervention=None, kind=BASELINE)
+        both = [plain] if arm.among is None else [plain, replace(bare, name=f"{arm.name}, bare")]
+        told = [
+            key_of("arm", 1, {"prefix": a.prefix, "decoding": a.decoding, **a.key()}) for a in both
+        ]
+        does[arm.name] = told
+        for one, same in zip(told, both, strict=True):
+            first.setdefault(one, same)
+    made = answers(bench, asking, split, first.values(), what)
+    frames = {one: made[arm.name] for one, arm in first.items()}
+    found = {}
+    for arm in arms:
+        frame, *others = (frames[one] for one in does[arm.name])
+        for other in others:
+            acts = frame["id"].isin(arm.among or ())
+            frame = pd.concat([frame[acts], other[~acts]]).sort_index()
+        found[arm.name] = frame
+    return found
 
 
 def _alike(

@@ -7,6 +7,7 @@ Cost: one SAE is loaded per layer, for its decoder rows; nothing where they were
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,12 @@ def controls(
         write_json(folder, list(plans), FILE)
 
     entry = bench.store.get(STAGE, settings, write)
+    probes = {e.layer: e.probe for one in (whole, plan) if one for e in one.entries}
     arms = []
     for name in read_json(entry, FILE):
         # Only vectors are kept: how they act is the plan's.
-        same = plan.with_entries(load_plan(entry / name).entries)
+        made = load_plan(entry / name).entries
+        same = plan.with_entries(tuple(replace(e, probe=probes.get(e.layer)) for e in made))
         arms.append(Arm(name, name.split("_")[0], same.turned_to(dial)))
     return arms
 

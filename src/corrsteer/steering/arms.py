@@ -32,6 +32,11 @@ KINDS: dict[str, Kind] = {
     "instruction": Kind("Instruction", "an instruction"),
     "flipped": Kind("Flipped sign", "a flipped sign"),
     "layers": Kind("Other layers", "other layers"),
+    "oracle": Kind("Oracle (upper bound)", "an oracle (upper bound)"),
+    "inverse": Kind("Inverse gate", "an inverse gate"),
+    "dosed": Kind("Ungated plan at equal dose", "an ungated plan at equal dose"),
+    "static": Kind("Ungated plan", "an ungated plan"),
+    "dealt": Kind("Plans on random answers", "plans on random answers", "direction", drawn=True),
     "subset": Kind("Random layers", "random layers", "direction", drawn=True),
     "shuffled": Kind("Shuffled outcomes", "shuffled outcomes", "shuffled", drawn=True),
     "direction": Kind("Random directions", "random directions", "direction", drawn=True),
@@ -39,6 +44,9 @@ KINDS: dict[str, Kind] = {
 }
 """Kinds of arms, in the order they are shown. All but the first two are controls, the closest to
 the plan last."""
+
+BOUND = "oracle"
+"""A kind that knows the right answers: nothing that steering could be told to beat."""
 
 NULL, SECOND = "random", "shuffled"
 """The kinds of controls that a gain due to steering must beat, the second where it is drawn often
@@ -51,13 +59,16 @@ BASELINE, STEERED = "baseline", "steered"
 @dataclass(frozen=True)
 class Arm:
     """``intervention`` None: the model as it is. ``prefix``: text put before every prompt, with an
-    empty line between. ``decoding`` None: that of the run. ``kind``: one of ``KINDS``."""
+    empty line between. ``decoding`` None: that of the run. ``kind``: one of ``KINDS``. ``among``:
+    ids of the questions on which the intervention acts, the others being answered without it; None:
+    on all."""
 
     name: str
     kind: str
     intervention: Intervention | None = None
     prefix: str = ""
     decoding: str | None = None
+    among: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         assert self.kind in KINDS, self.kind

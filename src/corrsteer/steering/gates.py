@@ -40,6 +40,11 @@ def is_active(x: Tensor, parts: Parts, dial: float) -> Tensor:
     return z > parts["gate_above"].to(z)
 
 
+def level(x: Tensor, parts: Parts, dial: float) -> Tensor:
+    """[...], the activation."""
+    return activation(x, parts, "gate_")
+
+
 def is_inactive(x: Tensor, parts: Parts, dial: float) -> Tensor:
     return ~is_active(x, parts, dial)
 
@@ -51,6 +56,11 @@ class FeatureActive:
     above: float = 0.0
     reads_feature: ClassVar[bool] = True
     open = staticmethod(is_active)
+    signal = staticmethod(level)
+
+    def inverse(self) -> FeatureActive:
+        """The gate that is open where this one is closed."""
+        return FeatureInactive(self.above)
 
     def __post_init__(self) -> None:
         if not 0 <= self.above < math.inf:
@@ -66,3 +76,6 @@ class FeatureInactive(FeatureActive):
     """Where it is not."""
 
     open = staticmethod(is_inactive)
+
+    def inverse(self) -> FeatureActive:
+        return FeatureActive(self.above)

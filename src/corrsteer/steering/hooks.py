@@ -72,8 +72,9 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
     its answer. With use_cache=False a pass goes on where the last one ended if it has its tokens
     and one more.
 
-    Raises ModelError for a plan made for another model, architecture or width, ValueError for a
-    batch padded on the right, TypeError for what is no model.
+    Raises ModelError for a plan made for another model, architecture or width, or whose gate
+    decides for whole answers, ValueError for a batch padded on the right, TypeError for what is no
+    model.
     """
     import torch
 
@@ -81,6 +82,12 @@ def steered(model: torch.nn.Module, plan: Plan) -> Iterator[torch.nn.Module]:
         raise TypeError(
             f"steer takes a causal language model of transformers, not a {type(model).__name__}; of"
             " a pipeline give pipeline.model"
+        )
+    if plan.asked_at is not None:
+        raise ModelError(
+            f"gate {type(plan.gate).__name__} decides for a whole answer by a pass over the prompt"
+            " of its own, which hooks do not make: answer with corrsteer.Model, or take a plan with"
+            " another gate"
         )
     told = made_for(plan)
     wanted, config = told.get("architecture"), model.config.get_text_config()

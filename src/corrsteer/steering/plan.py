@@ -28,6 +28,8 @@ from corrsteer.steering.gates import Always
 from corrsteer.steering.named import made, spec_of
 from corrsteer.steering.operators import Add
 from corrsteer.steering.positions import GENERATION, needed, where
+from corrsteer.steering.probe import Probe, reads_probe
+from corrsteer.steering.probe_gates import deciding
 from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.steering.signed import KEY, signed, unchanged
 from corrsteer.store.keys import component, digest
@@ -47,7 +49,8 @@ class PlanEntry:
     stream. The user's dial multiplies it and is kept apart, in :class:`Plan`. ``feature`` is -1
     where the vector belongs to none, ``r`` its correlation with the outcome. ``about``: what else
     is said of it, such as another score that it was chosen by. ``encoder``: what gives the
-    feature's activation, where an operator or a gate reads it.
+    feature's activation, where an operator or a gate reads it. ``probe``: what tells where the
+    layer's model is likely wrong, likewise.
     """
 
     layer: int
@@ -57,6 +60,7 @@ class PlanEntry:
     vector: np.ndarray = field(repr=False)
     about: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     encoder: Encoder | None = field(default=None, compare=False, repr=False)
+    probe: Probe | None = field(default=None, compare=False, repr=False)
 
     @property
     def norm(self) -> float:
@@ -134,6 +138,12 @@ class Plan:
         """Dial 0 of an operator that may do something there all the same: it is not asked."""
         return self.coef == 0 and not self.operator.additive
 
+    @property
+    def asked_at(self) -> int | None:
+        """The layer at which the gate is asked once for a whole answer, at its last prompt token,
+        unsteered; None: it is asked wherever the operator acts."""
+        return deciding(self.entries).layer if getattr(self.gate, "whole_answer", False) else None
+
     # -- as an intervention -------------------------------------------------------------------
 
     @property
@@ -153,6 +163,8 @@ class Plan:
         gated = self.gate.open is not None
         if gated:
             settings["gate"] = component(self.gate)
+            if self.asked_at is not None:
+                settings["asked_at"] = self.asked_at
         if self.positions != GENERATION:
             settings["positions"] = self.positions
         if gated or type(self.operator) is not Add:
@@ -187,6 +199,8 @@ class Plan:
         for e in self.entries:
             read = {} if e.encoder is None else e.encoder.arrays()
             arrays |= {f"encoder_{e.layer}.{name}": a for name, a in read.items()}
+            told = {} if e.probe is None else e.probe.arrays()
+            arrays |= {f"probe_{e.layer}.{name}": a for name, a in told.items()}
         save_file(arrays, folder / VECTORS)
         entries = [
             {
@@ -197,6 +211,7 @@ class Plan:
                 # SAEs differ in where they keep their scale: a coefficient says little without it.
                 "norm": e.norm,
                 **({} if e.encoder is None else {"encoder": e.encoder.settings()}),
+                **({} if e.probe is None else {"probe": True}),
                 **e.about,
             }
             for e in self.entries
@@ -214,7 +229,7 @@ class Plan:
         (folder / FILE).write_bytes(signed(content))
 
 
-_ENTRY = ("layer", "feature", "r", "coefficient", "norm", "encoder")
+_ENTRY = ("layer", "feature", "r", "coefficient", "norm", "encoder", "probe")
 _OWN = ("format", "vectors", "coef", "operator", "positions", "gate", "entries", KEY)
 _LARGEST = 1e30  # in float32 a dial or a norm beyond it is infinite soon
 
@@ -262,6 +277,7 @@ def load_plan(path: str | Path) -> Plan:
         own |= {
             f"encoder_{e.layer}.{name}" for e in entries if e.encoder for name in e.encoder.arrays()
         }
+        own |= {f"probe_{e.layer}.{name}" for e in entries if e.probe for name in e.probe.arrays()}
         if more := vectors.keys() - own:
             raise ValueError(f"{VECTORS} has {min(more)}, which no entry of {FILE} has")
         if len(widths := {e.vector.size for e in entries}) > 1:
@@ -274,6 +290,9 @@ def load_plan(path: str | Path) -> Plan:
             bare = [e.layer for e in entries if e.encoder is None]
             if bare and reads_features(how["operator"], how["gate"]):
                 raise ValueError(f"the encoder of layer {bare[0]} is not there, which it reads")
+            bare = [e.layer for e in entries if e.probe is None]
+            if bare and reads_probe(how["operator"], how["gate"]):
+                raise ValueError(f"the probe of layer {bare[0]} is not there, which it reads")
         about = {name: value for name, value in content.items() if name not in _OWN}
         return Plan(entries, _number("coef", content["coef"]), **how, about=about)
     except (
@@ -322,6 +341,7 @@ def _entry(e: Mapping[str, Any], vectors: Mapping[str, np.ndarray]) -> PlanEntry
         vector=vector,
         about={name: value for name, value in e.items() if name not in _ENTRY},
         encoder=_encoder(e, layer, vectors) if "encoder" in e else None,
+        probe=_probe(layer, vectors) if "probe" in e else None,
     )
     if "norm" in e and not math.isclose(_number("norm", e["norm"]), entry.norm, rel_tol=1e-3):
         raise ValueError(
@@ -334,6 +354,12 @@ def _encoder(e: Mapping[str, Any], layer: int, vectors: Mapping[str, np.ndarray]
     before = f"encoder_{layer}."
     arrays = {n.removeprefix(before): a for n, a in vectors.items() if n.startswith(before)}
     return Encoder.read(e["encoder"], arrays, vectors[f"layer_{layer}"].size)
+
+
+def _probe(layer: int, vectors: Mapping[str, np.ndarray]) -> Probe:
+    before = f"probe_{layer}."
+    arrays = {n.removeprefix(before): a for n, a in vectors.items() if n.startswith(before)}
+    return Probe.read(arrays, vectors[f"layer_{layer}"].size)
 
 
 def _whole(name: str, value: Any, least: int) -> int:
