@@ -19,8 +19,12 @@ async def body(request: Request) -> dict[str, Any]:
     """The JSON object of a request. Raises Refused."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise Refused(415, "send JSON, with the header Content-Type: application/json")
+    from starlette.requests import ClientDisconnect
+
     try:
         found = json.loads(await request.body())
+    except ClientDisconnect:
+        raise Refused(400, "the body has no end") from None
     except (ValueError, RecursionError) as error:
         words = " ".join(str(error).split())[:100]
         raise Refused(400, f"the body is not JSON ({words})") from None

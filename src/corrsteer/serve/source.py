@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
 from corrsteer.models.text import Text
 from corrsteer.saes.protocol import SAEProvider
-from corrsteer.serve.chance import Chance
+from corrsteer.serve.chance import PROMPTS, Chance
 from corrsteer.serve.stepper import Stepper
 from corrsteer.steering.arms import BASELINE
 from corrsteer.steering.plan import Plan, load_plan, plan_folder
@@ -210,6 +211,10 @@ def load(source: Source, most: int) -> Loaded:
     reader = Reader(spec, module.config.get_text_config(), most)
 
     def live() -> list[list[int]]:
-        return [reader.as_it_is(prompt, 1) for _, prompt in source.questions[:8]]
+        rows = []
+        for _, prompt in source.questions[:PROMPTS]:
+            with suppress(DataError):  # one that is too long for this server
+                rows.append(reader.as_it_is(prompt, 1))
+        return rows
 
     return Loaded(source, reader, Stepper(module), live)

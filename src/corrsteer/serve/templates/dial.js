@@ -144,6 +144,7 @@ async function answer() {
   }
   run = null;
   at("stop").disabled = true;
+  performance.mark("answered");
   if (one.late && !one.kept) again = setTimeout(answer, 50);
 }
 
@@ -300,8 +301,7 @@ at("form").addEventListener("submit", (event) => { event.preventDefault(); answe
 at("stop").addEventListener("click", stop);
 at("reset").addEventListener("click", reset);
 at("copy").addEventListener("click", copy);
-at("unlock").addEventListener("click", () => { key = at("key").value; start(); });
-at("key").addEventListener("keydown", (event) => { if (event.key === "Enter") at("unlock").click(); });
+at("locked").addEventListener("submit", (event) => { event.preventDefault(); key = at("key").value; start(); });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") stop();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); answer(); }
