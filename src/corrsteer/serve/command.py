@@ -70,6 +70,7 @@ def _serve(loaded: object, place: socket.socket, most: int, waiting: int, key: s
         server_header=False,
     )
     address = f"http://127.0.0.1:{place.getsockname()[1]}"
+    place.listen(128)  # so that the address is good from when it is printed
     needs = ", which wants the key" if key is not None else ""
     print(f"dial: {address}/\nAPI:  {address}/v1{needs}\nCtrl-C ends it", flush=True)
     try:
