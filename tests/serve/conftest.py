@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,8 +83,8 @@ def run(tiny_llama, tiny_saes, tmp_path_factory) -> Path:
 
 @dataclass(frozen=True)
 class Served:
-    loaded: object
-    worker: object
+    loaded: Any
+    worker: Any
     port: int
 
     @property

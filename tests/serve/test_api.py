@@ -245,10 +245,6 @@ def test_another_address_or_method_is_told_of(server, line):
 # -- many at once ---------------------------------------------------------------------------------
 
 
-def is_idle(server: Served) -> bool:
-    return server.worker._waiting.empty()
-
-
 def test_twenty_at_once_get_their_own_answers(server, client):
     asked = [
         (PROMPTS[n % 2], coef, {"coef": coef})

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from corrsteer.__main__ import main
-from corrsteer.serve import command
 from corrsteer.serve.source import read
 from corrsteer.steering.plan import Plan
 from corrsteer.store.runfolder import RunFolder
@@ -58,9 +57,7 @@ def test_a_port_that_is_taken_and_missing_packages_say_what_to_type(own, capsys,
         assert main(["dial", str(own), "--port", str(other.getsockname()[1])]) == 2
     assert "type --port 0 for a free one" in capsys.readouterr().err
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        command.importlib.util, "find_spec", lambda n: None if n == "uvicorn" else find(n)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "uvicorn" else find(n))
     assert "pip install -e '.[serve]'" in refused(capsys, own)
 
 

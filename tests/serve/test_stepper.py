@@ -150,7 +150,7 @@ def test_a_dial_out_of_range_is_refused(dial):
 
 def drawn(chance, stepper, draw):
     chance._thread.join()
-    return chance.plan(stepper, draw, lambda: [PROMPT, [1, 60, 61]])
+    return chance.plan(stepper, draw, [PROMPT, [1, 60, 61]])
 
 
 def test_random_features_are_live_others_and_as_long(modules, tiny_saes):

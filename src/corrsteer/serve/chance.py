@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -64,15 +64,13 @@ class Chance:
         """What is drawn."""
         return "features" if self._provider is not None and not self.why else "directions"
 
-    def plan(
-        self, stepper: Stepper, draw: int, prompts: Callable[[], Sequence[list[int]]]
-    ) -> Plan | None:
-        """Draw ``draw``; None while the SAEs are being read. ``prompts``: give token ids."""
+    def plan(self, stepper: Stepper, draw: int, prompts: Sequence[list[int]]) -> Plan | None:
+        """Draw ``draw``; None while the SAEs are being read. ``prompts``: token ids."""
         if self._thread.is_alive():
             return None
         if draw not in self._plans:
             if self._live is None:
-                self._live = self._alive(stepper, prompts())
+                self._live = self._alive(stepper, prompts)
             entries = tuple(self._drawn(e, draw) for e in self._plan.entries)
             if len(self._plans) >= PROMPTS:
                 self._plans.clear()

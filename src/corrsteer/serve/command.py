@@ -8,8 +8,12 @@ import os
 import socket
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from corrsteer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from corrsteer.serve.source import Loaded
 
 
 def dial(
@@ -51,14 +55,12 @@ def _listening(port: int) -> socket.socket:
     return place
 
 
-def _serve(loaded: object, place: socket.socket, most: int, waiting: int, key: str | None) -> None:
+def _serve(loaded: Loaded, place: socket.socket, most: int, waiting: int, key: str | None) -> None:
     import uvicorn
 
     from corrsteer.serve.app import application
-    from corrsteer.serve.source import Loaded
     from corrsteer.serve.worker import Worker
 
-    assert isinstance(loaded, Loaded)
     worker = Worker(waiting)
     worker.start()
     loaded.source.chance.start()

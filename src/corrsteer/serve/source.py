@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,7 +195,7 @@ class Loaded:
     source: Source
     reader: Reader
     stepper: Stepper
-    live: Callable[[], Sequence[list[int]]]
+    live: Sequence[list[int]]
 
 
 def load(source: Source, most: int) -> Loaded:
@@ -210,11 +210,8 @@ def load(source: Source, most: int) -> Loaded:
     module.eval()
     reader = Reader(spec, module.config.get_text_config(), most)
 
-    def live() -> list[list[int]]:
-        rows = []
-        for _, prompt in source.questions[:PROMPTS]:
-            with suppress(DataError):  # one that is too long for this server
-                rows.append(reader.as_it_is(prompt, 1))
-        return rows
-
+    live = []
+    for _, prompt in source.questions[:PROMPTS]:
+        with suppress(DataError):  # one that is too long for this server
+            live.append(reader.as_it_is(prompt, 1))
     return Loaded(source, reader, Stepper(module), live)

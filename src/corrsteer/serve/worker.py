@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,13 +112,8 @@ class Worker:
 
     def close(self) -> None:
         self._closed = True
-        with_room = False
-        while not with_room:
-            try:
-                self._waiting.put_nowait(None)
-                with_room = True
-            except queue.Full:
-                self._waiting.get_nowait()
+        with suppress(queue.Full):  # then it does not wait for one
+            self._waiting.put_nowait(None)
         self._thread.join(30)
 
     def submit(self, job: Job) -> int:
@@ -134,13 +131,12 @@ class Worker:
     def _work(self) -> None:
         active: list[Job] = []
         while not self._closed:
-            for job in self._next(active):
-                active.append(job)
+            active += list(self._next(active))
             for job in list(active):
                 if not self._advanced(job):
                     active.remove(job)
             if active and all(job.waits for job in active):
-                threading.Event().wait(0.05)
+                time.sleep(0.05)
 
     def _next(self, active: list[Job]) -> Iterator[Job]:
         """Jobs whose turn it is; waits for one where none is being written."""
@@ -160,8 +156,6 @@ class Worker:
             if not job.is_over and job.advance() and not job.is_over:
                 return True
             job.end(text="stopped" if job.stopped else "")
-        except RuntimeError as error:
-            self._failed(job, error)
         except Exception as error:  # whatever a model raises: the next job must not suffer
             self._failed(job, error)
         return False
@@ -169,10 +163,8 @@ class Worker:
     def _failed(self, job: Job, error: Exception) -> None:
         if not isinstance(error, CorrSteerError):
             log.warning("a request failed: %s", _words(error))
-        try:
+        with suppress(RuntimeError):  # nobody listens any more
             job.end("error", _words(error))
-        except RuntimeError:
-            log.debug("nobody listens")
 
 
 def _words(error: Any) -> str:
