@@ -44,8 +44,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trackers": GROUND | {"store.runfolder", "report", "stats"},
     "run": BELOW_STAGES | {"stages", "methods", "report", "trackers"},
     "export": BELOW_STAGES | {"stages", "run.build"},
+    "serve": BELOW_STAGES | {"export.source"},
     "sweep": GROUND | {"store", "run", "report", "trackers"},
-    "__main__": GROUND | {"export", "report", "store", "sweep", "trackers"},
+    "__main__": GROUND | {"export", "report", "serve", "store", "sweep", "trackers"},
     "main": {"config", "run", "sweep"},
     "hydra_plugins": GROUND | {"sweep"},
     "": GROUND | {"steering", "models"},  # the front door: corrsteer/__init__.py
@@ -166,6 +167,7 @@ def test_imports_point_one_way():
         ("corrsteer/run/x.py", "def f():\n    import nnsight.intervention"),
         ("corrsteer/models/x.py", "from sae_lens import SAE"),
         ("corrsteer/trackers/none.py", "import wandb"),
+        ("corrsteer/serve/x.py", "from corrsteer.run.build import build"),
         ("corrsteer/tasks/lm_eval.py", "import lm_eval.tasks"),
         ("corrsteer/__init__.py", "from corrsteer.run.pipeline import run"),
         ("corrsteer/__main__.py", "from corrsteer.run.app import run_in_folder"),

@@ -38,7 +38,7 @@ finally:
     done = type_("--help", code=code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy []"
-    for name in ("report", "cache", "track", "dashboard", "export", "verify", "inspect"):
+    for name in ("report", "cache", "track", "dashboard", "export", "verify", "inspect", "dial"):
         assert any(line.split()[:1] == [name] for line in done.stdout.splitlines())
 
 
@@ -58,6 +58,8 @@ finally:
         ("cache --older-than 0.5", "must be at least 1, not 0.5"),
         ("cache --older-than soon", "must be a number such as 30, not 'soon'"),
         ("dashboard", "FOLDER|ENTITY/PROJECT"),
+        ("dial {place}/none", "there is no folder {place}/none; give the folder of a run or plan"),
+        ("dial {place} --port 70000", "must be a whole number from 0 to 65535, not '70000'"),
         ("dashboard {place}", "no run in {place}"),
     ],
 )

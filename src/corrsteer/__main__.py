@@ -107,6 +107,23 @@ def plans(options: argparse.Namespace) -> None:
         inspect(options.folder)
 
 
+def dial(options: argparse.Namespace) -> None:
+    """Serve a plan: a page with a dial, and an API."""
+    if not options.folder.is_dir():
+        raise DataError(f"there is no folder {options.folder}; give the folder of a run or plan")
+    from corrsteer.serve.command import dial as serve
+
+    serve(
+        options.folder,
+        options.model,
+        port=options.port,
+        key=options.key,
+        most=options.max_tokens,
+        prompt=options.max_prompt,
+        waiting=options.waiting,
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     parser = _parser()
@@ -125,6 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return dashboard(options.place)
         elif options.command in ("export", "verify", "inspect"):
             plans(options)
+        elif options.command == "dial":
+            dial(options)
         else:
             if not options.folder.is_dir():
                 raise DataError(
@@ -227,7 +246,33 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("model", nargs="?", metavar="MODEL", help="a folder, Hub id or GGUF file")
     one = add("inspect", "show what a plan is")
     one.add_argument("folder", type=Path, metavar="PLAN", help="the folder of a plan or run")
+    one = add(
+        "dial",
+        "turn a plan's dial in a browser, and serve it as an API",
+        ", on this machine alone: OpenAI's completions with a field steering",
+    )
+    one.add_argument("folder", type=Path, metavar="RUN", help="of a finished run, or a plan")
+    one.add_argument("model", nargs="?", metavar="MODEL", help="of a plan that lies in no run")
+    one.add_argument("--port", type=_port, default=8765, metavar="N", help="8765; 0 for a free one")
+    one.add_argument(
+        "--key", metavar="TEXT", help="that requests must bring; better in CORRSTEER_KEY"
+    )
+    one.add_argument(
+        "--max-tokens", type=_count, default=512, metavar="N", help="of an answer; 512"
+    )
+    one.add_argument(
+        "--max-prompt", type=_count, default=4096, metavar="N", help="tokens of a prompt; 4096"
+    )
+    one.add_argument(
+        "--waiting", type=_count, default=32, metavar="N", help="requests that may wait; 32"
+    )
     return parser
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535, not {text!r}")
+    return int(text)
 
 
 def _count(text: str) -> int:

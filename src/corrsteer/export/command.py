@@ -13,12 +13,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from corrsteer.errors import CorrSteerError, DataError
+from corrsteer.errors import CorrSteerError
 from corrsteer.export.formats import FORMATS, STEERS, Format
 from corrsteer.export.measure import Row, measured
 from corrsteer.export.place import check_free, written
-from corrsteer.export.source import Source, read
-from corrsteer.store.runfolder import RunFolder
+from corrsteer.export.source import Source, check_finished, read
 
 
 def export(run: Path, name: str, out: Path | None, *, measure: bool, limit: int | None) -> None:
@@ -64,16 +63,6 @@ def _progress_told() -> Iterator[None]:
     finally:
         log.setLevel(before)
         log.removeHandler(handler)
-
-
-def check_finished(run: Path) -> None:
-    """Refuse the folder of a run that is not done."""
-    status = RunFolder(run).status()
-    if status and status.get("state") != "done":
-        error = f" ({status['error']})" if status.get("error") else ""
-        raise DataError(
-            f"the run in {run} is {status.get('state')}{error}: only a finished one can be exported"
-        )
 
 
 def about(format_: Format, source: Source, out: Path) -> list[str]:

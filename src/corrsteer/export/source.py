@@ -15,6 +15,7 @@ from corrsteer.models.spec import Model
 from corrsteer.steering.identity import made_for
 from corrsteer.steering.operators import Add
 from corrsteer.steering.plan import Plan, load_plan
+from corrsteer.store.runfolder import RunFolder
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,17 @@ def read(run: Path, name: str) -> Source:
     except Missing as error:
         there = str(error)
     return Source(plan, run, cfg, spec, there)
+
+
+def check_finished(run: Path) -> None:
+    """Refuse the folder of a run that is not done."""
+    status = RunFolder(run).status()
+    if status and status.get("state") != "done":
+        error = f" ({status['error']})" if status.get("error") else ""
+        raise DataError(
+            f"the run in {run} is {status.get('state')}{error}: only a finished one has a plan to"
+            " take elsewhere"
+        )
 
 
 def config_of(run: Path) -> DictConfig:

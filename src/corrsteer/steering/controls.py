@@ -142,27 +142,27 @@ def control_plans(
         for arm, chosen in picks.items():
             feature = chosen[entry.layer]
             r = float(by_layer[entry.layer].r[feature])
-            one = _as_long(entry, rows[feature], feature, r)
+            one = as_long(entry, rows[feature], feature, r)
             plans[arm].append(replace(one, encoder=read.get(feature)))
     for n in range(draws["direction"]):
         plans[f"direction_{n + 1}"] = [
-            _as_long(e, _rng(seed, n, e.layer).normal(size=len(e.vector)), -1, 0.0)
+            as_long(e, _rng(seed, n, e.layer).normal(size=len(e.vector)), -1, 0.0)
             for e in plan.entries
         ]
     for n in range(draws["layers"] if len(plan.entries) > 1 else 0):
         others = _dealt(len(plan.entries), _rng(seed, n))
         plans[f"layers_{n + 1}"] = [
-            _as_long(e, plan.entries[k].vector, plan.entries[k].feature, plan.entries[k].r)
+            as_long(e, plan.entries[k].vector, plan.entries[k].feature, plan.entries[k].r)
             for e, k in zip(plan.entries, others, strict=True)
         ]
     for n, some in enumerate(_subsets(plan, whole, draws.get("subset", 0), seed)):
         plans[f"subset_{n + 1}"] = some
     if draws["flipped"]:
-        plans["flipped"] = [_as_long(e, -e.vector, e.feature, e.r) for e in plan.entries]
+        plans["flipped"] = [as_long(e, -e.vector, e.feature, e.r) for e in plan.entries]
     return {arm: Plan(tuple(entries), plan.coef) for arm, entries in plans.items()}
 
 
-def _as_long(entry: PlanEntry, direction: np.ndarray, feature: int, r: float) -> PlanEntry:
+def as_long(entry: PlanEntry, direction: np.ndarray, feature: int, r: float) -> PlanEntry:
     """``direction`` at the length of the entry's vector. ``feature`` is -1 where it is none."""
     length = float(np.linalg.norm(direction))
     coefficient = float(np.linalg.norm(entry.vector)) / length if length else 0.0

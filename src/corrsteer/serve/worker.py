@@ -1,0 +1,172 @@
+"""The one thread that a model belongs to, and what is written in it.
+
+A few jobs are written in turn, a token each, so that nobody waits for another's whole answer; more
+wait in a queue of bounded length, and who comes then is refused. State of a person's dial is in
+their job and nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from corrsteer.errors import CorrSteerError
+from corrsteer.serve.stepper import Pane, Turned
+
+log = logging.getLogger(__name__)
+
+TOGETHER = 4
+"""Jobs that are written in turn; others wait."""
+
+
+class Full(CorrSteerError):
+    """Too many wait already."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """``kind``: token (of ``pane``), end, or error; ``text`` says why."""
+
+    kind: str
+    pane: str = ""
+    token: int = -1
+    dial: float = 0.0
+    text: str = ""
+
+
+class Job:
+    """Answers to one prompt, a pane each. ``panes``: their makers by name, called when it is their
+    turn; one that gives None is not ready, and is asked again. ``tell``: is called in the worker's
+    thread; it raises RuntimeError where nobody listens any more."""
+
+    def __init__(
+        self,
+        panes: Mapping[str, Callable[[], Pane | None]],
+        turned: Turned,
+        most: int,
+        ends: Sequence[int],
+        tell: Callable[[Event], None],
+    ) -> None:
+        self.turned = turned
+        self.stopped = self.left = False
+        self._makers, self._most, self._ends, self._tell = dict(panes), most, ends, tell
+        self._panes: dict[str, Pane] = {}
+
+    def stop(self) -> None:
+        """End it after the token at hand, and say so."""
+        self.stopped = True
+
+    def leave(self) -> None:
+        """End it: nobody listens any more."""
+        self.left = True
+
+    @property
+    def is_over(self) -> bool:
+        return self.stopped or self.left
+
+    def advance(self) -> bool:
+        """Write a token in every pane. Whether there is more to do."""
+        for name, maker in list(self._makers.items()):
+            pane = maker()
+            if pane is not None:
+                self._panes[name] = pane
+                del self._makers[name]
+        for name, pane in list(self._panes.items()):
+            if self.is_over:
+                return False
+            turned = self.turned
+            token = pane.step(turned)
+            self._tell(Event("token", name, token, turned.coef))
+            if token in self._ends or len(pane.tokens) >= self._most:
+                del self._panes[name]
+                why = "stop" if token in self._ends else "length"
+                self._tell(Event("done", name, text=why))
+        return bool(self._panes or self._makers)
+
+    @property
+    def waits(self) -> bool:
+        """Whether all that is left is not ready."""
+        return bool(self._makers) and not self._panes
+
+    def end(self, kind: str = "end", text: str = "") -> None:
+        if not self.left:
+            self._tell(Event(kind, text=text))
+
+
+class Worker:
+    """``waiting``: how many jobs may wait at most."""
+
+    def __init__(self, waiting: int) -> None:
+        self._waiting: queue.Queue[Job | None] = queue.Queue(waiting)
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._closed = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closed = True
+        with suppress(queue.Full):  # then it does not wait for one
+            self._waiting.put_nowait(None)
+        self._thread.join(30)
+
+    def submit(self, job: Job) -> int:
+        """How many wait before it. Raises Full."""
+        before = self._waiting.qsize()
+        try:
+            self._waiting.put_nowait(job)
+        except queue.Full:
+            raise Full(
+                f"{before} requests wait already, as many as may: ask again in a moment, or start"
+                " the server with more (--waiting)"
+            ) from None
+        return before
+
+    def _work(self) -> None:
+        active: list[Job] = []
+        while not self._closed:
+            active += list(self._next(active))
+            for job in list(active):
+                if not self._advanced(job):
+                    active.remove(job)
+            if active and all(job.waits for job in active):
+                time.sleep(0.05)
+
+    def _next(self, active: list[Job]) -> Iterator[Job]:
+        """Jobs whose turn it is; waits for one where none is being written."""
+        room = TOGETHER - len(active)
+        for n in range(room):
+            try:
+                job = self._waiting.get(block=not active and n == 0)
+            except queue.Empty:
+                return
+            if job is None:
+                return
+            yield job
+
+    def _advanced(self, job: Job) -> bool:
+        """Whether a job is to be gone on with."""
+        try:
+            if not job.is_over and job.advance() and not job.is_over:
+                return True
+            job.end(text="stopped" if job.stopped else "")
+        except Exception as error:  # whatever a model raises: the next job must not suffer
+            self._failed(job, error)
+        return False
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        if not isinstance(error, CorrSteerError):
+            log.warning("a request failed: %s", _words(error))
+        with suppress(RuntimeError):  # nobody listens any more
+            job.end("error", _words(error))
+
+
+def _words(error: Any) -> str:
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, CorrSteerError) else f"{type(error).__name__}: {text}"
