@@ -105,7 +105,7 @@ def command(rng: random.Random) -> list[str]:
     words = [word(rng) for _ in range(rng.choice([1, 1, 1, 2, 3]))]
     if rng.random() < 0.3:
         words.insert(rng.randint(0, len(words)), rng.choice(FLAGS))
-    if rng.random() < 0.15:
+    if rng.random() < 0.05:  # a sweep costs as much as ten runs
         words.append("-m")
     return [each for w in words for each in (shlex.split(w) if w[:1] == "-" else [w])]
 

@@ -36,6 +36,7 @@ FAILURES = (
 """What a request can fail with, besides a mistake of ours."""
 
 _CONNECT_SECONDS = 10.0
+_PARTING_SECONDS = 1.0  # for the server's goodbye, which nothing depends on
 # A peer that vanished without closing is noticed after about 90 s.
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -83,7 +84,7 @@ class Request(RemoteBackend):  # type: ignore[misc]  # nnsight is not followed
                         raise Nonsense("the server sent no result")
                     return result
         finally:
-            connection.close()
+            connection.close(timeout=_PARTING_SECONDS)
 
     @staticmethod
     def parse(message: str | bytes) -> ResponseModel:
