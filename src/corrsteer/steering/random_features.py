@@ -6,6 +6,7 @@ Cost: one pass over the frequencies of each steered layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def _features(chosen: RankedFeature | PlanEntry) -> list[int]:
     return [chosen.feature, *(one["feature"] for one in _several(chosen))]
 
 
-def _several(chosen: RankedFeature | PlanEntry) -> list[dict[str, float]]:
+def _several(chosen: RankedFeature | PlanEntry) -> list[dict[str, Any]]:
     """The features of an entry that is of several
     (:func:`corrsteer.stages.plan.steering_plan`)."""
     return list(getattr(chosen, "about", {}).get("features", []))
