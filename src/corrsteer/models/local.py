@@ -14,7 +14,7 @@ of None takes transformers' own ``generate`` with no tracing. torch and nnsight 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,18 @@ from typing import TYPE_CHECKING, Any
 from corrsteer.errors import ConfigError
 from corrsteer.models import reading, weights
 from corrsteer.models.loaded import LOGITS_BYTES, LoadedModel, not_finite
-from corrsteer.models.protocol import STEERING, Prepared, check_settings, chosen_device
+from corrsteer.models.protocol import (
+    STEERING,
+    TRAINED,
+    UNSTEERED,
+    Prepared,
+    check_settings,
+    chosen_device,
+)
+from corrsteer.models.recipe import Epoch, Recipe
 from corrsteer.models.spec import Model
+from corrsteer.steering.adapter import Adapter
+from corrsteer.steering.protocol import Intervention
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +78,8 @@ class Local:
         }
 
     def supports(self) -> frozenset[str]:
-        return STEERING
+        # What is spread over devices may not be on one of them at all.
+        return STEERING if self.device_map else STEERING | TRAINED
 
     def dtype(self, model: Model) -> str:
         """The model's dtype; ``auto`` becomes bfloat16 on a GPU that has it, else float32."""
@@ -114,6 +125,7 @@ class LocalModel(LoadedModel):
         self._finite: torch.Tensor | None = None
         self._logits: torch.Tensor | None = None  # of the last pass
         self._takes_columns: bool | None = None  # not known yet
+        self._adapted: tuple[Adapter, Prepared] | None = None  # the last one: batches ask again
         # With a device map every block may sit elsewhere.
         self._homes = [next(b._module.parameters()).device for b in self._blocks]
 
@@ -123,6 +135,75 @@ class LocalModel(LoadedModel):
 
     def _sent(self, samples: int, what: str) -> AbstractContextManager[dict[str, Any]]:
         return nullcontext({})
+
+    # -- adapters --------------------------------------------------------------------------
+
+    def train(
+        self,
+        recipe: Recipe,
+        prompts: Sequence[str],
+        answers: Sequence[Sequence[int]],
+        epochs: int,
+        show: Callable[[int], None],
+        done: int = 0,
+        state: bytes = b"",
+    ) -> Iterator[Epoch]:
+        """Fine-tune a copy of the model on ``answers``, token ids, to ``prompts``; see
+        :func:`corrsteer.models.training.trained`. Raises DataError for what is too long."""
+        from corrsteer.models.training import trained
+
+        rows = self._encode(prompts)
+        self._check_room(rows, [len(answer) for answer in answers])
+        return trained(
+            self, recipe, list(zip(rows, answers, strict=True)), epochs, show, done, state
+        )
+
+    def _prepare(self, intervention: Intervention | None) -> Prepared:
+        if not isinstance(intervention, Adapter):
+            return super()._prepare(intervention)
+        from corrsteer.models.adapters import values
+
+        if intervention.does_nothing:
+            return UNSTEERED
+        if self._adapted is None or self._adapted[0] != intervention:
+            self._adapted = None  # before there are two
+            weights = values(self._module, intervention)
+            self._adapted = intervention, Prepared({}, idle=False, weights=weights)
+        return self._adapted[1]
+
+    def _worn(self, how: Prepared) -> AbstractContextManager[None]:
+        """Around a pass: the weights of an adapter, where it is one."""
+        from corrsteer.models.adapters import worn
+
+        return worn(self._module, how.weights) if how.weights else nullcontext()
+
+    def _residuals(
+        self,
+        inputs: dict[str, torch.Tensor],
+        counted: torch.Tensor,
+        layers: Sequence[int],
+        steered: torch.Tensor,
+        how: Prepared,
+        options: dict[str, Any],
+        before: bool = False,
+    ) -> tuple[dict[int, torch.Tensor], int]:
+        with self._worn(how):
+            return super()._residuals(inputs, counted, layers, steered, how, options, before)
+
+    def _diverged(
+        self,
+        inputs: dict[str, torch.Tensor],
+        counted: torch.Tensor,
+        how: Prepared,
+        options: dict[str, Any],
+    ) -> tuple[torch.Tensor, torch.Tensor, int]:
+        if not how.weights:
+            return super()._diverged(inputs, counted, how, options)
+        from corrsteer.models.adapters import diverged
+
+        return *diverged(self._module, inputs, counted, how.weights), 0
+
+    # -- answers ---------------------------------------------------------------------------
 
     def _answers(
         self,
@@ -269,7 +350,9 @@ class LocalModel(LoadedModel):
         rest["attention_mask"] = inputs["attention_mask"]
         for how in interventions:
             if cache is None or how.changes_prompt:
-                yield from super()._likelihoods(inputs, targets, [how])
+                with self._worn(how):
+                    alone = list(super()._likelihoods(inputs, targets, [how]))
+                yield from alone
             else:
                 options = {"past_key_values": continued(cache), "use_cache": True}
                 yield self._likelihood(rest, targets, how, options)
@@ -301,7 +384,8 @@ class LocalModel(LoadedModel):
             options["past_key_values"] = continued(cache)
         if not how.acts(options["max_new_tokens"]):
             start = inputs["input_ids"].shape[1]
-            return self._module.generate(**inputs, **options)[:, start:], []
+            with self._worn(how):
+                return self._module.generate(**inputs, **options)[:, start:], []
         # What is added is brought into the model's type once; other operators see float32.
         dtype = self._module.dtype if how.additive and how.opens is None else None
         at_home = {

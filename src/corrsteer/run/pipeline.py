@@ -26,6 +26,7 @@ from corrsteer.run.results import (
     features_table,
     one_answer,
     record,
+    save_adapter,
     save_plan,
     write_cards,
 )
@@ -129,6 +130,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
         if parts.ablations:
             table = ablation_table(plan, validation)
             table.to_csv(folder / "ablations.csv", index=False)
+    save_adapter(fitted, folder / "adapter")
     for name, table in fitted.tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
     report = write_run_report(folder)

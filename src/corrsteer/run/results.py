@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from corrsteer.stages.bench import Bench
 from corrsteer.stages.evaluate import arm_summary, other_half
 from corrsteer.stages.plan import features_of
 from corrsteer.stats.moments import pearson
+from corrsteer.steering.adapter import Adapter
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.store.keys import digest
@@ -88,7 +90,7 @@ def record(
         selection=Selection(
             **dict(arm_summary(selection, "baseline")), length_r=pearson(n_tokens, score)
         ),
-        coef=plan.coef if plan else 1.0,
+        coef=getattr(fitted.arm.intervention, "coef", 1.0),
         validation={arm.name: arm_summary(validation[arm.name], arm.kind) for arm in arms},
         side_effects=effects,
         transfer=dict(transfer),
@@ -157,6 +159,15 @@ def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder:
         "versions": versions(),
     }
     replace(plan, entries=entries, about={**plan.about, **about}).save(folder)
+
+
+def save_adapter(fitted: Fitted, folder: Path) -> None:
+    """The files of an adapter, a LoRA's as peft reads them; nothing of another intervention."""
+    adapter = fitted.arm.intervention
+    if isinstance(adapter, Adapter) and adapter.folder is not None:
+        folder.mkdir(exist_ok=True)
+        for file in adapter.files:
+            shutil.copyfile(file, folder / file.name)
 
 
 def _facts(f: RankedFeature, score: str) -> dict[str, Any]:
