@@ -131,6 +131,7 @@ BASES = {
     "pareto": [*BBQ, "search=pareto", "search.trials=4"],
     "p": [*BBQ, "strategy=corrsteer_p", "seed=2"],  # by made-up answers it keeps layer 3
     "greedy": [*BBQ, "strategy=corrsteer_greedy"],
+    "some": [*BBQ, "strategy=corrsteer_some"],
     "optimised": [*BBQ, "strategy=corrsteer_optimised", "strategy.trials=3"],
     "hub": ["task=bbq", "data=hub", "task.hub.repo=made/rows", f"task.hub.revision={COMMIT}"],
     "gsm8k": ["task=gsm8k", "data=@/gsm8k"],
@@ -419,6 +420,8 @@ TABLE = [
     Case("OfLayers.coef", "strategy.coef=2", ALONE | CHOSEN, "greedy"),
     Case("Verified.keep", "strategy.keep=mcnemar", CHOSEN | CONTROLS | {"explain"}, "p"),
     Case("Verified.level", "strategy.level=0.2", NOTHING, "p"),
+    Case("Some.coef", "strategy.coef=2", frozenset({"steered", "random"}), "some"),
+    Case("Some.layers", "strategy.layers=r_1", CHOSEN | CONTROLS | {"explain"}, "some"),
     Case("Optimised.price", "strategy.price=0", NOTHING, "optimised"),
     Case("Optimised.widen", "strategy.widen=0", NOTHING, "optimised"),
     Case("Wandb.project", "tracker.project=mine", NOTHING, "wandb"),

@@ -150,7 +150,8 @@ def _spread(jobs: Sequence[Job]) -> str:
     if any(sd is None for sd in both):
         return ""
     steered, unsteered = (100 * float(sd) for sd in both if sd is not None)
-    return f"; standard deviation over {len(jobs)} seeds {steered:.1f} points, unsteered {unsteered:.1f}"
+    where = f"standard deviation over {len(jobs)} seeds"
+    return f"; {where} {steered:.1f} points, unsteered {unsteered:.1f}"
 
 
 def _answers(job: Job) -> pd.DataFrame:
