@@ -249,6 +249,9 @@ def test_a_study_that_lacks_something_is_refused():
     assert "study.subjekt" in refusal("experiment=variants", "+study.subjekt=x")
     assert "study.subject has no value" in refusal("+study={claim: c}")
     assert "study=P: type experiment=variants" in refusal("study=P")
+    assert "study.control has no value" in refusal("experiment=gates", "study.control=null")
+    assert "study.rule=gate is unknown" in refusal("experiment=gates", "study.rule=gate")
+    assert "study.measure=x is unknown" in refusal("experiment=gates", "+study.measure=[x]")
 
 
 def test_no_knob_shares_its_name_with_a_folder_of_choices():

@@ -36,8 +36,15 @@ DECODINGS = ("auto", "free", "constrained", "loglikelihood")
 POOLINGS = ("max", "mean")
 TOKEN_SOURCES = ("generated", "last_prompt", "prompt", "all")
 
-STUDY_RULES = ("better", "gates", "selectors", "depth", "filling", "instability")
-"""How a study answers its claim: :mod:`corrsteer.report.study_rules`."""
+STUDY_RULES = {
+    "better": ("claim", "subject", "reference", "control"),
+    "gates": ("claim", "reference", "control"),
+    "selectors": ("claim", "reference", "control"),
+    "depth": ("claim", "subject", "reference", "control"),
+    "filling": ("claim", "subject", "reference"),
+    "instability": ("claim",),
+}
+"""How a study answers its claim (:mod:`corrsteer.report.study_rules`), and what that needs."""
 STUDY_MEASURES = ("held_out", "norms")
 """What the jobs of a study measure besides, as a table in their folders."""
 
@@ -206,15 +213,12 @@ def check(cfg: DictConfig) -> None:
 def _check_study(study: Any) -> None:
     if not _is_mapping(study):
         raise ConfigError(f"study={study}: type experiment=variants, or study=null for none")
-    needed = ["claim", "subject", "reference", "control"]
-    _check_keys("study", study, [*needed, "rule", "by", "measure"])
+    _check_keys("study", study, [*STUDY_RULES["better"], "rule", "by", "measure"])
     rule = study.get("rule") or "better"
     check_known("study.rule", rule, STUDY_RULES)
     for name in study.get("measure") or ():
         check_known("study.measure", name, STUDY_MEASURES)
-    if rule != "better":
-        needed = ["claim"] if rule == "instability" else ["claim", "reference"]
-    if lacking := [name for name in needed if not study.get(name)]:
+    if lacking := [name for name in STUDY_RULES[rule] if not study.get(name)]:
         raise ConfigError(
             f"study.{lacking[0]} has no value: type +study.{lacking[0]}=VALUE, or"
             " experiment=variants for a whole study"
