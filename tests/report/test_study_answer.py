@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from corrsteer.report.study import answered, compared, markdown
-from corrsteer.report.study_arms import arms, at_norm_of
+from corrsteer.report.study_arms import arms, at_equal_norm
 from corrsteer.report.study_collapse import Excess, excess, said
 from corrsteer.report.study_rules import REFUTED, SUPPORTED, UNDECIDED, Asked, Partial
 from corrsteer.report.sweep_page import write_sweep_report
@@ -81,7 +81,8 @@ def test_methods_are_compared_under_one_model_and_selector(tmp_path):
         ("P", "", "3", True, "other", "r"),
         ("S", "", "4", True, "tiny", "r"),
     ]
-    assert numbers(arms(tmp_path, *table_of(tmp_path, jobs), [])) == {"A": [0], "S": [3]}
+    table, results = table_of(tmp_path, jobs)
+    assert numbers(arms(tmp_path, table, results, [])) == {"A": [0], "S": [3]}
 
 
 def test_arms_are_called_what_was_typed_and_keep_their_dials(tmp_path):
@@ -92,23 +93,23 @@ def test_arms_are_called_what_was_typed_and_keep_their_dials(tmp_path):
         ("A", "collect.token_source=all coef=1 k=2", "3", True, "tiny", "r"),  # another setting
     ]
     by = ["collect.token_source"]
-    assert numbers(arms(tmp_path, *table_of(tmp_path, jobs), by)) == {"prompt": [0, 1], "all": [2]}
-    dials = arms(tmp_path / "b", *_made(tmp_path / "b", jobs), ["coef"])
+    table, results = table_of(tmp_path, jobs)
+    assert numbers(arms(tmp_path, table, results, by)) == {"prompt": [0, 1], "all": [2]}
+    dials = arms(tmp_path, table.assign(setting="1")[:2], results, ["coef"])
     assert numbers(dials) == {"coef 1": [0], "coef 2": [1]}
 
 
-def _made(folder, jobs):
-    folder.mkdir()
-    return table_of(folder, [(m, t, "1", *rest) for m, t, _, *rest in jobs[:2]])
+def test_arms_are_compared_where_both_are_as_long_as_the_better_one():
+    def job(norm, validation, chosen=False):
+        return SimpleNamespace(norm=norm, validation=validation, chosen=chosen)
 
-
-def test_of_an_arms_dials_the_one_whose_vectors_are_as_long_is_found():
-    def job(norm, chosen=False):
-        return SimpleNamespace(norm=norm, chosen=chosen)
-
-    some = {0: [job(50.0), job(100.4, True)], 1: [job(50.0)], 2: [job(None)]}
-    found = at_norm_of(some, {0: job(100.0), 1: job(100.0), 2: job(100.0)})
-    assert {seed: one.norm for seed, one in found.items()} == {0: 100.4}
+    low, high = [job(50.0, 0.5, True), job(100.0, 0.4)], [job(50.0, 0.6), job(100.4, 0.7, True)]
+    found = at_equal_norm(
+        {0: high, 1: [job(None, 0.9, True)], 2: high}, {0: low, 1: low, 2: low[:1]}
+    )
+    assert {seed: (a.norm, b.norm) for seed, (a, b) in found.items()} == {0: (100.4, 100.0)}
+    (pair,) = at_equal_norm({0: low}, {0: high}).values()
+    assert [one.norm for one in pair] == [100.0, 100.4]
 
 
 def test_only_seeds_that_both_have_are_compared():

@@ -26,7 +26,7 @@ from corrsteer.report.study_arms import (
     Picked,
     Seed,
     arms,
-    at_norm_of,
+    at_equal_norm,
     controls_of,
     facts,
     picked,
@@ -112,7 +112,7 @@ def study(folder: Path, done: pd.DataFrame, results: Mapping[int, Record]) -> St
         first = replace(first, facts={**fell.facts.get(first.name, {}), **first.facts})
         return replace(_shown(asked, rows, None), first=first, **fell.said)
     if asked.rule != "gates":  # a gate's dose is not its plan's norm
-        rows = _at_equal_norm(rows, found, reference)
+        rows = _at_equal_norm(rows, found, asked.reference)
     partial = _partial(found) if asked.rule == "filling" else None
     return replace(answered(asked, rows, own, partial), first=first)
 
@@ -246,12 +246,14 @@ def _words(value: Any) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list) else (str(value),) if value else ()
 
 
-def _at_equal_norm(rows: Sequence[Compared], found: Arms, reference: Picked) -> list[Compared]:
-    first = test_answers(reference)
+def _at_equal_norm(rows: Sequence[Compared], found: Arms, reference: str) -> list[Compared]:
     gains: dict[str, GainBySample] = {}
     for row in rows:
-        now = test_answers(at_norm_of(found[row.name], reference))
-        if now and now.keys() == first.keys():
+        pairs = at_equal_norm(found[row.name], found[reference])
+        if pairs and pairs.keys() == picked(found[row.name]).keys():
+            now, first = (
+                test_answers({seed: pair[n] for seed, pair in pairs.items()}) for n in (0, 1)
+            )
             gains[row.name] = gain_by_sample([(first[seed], some) for seed, some in now.items()])
     corrected = dict(zip(gains, holm([g.p for g in gains.values()]), strict=True))
     return [

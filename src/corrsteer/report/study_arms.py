@@ -34,11 +34,16 @@ class Job:
     chosen: bool
 
     @property
+    def validation(self) -> float:
+        """Its steered accuracy there."""
+        return self.record.validation[STEERED].accuracy
+
+    @property
     def norm(self) -> float | None:
         """The sum of the lengths of all its vectors at its dial; None without a plan."""
         try:
             content = read_json(self.home / "plan" / "plan.json")
-            return abs(content["coef"]) * float(sum(e["norm"] for e in content["entries"]))
+            return float(abs(content["coef"]) * sum(e["norm"] for e in content["entries"]))
         except (DataError, KeyError, TypeError):
             return None
 
@@ -91,18 +96,28 @@ def picked(some: Mapping[Seed, Sequence[Job]]) -> Picked:
     return found
 
 
-def at_norm_of(some: Mapping[Seed, Sequence[Job]], reference: Picked) -> Picked:
-    """By seed, the job whose vectors are together as long as the reference's; seeds without one are
-    left out."""
+def at_equal_norm(
+    some: Mapping[Seed, Sequence[Job]], others: Mapping[Seed, Sequence[Job]]
+) -> dict[Seed, tuple[Job, Job]]:
+    """By seed, a job of ``some`` and one of ``others`` whose vectors are together as long as those
+    of the better of the two that were chosen, by validation, of equal ones those of ``others``.
+    Seeds without such a pair are left out."""
     found = {}
-    for seed, jobs in some.items():
-        wanted = reference[seed].norm if seed in reference else None
-        for job in jobs if wanted else ():
-            norm = job.norm
-            if norm is not None and wanted and abs(norm - wanted) <= ALIKE * wanted:
-                found[seed] = job
-                break
+    one, other = picked(some), picked(others)
+    for seed in one.keys() & other.keys():
+        best = max((other[seed], one[seed]), key=lambda job: job.validation)
+        pair = [_as_long(jobs[seed], best.norm) for jobs in (some, others)]
+        if pair[0] is not None and pair[1] is not None:
+            found[seed] = pair[0], pair[1]
     return found
+
+
+def _as_long(jobs: Sequence[Job], wanted: float | None) -> Job | None:
+    for job in jobs if wanted else ():
+        norm = job.norm
+        if norm is not None and wanted and abs(norm - wanted) <= ALIKE * wanted:
+            return job
+    return None
 
 
 def test_answers(picks: Picked) -> dict[Seed, pd.DataFrame]:

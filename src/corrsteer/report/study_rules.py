@@ -38,9 +38,10 @@ class Asked:
 class Compared:
     """An arm against the reference. ``accuracy``: on test, its mean over seeds. ``smallest``: the
     gain that the test could have found (:func:`corrsteer.stats.intervals.detectable_gain`).
-    ``equal``: the gain where both plans have the same total norm, and ``equal_p`` its p (Holm);
-    None where no job has it. ``controls``: by kind, the p-value that the arm is no better than the
-    best draw. ``dial``: what validation chose; ``facts``: what else a table says."""
+    ``equal``: the gain where both plans have the same total norm, that of the one which validation
+    finds better, and ``equal_p`` its p (Holm); None where there are no such jobs. ``controls``: by
+    kind, the p-value that the arm is no better than the best draw. ``dial``: what validation chose;
+    ``facts``: what else a table says."""
 
     name: str
     accuracy: float
@@ -220,7 +221,9 @@ def sentence(asked: Asked, rows: Sequence[Compared], found: Finding) -> str:
         numbers += f", at equal norm {points(row.equal.gain)} {interval(row.equal.ci)}"
     if found.why:
         numbers += f", {found.why}"
-    if found.answer == UNDECIDED and row.p > SIGNIFICANT:
+    if found.answer == UNDECIDED and not found.why.startswith("but"):
+        if row.p <= SIGNIFICANT and (row.equal_p or 0.0) > SIGNIFICANT:
+            numbers += ", which is not shown there"
         if row.smallest is None:
             numbers += "; too few answers differ to show any gain"
         else:
