@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from corrsteer.report.study import answered, compared, markdown
+from corrsteer.report.study import answered, at_the_end, compared, markdown
 from corrsteer.report.study_arms import arms, at_equal_norm
 from corrsteer.report.study_collapse import Excess, excess, said
 from corrsteer.report.study_rules import REFUTED, SUPPORTED, UNDECIDED, Asked, Partial
@@ -110,6 +110,17 @@ def test_arms_are_compared_where_both_are_as_long_as_the_better_one():
     assert {seed: (a.norm, b.norm) for seed, (a, b) in found.items()} == {0: (100.4, 100.0)}
     (pair,) = at_equal_norm({0: low}, {0: high}).values()
     assert [one.norm for one in pair] == [100.0, 100.4]
+
+
+def test_a_dial_at_the_end_of_its_range_is_named():
+    def jobs(*dials, chosen):
+        return [SimpleNamespace(record=SimpleNamespace(coef=d), chosen=d == chosen) for d in dials]
+
+    inside, one = jobs(1.0, 2.0, 4.0, chosen=2.0), jobs(1.0, chosen=1.0)
+    assert at_the_end({"A": {0: inside}, "B": {0: one}}) == ""
+    ends = {"A": {0: inside}, "B": {0: inside, 1: jobs(1.0, 2.0, chosen=2.0)}}
+    ends["C"] = {0: jobs(1.0, 4.0, 2.0, chosen=1.0)}
+    assert at_the_end(ends).endswith(": B (2), C (1).")
 
 
 def test_only_seeds_that_both_have_are_compared():

@@ -59,7 +59,8 @@ class Reference:
 class Study:
     """``answer``: one of three words. ``sentence``: with the claim and its numbers. ``number`` with
     its interval ``ci``: what decided, None where nothing could. ``smallest``: the gain that the
-    data could have shown. ``columns``: of the rows' facts, those that a table shows."""
+    data could have shown. ``columns``: of the rows' facts, those that a table shows. ``note``: what
+    to do before one believes it."""
 
     claim: str
     reference: str
@@ -71,6 +72,7 @@ class Study:
     ci: tuple[float, float] | None = None
     smallest: float | None = None
     columns: Sequence[str] = ()
+    note: str = ""
 
     @property
     def has_equal(self) -> bool:
@@ -114,7 +116,21 @@ def study(folder: Path, done: pd.DataFrame, results: Mapping[int, Record]) -> St
     if asked.rule != "gates":  # a gate's dose is not its plan's norm
         rows = _at_equal_norm(rows, found, asked.reference)
     partial = _partial(found) if asked.rule == "filling" else None
-    return replace(answered(asked, rows, own, partial), first=first)
+    return replace(answered(asked, rows, own, partial), first=first, note=at_the_end(found))
+
+
+def at_the_end(found: Arms) -> str:
+    """Which arms have their dial at an end of its range; empty for none."""
+    some = {}
+    for name, by_seed in found.items():
+        for seed, job in picked(by_seed).items():
+            dials = [one.record.coef for one in by_seed[seed]]
+            if len(dials) > 1 and job.record.coef in (min(dials), max(dials)):
+                some[name] = short(job.record.coef)
+    if not some:
+        return ""
+    arms_at = ", ".join(f"{name} ({dial})" for name, dial in some.items())
+    return f"The dial lies at an end of its range, so widen coef before you rely on it: {arms_at}."
 
 
 def compared(answers: ByName, reference: str, accuracies: Mapping[str, float]) -> list[Compared]:
@@ -170,7 +186,12 @@ def markdown(made: Study) -> str:
     """The answer and its table, for a README."""
     titles = ["Arm", "Dial", "Accuracy", f"Against {made.reference}", "p (Holm)"]
     titles += ["At equal norm"] * made.has_equal + list(made.columns)
-    lines = [made.sentence, "", f"| {' | '.join(titles)} |"]
+    lines = [
+        made.sentence,
+        "",
+        *([made.note, ""] if made.note else []),
+        f"| {' | '.join(titles)} |",
+    ]
     lines.append("|---|" + "---:|" * (len(titles) - 1))
     if made.first is not None and made.first.accuracy is not None:
         first = [made.first.name, made.first.dial, f"{100 * made.first.accuracy:.1f}", "–", "–"]
@@ -195,6 +216,7 @@ def write_study(folder: Path, made: Study, done: pd.DataFrame) -> None:
         "command": _command(folder),
         "answer": made.answer,
         "sentence": made.sentence,
+        "note": made.note,
         "number": made.number,
         "interval": made.ci,
         "smallest_gain": made.smallest,
