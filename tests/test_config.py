@@ -233,6 +233,7 @@ def test_an_experiment_is_a_sweep_with_a_claim(name):
         ) <= {*arms}
 
 
+@pytest.mark.night
 @pytest.mark.long
 @pytest.mark.parametrize("name", sorted(file.stem for file in CONF.glob("arm/*.yaml")))
 def test_an_arm_is_a_few_settings_that_fit_together(name):

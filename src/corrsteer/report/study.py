@@ -113,8 +113,7 @@ def study(folder: Path, done: pd.DataFrame, results: Mapping[int, Record]) -> St
         rows = [replace(r, facts={**fell.facts[r.name], **r.facts}) for r in rows]
         first = replace(first, facts={**fell.facts.get(first.name, {}), **first.facts})
         return replace(_shown(asked, rows, None), first=first, **fell.said)
-    if asked.rule != "gates":  # a gate's dose is not its plan's norm
-        rows = _at_equal_norm(rows, found, asked.reference)
+    rows = _at_equal_norm(rows, found, asked.reference)
     partial = _partial(found) if asked.rule == "filling" else None
     return replace(answered(asked, rows, own, partial), first=first, note=at_the_end(found))
 
@@ -290,15 +289,10 @@ def _partial(found: Arms) -> Partial | None:
         for some in found.values()
         for jobs in some.values()
         for job in jobs
-        if (more := rise(job)) is not None and (norm := _written(job.record, job.norm)) is not None
+        if (more := rise(job)) is not None and (norm := job.norm or job.length) is not None
     ]
     made = partial_correlation(*map(np.array, zip(*known, strict=True))) if known else None
     return None if made is None else Partial(*made, len(known))
-
-
-def _written(record: Record, norm: float | None) -> float | None:
-    """The length of what is added: measured for a gate, else the plan's."""
-    return record.gate_use.dose if record.gate_use else norm
 
 
 def _dials(picks: Picked) -> str:

@@ -40,6 +40,14 @@ class Job:
 
     @property
     def norm(self) -> float | None:
+        """The length of what is added at a position: a gate's measured dose, else that of the
+        plan's vectors; None where an operator does not just add them."""
+        if self.record.operator != "Add":
+            return None
+        return self.record.gate_use.dose if self.record.gate_use else self.length
+
+    @property
+    def length(self) -> float | None:
         """The sum of the lengths of all its vectors at its dial; None without a plan."""
         try:
             content = read_json(self.home / "plan" / "plan.json")
@@ -150,7 +158,7 @@ def facts(picks: Picked, reference: Picked) -> dict[str, float | None]:
         and (other := _chosen(reference[seed])) is not None
     ]
     return {
-        "Norm": _mean(n for job in picks.values() if (n := job.norm) is not None),
+        "Norm": _mean(n for job in picks.values() if (n := job.length) is not None),
         "Duty": _mean(u.duty for u in use),
         "Dose": _mean(u.dose for u in use),
         "AUROC of the gate": _mean(u.auroc for u in use if u.auroc is not None),
