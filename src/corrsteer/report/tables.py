@@ -141,7 +141,7 @@ def read_answers(
         for name in {"score", "invalid"} & set(columns):
             if not is_numeric_dtype(answers[name]):
                 raise ValueError(f"the column {name} holds {answers[name].dtype}")
-        for name in set(columns) - {"score", "invalid"}:
+        for name in set(columns) - {"score", "invalid", "degenerate"}:  # the last: None or a text
             if not all(isinstance(text, str) for text in answers[name]):
                 raise ValueError(f"the column {name} holds more than texts")
         return answers

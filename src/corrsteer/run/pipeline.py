@@ -19,6 +19,7 @@ from corrsteer.run.build import Parts, build
 from corrsteer.run.drawing import tested
 from corrsteer.run.elsewhere import other_answers, side_effects, unrelated_answers
 from corrsteer.run.fitted import checked
+from corrsteer.run.measures import tables
 from corrsteer.run.odometer import counted
 from corrsteer.run.results import (
     answers_table,
@@ -131,7 +132,8 @@ def run(cfg: DictConfig, folder: Path) -> float:
             table = ablation_table(plan, validation)
             table.to_csv(folder / "ablations.csv", index=False)
     save_adapter(fitted, folder / "adapter")
-    for name, table in fitted.tables.items():
+    besides = tables(bench, parts.measure, fitted, done.arms, done.answers[BASELINE])
+    for name, table in {**fitted.tables, **besides}.items():
         table.to_csv(folder / f"{name}.csv", index=False)
     report = write_run_report(folder)
     track(folder)
