@@ -83,6 +83,15 @@ def test_variants_print_what_p_asks(capsys):
 
 
 @pytest.mark.night
+def test_options_are_compared_before_they_are_timed(capsys):
+    from benchmarks import options
+
+    said = options.main(["--small"])
+    assert said["1 arm, one pass per option"] == (1, 1) and len(said) == 4
+    assert "4 questions of 40 tokens" in capsys.readouterr().out
+
+
+@pytest.mark.night
 def test_training_all_layers_runs_the_model_once(capsys):
     from benchmarks import train_saes
 

@@ -7,7 +7,7 @@ torch is imported by the methods that need it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,9 +136,10 @@ class LoadedModel(Tracing):
         white space; both are tokenised together. ``likelihood``: how the log probabilities of its
         tokens are compared (:meth:`corrsteer.records.Weighed.by`). The
         first of equally likely options is taken. Steering is as if the model had written the
-        option: its generation positions are those that predict it. Cost: for every option one pass
-        over the prompt, on this machine shared by all interventions that leave it alone, and for
-        each of them one over the option. Raises what :meth:`generate` raises.
+        option: its generation positions are those that predict it. Cost: one pass over the prompt,
+        on this machine for all options and all interventions that leave it alone, elsewhere for
+        each; and one over every option under each intervention. Raises what :meth:`generate`
+        raises.
         """
         import torch
 
@@ -149,19 +150,14 @@ class LoadedModel(Tracing):
         answers = [answer for some in by_prompt for answer in some]
         self._check_room([rows[i] for i, _ in pairs], [len(answer) for answer in answers])
         weights = torch.zeros(len(prepared), len(pairs))
-        whole = [len(rows[i]) + len(a) for (i, _), a in zip(pairs, answers, strict=True)]
-        scored = [len(answer) + 1 for answer in answers]
         with torch.no_grad():
-            for batch in self._bounded(whole, scored, self._batch_size):
-                new = [answers[k] for k in batch]
-                inputs = self._pad_left([rows[pairs[k][0]] + answers[k] for k in batch])
-                results = self._likelihoods(inputs, self._pad_targets(new), prepared)
-                for p, (logs, fired) in enumerate(results):
-                    if fired != len(prepared[p].layers):
-                        raise not_fired(0, len(new[0]), pairs[batch[0]][0])
-                    if logs.isnan().any():
-                        raise not_finite(self._model.name, "likelihoods", bool(prepared[p].layers))
-                    weights[p, batch] = logs.float().cpu()
+            for some, taken, logs, fired in self._option_logs(rows, by_prompt, prepared):
+                how = prepared[some]
+                if fired != len(how.layers):
+                    raise not_fired(0, len(answers[taken[0]]), pairs[taken[0]][0])
+                if logs.isnan().any():
+                    raise not_finite(self._model.name, "likelihoods", bool(how.layers))
+                weights[some, taken] = logs.float().cpu()
         chosen: list[list[Completion]] = []
         for how, logs_of in zip(prepared, weights.tolist(), strict=True):
             weighed: list[list[Weighed]] = [[] for _ in rows]
@@ -178,6 +174,26 @@ class LoadedModel(Tracing):
                 column.append(Completion(text, written[best], steered, tuple(each)))
             chosen.append(column)
         return merged(acts, chosen)
+
+    def _option_logs(
+        self,
+        rows: Sequence[list[int]],
+        options: Sequence[Sequence[list[int]]],
+        interventions: Sequence[Prepared],
+    ) -> Iterator[tuple[int, list[int], torch.Tensor, int]]:
+        """Log probabilities of ``options`` [row][option], token ids, in any order: the index of an
+        intervention, those of some options (of all rows in turn), what these weigh, and at how
+        many layers it was steered. Here one pass over row and option for each."""
+        pairs = [(row, answer) for row, some in zip(rows, options, strict=True) for answer in some]
+        whole = [len(row) + len(answer) for row, answer in pairs]
+        scored = [len(answer) + 1 for _, answer in pairs]
+        for batch in self._bounded(whole, scored, self._batch_size):
+            inputs = self._pad_left([pairs[k][0] + pairs[k][1] for k in batch])
+            targets = self._pad_targets([pairs[k][1] for k in batch])
+            for n, how in enumerate(interventions):
+                with self._sent(len(batch), "likelihoods") as settings:
+                    found = self._likelihood(inputs, targets, how, settings)
+                yield n, batch, *found
 
     def likelihood(self, prompts: Sequence[str], answers: Sequence[Sequence[int]]) -> list[float]:
         """Log probability in nats of each answer (token ids) after its prompt, unsteered.
