@@ -229,7 +229,7 @@ def test_likelihoods_of_tokens_are_those_of_plain_hooks(model, monkeypatch):
     found = model.likelihood(*asked)
     assert found == pytest.approx([*expected, 0.0], abs=1e-3)
     assert found[-1] == 0.0
-    monkeypatch.setattr("corrsteer.models.loaded.LOGITS_BYTES", 1)
+    monkeypatch.setattr("corrsteer.models.weighing.LOGITS_BYTES", 1)
     rows = []
     handle = model._module.register_forward_hook(lambda m, a, out: rows.append(len(out.logits)))
     assert model.likelihood(*asked) == pytest.approx(found, abs=1e-3)

@@ -22,13 +22,24 @@ from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError
 from corrsteer.models import reading, weights
-from corrsteer.models.loaded import LOGITS_BYTES, LoadedModel, not_finite
-from corrsteer.models.protocol import STEERING, Prepared, check_settings, chosen_device
+from corrsteer.models.listening import Steps, heard
+from corrsteer.models.loaded import LoadedModel
+from corrsteer.models.protocol import (
+    STEERING,
+    UNSTEERED,
+    WRITING,
+    Prepared,
+    check_settings,
+    chosen_device,
+)
 from corrsteer.models.spec import Model
+from corrsteer.models.weighing import LOGITS_BYTES, not_finite
 
 if TYPE_CHECKING:
     import torch
     from transformers import DynamicCache
+
+    from corrsteer.models.tracing import Answer
 
     Answered = tuple[torch.Tensor, Sequence[int]]
 
@@ -69,7 +80,7 @@ class Local:
         }
 
     def supports(self) -> frozenset[str]:
-        return STEERING
+        return STEERING | {WRITING}
 
     def dtype(self, model: Model) -> str:
         """The model's dtype; ``auto`` becomes bfloat16 on a GPU that has it, else float32."""
@@ -130,7 +141,7 @@ class LocalModel(LoadedModel):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
+    ) -> Iterator[Answer]:
         steps, restricted = options["max_new_tokens"], "suppress_tokens" in options
         # The likelihoods of letters are kept: they must not depend on who answers beside.
         groups = {} if restricted else self._groups(inputs, interventions, steps)
@@ -153,6 +164,17 @@ class LocalModel(LoadedModel):
                 if self._finite is not None and not self._finite:
                     raise not_finite(self._model.name, "logits", bool(how.layers))
                 yield *answers, self._logits if restricted else None
+
+    def _overheard(
+        self, inputs: dict[str, torch.Tensor], options: dict[str, Any], layers: Sequence[int]
+    ) -> tuple[Sequence[Answer], Steps]:
+        with heard({n: self._blocks[n]._module for n in layers}) as steps:
+            answers = list(self._answers(inputs, [UNSTEERED], options))
+        for passes in steps.values():
+            # The prompt's own pass, where there is one, ends before its last token.
+            del passes[: int(inputs["input_ids"].shape[1] > 1)]
+            assert len(passes) == answers[0][0].shape[1], len(passes)
+        return answers, steps
 
     def _groups(
         self, inputs: dict[str, torch.Tensor], interventions: Sequence[Prepared], steps: int

@@ -49,6 +49,8 @@ class Backend(Protocol):
 
 STEERING = frozenset({"vectors"}) | NEEDS
 """What every backend supports: plans, wherever they act."""
+WRITING = "residuals while it writes"
+"""What a backend supports whose answers can be listened to."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import torch
 
     from corrsteer.models.beside import Place
+    from corrsteer.models.listening import Steps
+
+    Answer = tuple[torch.Tensor, Sequence[int], torch.Tensor | None]
 
 # Positions whose distributions are compared at a time.
 _CHUNK = 64
@@ -59,10 +62,17 @@ class Tracing(Text, ABC):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
+    ) -> Iterator[Answer]:
         """One batch under every intervention: new tokens [B, steps], the number of steered layers
         of each step (none where no layer is steered) and, of answers that are one of a few tokens,
         the logits [B, vocabulary] they were chosen by, or None where those are out of reach."""
+
+    def _overheard(
+        self, inputs: dict[str, torch.Tensor], options: dict[str, Any], layers: Sequence[int]
+    ) -> tuple[Sequence[Answer], Steps]:
+        """What :meth:`_answers` gives of one batch without steering, and the residuals at the
+        generation positions. Only for a backend that supports ``WRITING``."""
+        raise NotImplementedError
 
     @abstractmethod
     def _sent(self, samples: int, what: str) -> AbstractContextManager[dict[str, Any]]:
@@ -187,8 +197,8 @@ class Tracing(Text, ABC):
         options: dict[str, Any],
     ) -> tuple[torch.Tensor, int]:
         """Log probability [B] of ``targets`` [B, L] (-1: none) under a plan, and how many layers
-        were steered. ``inputs``: whole texts, which end in the targets; or, behind a prompt whose keys
-        and values are in ``options``, the L tokens that predict them.
+        were steered. ``inputs``: whole texts, which end in the targets; or, behind a prompt whose
+        keys and values are in ``options``, the L tokens that predict them.
 
         The same rules as in :meth:`_steered` hold for the traced lines.
         """
