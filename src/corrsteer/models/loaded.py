@@ -7,7 +7,7 @@ torch is imported by the methods that need it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from corrsteer.steering.protocol import Intervention
 
 if TYPE_CHECKING:
     import torch
+
+    from corrsteer.models.tracing import Answer
 
 
 class LoadedModel(Weighing):
@@ -72,6 +74,7 @@ class LoadedModel(Weighing):
             for batch in batches:
                 inputs = self._pad_left([rows[i] for i in batch])
                 heard: Steps = {}
+                results: Iterable[Answer]
                 if listener is None:
                     results = self._answers(inputs, prepared, options)
                 else:

@@ -25,9 +25,9 @@ from corrsteer.models import reading, weights
 from corrsteer.models.listening import Steps, heard
 from corrsteer.models.loaded import LoadedModel
 from corrsteer.models.protocol import (
+    RESIDUALS,
     STEERING,
     UNSTEERED,
-    WRITING,
     Prepared,
     check_settings,
     chosen_device,
@@ -80,7 +80,7 @@ class Local:
         }
 
     def supports(self) -> frozenset[str]:
-        return STEERING | {WRITING}
+        return STEERING | {RESIDUALS}
 
     def dtype(self, model: Model) -> str:
         """The model's dtype; ``auto`` becomes bfloat16 on a GPU that has it, else float32."""
@@ -312,8 +312,10 @@ class LocalModel(LoadedModel):
         for some, asked in ((kinds[False], unshared), (kinds[True], range(len(rows)))):
             taken = [k for i in asked for k in range(first[i], first[i + 1])]
             pairs = [rows[i] for i in asked], [options[i] for i in asked]
-            for n, places, *found in super()._option_logs(*pairs, [interventions[n] for n in some]):
-                yield some[n], [taken[k] for k in places], *found
+            for n, places, *weighed in super()._option_logs(
+                *pairs, [interventions[n] for n in some]
+            ):
+                yield some[n], [taken[k] for k in places], *weighed
 
     def _behind_prompts(
         self, inputs: dict[str, torch.Tensor], answers: Sequence[Sequence[int]]

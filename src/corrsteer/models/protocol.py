@@ -49,7 +49,7 @@ class Backend(Protocol):
 
 STEERING = frozenset({"vectors"}) | NEEDS
 """What every backend supports: plans, wherever they act."""
-WRITING = "residuals while it writes"
+RESIDUALS = "residuals while it writes"
 """What a backend supports whose answers can be listened to."""
 
 

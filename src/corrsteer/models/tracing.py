@@ -71,7 +71,7 @@ class Tracing(Text, ABC):
         self, inputs: dict[str, torch.Tensor], options: dict[str, Any], layers: Sequence[int]
     ) -> tuple[Sequence[Answer], Steps]:
         """What :meth:`_answers` gives of one batch without steering, and the residuals at the
-        generation positions. Only for a backend that supports ``WRITING``."""
+        generation positions. Only for a backend that supports ``RESIDUALS``."""
         raise NotImplementedError
 
     @abstractmethod
