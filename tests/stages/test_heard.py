@@ -98,6 +98,16 @@ def test_what_was_cached_changes_no_bit(bench, tmp_path, monkeypatch):
             assert one.residual == same.residual
 
 
+def test_answers_that_the_model_does_not_write_here_are_replayed(bench):
+    """Of another machine, say: an outcome goes with the tokens that had it."""
+    found = unsteered(bench)
+    found.at[3, "tokens"] = [5, 6, 7, 8, 9]
+    _, stats, _ = heard(bench, answered=found)
+    for one, other in zip(stats, statistics(bench, found), strict=True):
+        np.testing.assert_allclose(one.r, other.r, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(one.residual, other.residual, rtol=1e-5)
+
+
 def test_what_cannot_be_heard_is_refused(bench):
     listening = replace(bench, collect=replace(bench.collect, way="writing"))
     check_heard(listening, listening.backend.supports())

@@ -79,7 +79,7 @@ class Heard:
             )
             for n in bench.layers
         }
-        self._all: dict[int, LoadedSAE] = {}
+        self._loaded: dict[int, LoadedSAE] = {}
 
     def listener(self, rows: Sequence[int]) -> Listener:
         """``rows``: which samples are asked."""
@@ -90,12 +90,15 @@ class Heard:
     ) -> dict[int, Pooled]:
         """Activations of one whole batch by layer, where ``answers`` were written."""
         told = [digest(list(map(int, answer))) for answer in answers]
-        if any(len(self._kept(n, rows)) < len(rows) for n in saes):
-            self._all = dict(saes)
-            self._answer_again(rows, list(saes))
         found = {n: self._kept(n, rows) for n in saes}
-        one = next(iter(found.values()))
-        others = [k for k, i in enumerate(rows) if one[i][0] != told[k]]
+        if any(len(kept) < len(rows) for kept in found.values()):
+            self._loaded = dict(saes)
+            self._answer_again(rows, list(saes))
+            self._loaded.clear()
+            found = {n: self._kept(n, rows) for n in saes}
+        others = [
+            k for k, i in enumerate(rows) if any(kept[i][0] != told[k] for kept in found.values())
+        ]
         if others:  # of another batch size, or another machine
             log.info("collect: %d answers are not those that were heard; replayed", len(others))
             prompts = [self._bench.selection[rows[k]].prompt for k in others]
@@ -115,6 +118,10 @@ class Heard:
             for n, kept in found.items()
         }
 
+    def written(self) -> None:
+        """All answers are there: lets go of the SAEs."""
+        self._loaded.clear()
+
     def clear(self) -> None:
         """The statistics are in the store."""
         for part in self._parts.values():
@@ -123,8 +130,6 @@ class Heard:
     def _listener(self, rows: Sequence[int], layers: Sequence[int]) -> Listener:
         def hear(batch: list[int], written: list[tuple[int, ...]], residuals: Residuals) -> None:
             here = [rows[i] for i in batch]
-            x = next(iter(residuals.layers.values()))
-            assert x.ndim == 2, x.shape
             for saes in self._saes(layers):
                 each = encoded(residuals, saes, len(here), SOURCE, self._pooling)
                 for layer, one in each.items():
@@ -140,12 +145,12 @@ class Heard:
 
     def _saes(self, layers: Sequence[int]) -> Iterator[Mapping[int, LoadedSAE]]:
         """In groups that fit into memory; once loaded where all do."""
-        if set(layers) <= set(self._all):
-            yield {n: self._all[n] for n in layers}
+        if set(layers) <= set(self._loaded):
+            yield {n: self._loaded[n] for n in layers}
             return
         for group in self._bench.in_budget(layers):
             if len(group) == len(layers):
-                self._all = dict(group)
+                self._loaded = dict(group)
             yield group
 
     def _answer_again(self, rows: Sequence[int], layers: Sequence[int]) -> None:
