@@ -17,8 +17,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from benchmarks.train_saes import spec_of
 from corrsteer.config import bundled
 from corrsteer.methods.corrsteer import CorrSteer
 from corrsteer.models.local import Local
+from corrsteer.models.spec import Model
 from corrsteer.records import LayerStats, Score
 from corrsteer.saes.folder import Folder
 from corrsteer.selectors.correlation import Correlation
@@ -44,6 +45,7 @@ from corrsteer.tasks.bbq import BBQ
 
 TOKENS = (1, 64)
 PLAIN, HOOKS = "plain generate", "hooks at every token"
+ALONE = "nothing is collected"
 ROUNDING = 1e-5
 """By how much a coefficient may differ from one way to the other."""
 
@@ -53,41 +55,39 @@ def any_half(example: Any, text: str) -> Score:
     return Score(float(sum(example.id.encode()) % 2), text)
 
 
-@dataclass(frozen=True)
 class Asked:
     """One model's questions, with the SAEs of all its layers."""
 
-    model: str
-    saes: str
-    prompts: int
-    tokens: int
-    batch_size: int
-
-    def bench(self, store: Path, way: str) -> Bench:
-        task = BBQ(name="bbq", prompt=PROMPT, scorer=any_half, max_new_tokens=self.tokens)
-        provider = Folder(self.saes, check="off")
-        return Bench(
-            store=Store(store),
-            backend=Local(device="cpu", batch_size=self.batch_size),
-            spec=spec_of(self.model),
+    def __init__(self, spec: Model, saes: str, prompts: int, tokens: int, batch_size: int) -> None:
+        task = BBQ(name="bbq", prompt=PROMPT, scorer=any_half, max_new_tokens=tokens)
+        provider = Folder(saes, check="off")
+        self.tokens = tokens
+        self._bench = Bench(
+            store=Store(Path("unused")),
+            backend=Local(device="cpu", batch_size=batch_size),
+            spec=spec,
             sae=provider,
             selector=Correlation(),
-            asking=Asking(task, {"selection": task.examples()[: self.prompts]}),
+            asking=Asking(task, {"selection": task.examples()[:prompts]}),
             layers=tuple(provider.layers()),
-            collect=Collect("generated", "max", shuffles=100, resamples=50, way=way),
+            collect=Collect("generated", "max", shuffles=100, resamples=50),
             seed=0,
         )
+        self._model = self._bench.model
 
     def program(self, way: str) -> list[LayerStats]:
         with tempfile.TemporaryDirectory() as store:
-            bench = self.bench(Path(store), way)
+            collect = replace(self._bench.collect, way=way)
+            bench = replace(self._bench, store=Store(Path(store)), collect=collect)
             heard = Heard(bench, bench.collect) if way == WRITING else None
             listen = heard.listener if heard else None
             made = answers(bench, bench.asking, "selection", [baseline()], listen=listen)
+            if way == ALONE:
+                return []
             return statistics(bench, made[BASELINE], heard=heard)
 
     def plain(self) -> None:
-        for inputs in self._batches():
+        for _, inputs in self._batches():
             self._generate(inputs)
 
     def hooked(self) -> dict[int, np.ndarray]:
@@ -106,9 +106,9 @@ class Asked:
 
             return encode
 
-        blocks = bench.model._blocks
+        blocks = self._model._blocks
         handles = [blocks[n]._module.register_forward_hook(hook(n)) for n in saes]
-        for rows, inputs in zip(self._rows, self._batches(), strict=True):
+        for rows, inputs in self._batches():
             pooled.clear()
             self._generate(inputs)
             y = np.array([right[i] for i in rows])[:, None]
@@ -125,23 +125,14 @@ class Asked:
             for layer, (x, xx, xy, _) in sums.items()
         }
 
-    @property
-    def _bench(self) -> Bench:
-        return self.bench(Path("unused"), REPLAY)
-
-    @property
-    def _rows(self) -> list[list[int]]:
-        return self._bench.model.batches([e.prompt for e in self._bench.selection])
-
-    def _batches(self) -> list[dict[str, torch.Tensor]]:
-        model = self._bench.model
-        ids = model._encode([e.prompt for e in self._bench.selection])
-        return [model._pad_left([ids[i] for i in rows]) for rows in self._rows]
+    def _batches(self) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+        ids = self._model._encode([e.prompt for e in self._bench.selection])
+        for rows in self._model._batches(list(map(len, ids))):
+            yield rows, self._model._pad_left([ids[i] for i in rows])
 
     def _generate(self, inputs: dict[str, torch.Tensor]) -> None:
-        module = self._bench.model._module
         with torch.no_grad():
-            module.generate(**inputs, max_new_tokens=self.tokens)  # type: ignore[operator]
+            self._model._module.generate(**inputs, max_new_tokens=self.tokens)
 
     def check(self) -> None:
         """Raises RuntimeError where the ways choose differently."""
@@ -174,11 +165,12 @@ def main(words: Sequence[str] | None = None) -> dict[int, dict[str, tuple[float,
     clock = time.process_time if given.cpu_time else time.perf_counter
     found = {}
     for tokens in TOKENS:
-        asked = Asked(given.model, given.saes, prompts, tokens, batch_size)
+        asked = Asked(spec_of(given.model), given.saes, prompts, tokens, batch_size)
         asked.check()
         cases: dict[str, Callable[[], object]] = {
             PLAIN: asked.plain,
             HOOKS: asked.hooked,
+            "answers alone": lambda asked=asked: asked.program(ALONE),  # type: ignore[misc]
             "answers, then a replay": lambda asked=asked: asked.program(REPLAY),  # type: ignore[misc]
             "heard while writing": lambda asked=asked: asked.program(WRITING),  # type: ignore[misc]
         }

@@ -98,7 +98,7 @@ def test_collecting_compares_what_is_chosen_before_it_is_timed(capsys):
     said = collecting.main(["--small"])
     assert list(said) == [1, 64]
     for table_of in said.values():
-        assert table_of["plain generate"] == (1, 1) and len(table_of) == 4
+        assert table_of["plain generate"] == (1, 1) and len(table_of) == 5
     assert capsys.readouterr().out.count("chosen both ways") == 2
 
 
