@@ -35,6 +35,7 @@ from corrsteer.wording import nearest, unknown_key
 DECODINGS = ("auto", "free", "constrained", "loglikelihood")
 POOLINGS = ("max", "mean")
 TOKEN_SOURCES = ("generated", "last_prompt", "prompt", "all")
+WAYS = ("replay", "writing")
 
 STUDY_RULES = {
     "better": ("claim", "subject", "reference", "control"),
@@ -75,6 +76,7 @@ class Collect:
     shuffles: int = MISSING
     resamples: int = MISSING
     shards: int = MISSING
+    way: str = MISSING
 
 
 @dataclass
@@ -182,8 +184,8 @@ def check(cfg: DictConfig) -> None:
             )
     if not abs(cfg.coef) < 1e30:  # NaN, infinite, or so in float32
         raise ConfigError(f"coef={cfg.coef}: it must be a finite number, such as coef=1")
-    for key in ("pooling", "token_source"):
-        legal_values = POOLINGS if key == "pooling" else TOKEN_SOURCES
+    legal_of = {"pooling": POOLINGS, "token_source": TOKEN_SOURCES, "way": WAYS}
+    for key, legal_values in legal_of.items():
         if cfg.collect[key] not in legal_values:
             raise ConfigError(
                 f"collect.{key}={cfg.collect[key]} is unknown"

@@ -212,6 +212,7 @@ TABLE = [
     Case("collect.shuffles", "collect.shuffles=21", frozenset({"collect"})),
     Case("collect.resamples", "collect.resamples=21", frozenset({"collect"})),
     Case("collect.shards", "collect.shards=4", NOTHING),
+    Case("collect.way", "collect.way=writing", OUTCOMES),
     Case(
         "Controls.random_features",
         "controls.random_features=6",

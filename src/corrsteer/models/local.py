@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError
 from corrsteer.models import reading, weights
-from corrsteer.models.loaded import LOGITS_BYTES, LoadedModel, not_finite
+from corrsteer.models.listening import Steps, heard
 from corrsteer.models.protocol import (
+    RESIDUALS,
     STEERING,
     TRAINED,
     UNSTEERED,
@@ -31,13 +32,17 @@ from corrsteer.models.protocol import (
     chosen_device,
 )
 from corrsteer.models.recipe import Epoch, Recipe
+from corrsteer.models.shared_prompts import SharedPrompts
 from corrsteer.models.spec import Model
+from corrsteer.models.weighing import LOGITS_BYTES, not_finite
 from corrsteer.steering.adapter import Adapter
 from corrsteer.steering.protocol import Intervention
 
 if TYPE_CHECKING:
     import torch
     from transformers import DynamicCache
+
+    from corrsteer.models.tracing import Answer
 
     Answered = tuple[torch.Tensor, Sequence[int]]
 
@@ -78,8 +83,9 @@ class Local:
         }
 
     def supports(self) -> frozenset[str]:
+        able = STEERING | {RESIDUALS}
         # What is spread over devices may not be on one of them at all.
-        return STEERING if self.device_map else STEERING | TRAINED
+        return able if self.device_map else able | TRAINED
 
     def dtype(self, model: Model) -> str:
         """The model's dtype; ``auto`` becomes bfloat16 on a GPU that has it, else float32."""
@@ -108,7 +114,7 @@ class Local:
         return LocalModel(wrapped, model, self.batch_size)
 
 
-class LocalModel(LoadedModel):
+class LocalModel(SharedPrompts):
     """A model in this process. Made by :meth:`Local.load`."""
 
     def __init__(self, wrapped: Any, model: Model, batch_size: int) -> None:
@@ -190,6 +196,16 @@ class LocalModel(LoadedModel):
         with self._worn(how):
             return super()._residuals(inputs, counted, layers, steered, how, options, before)
 
+    def _likelihood(
+        self,
+        inputs: dict[str, torch.Tensor],
+        targets: torch.Tensor,
+        how: Prepared,
+        options: dict[str, Any],
+    ) -> tuple[torch.Tensor, int]:
+        with self._worn(how):
+            return super()._likelihood(inputs, targets, how, options)
+
     def _diverged(
         self,
         inputs: dict[str, torch.Tensor],
@@ -210,7 +226,7 @@ class LocalModel(LoadedModel):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
+    ) -> Iterator[Answer]:
         steps, restricted = options["max_new_tokens"], "suppress_tokens" in options
         # The likelihoods of letters are kept: they must not depend on who answers beside.
         groups = {} if restricted else self._groups(inputs, interventions, steps)
@@ -233,6 +249,17 @@ class LocalModel(LoadedModel):
                 if self._finite is not None and not self._finite:
                     raise not_finite(self._model.name, "logits", bool(how.layers))
                 yield *answers, self._logits if restricted else None
+
+    def _overheard(
+        self, inputs: dict[str, torch.Tensor], options: dict[str, Any], layers: Sequence[int]
+    ) -> tuple[Sequence[Answer], Steps]:
+        with heard({n: self._blocks[n]._module for n in layers}) as steps:
+            answers = list(self._answers(inputs, [UNSTEERED], options))
+        for passes in steps.values():
+            # The prompt's own pass, where there is one, ends before its last token.
+            del passes[: int(inputs["input_ids"].shape[1] > 1)]
+            assert len(passes) == answers[0][0].shape[1], len(passes)
+        return answers, steps
 
     def _groups(
         self, inputs: dict[str, torch.Tensor], interventions: Sequence[Prepared], steps: int
@@ -330,44 +357,6 @@ class LocalModel(LoadedModel):
         others = {name: value for name, value in options.items() if name != "suppress_tokens"}
         processor = SuppressTokensLogitsProcessor(options["suppress_tokens"], str(self.device))
         return {**others, "logits_processor": LogitsProcessorList([processor])}
-
-    def _likelihoods(
-        self,
-        inputs: dict[str, torch.Tensor],
-        targets: torch.Tensor,
-        interventions: Sequence[Prepared],
-    ) -> Iterator[tuple[torch.Tensor, int]]:
-        """The prompts are read once, and every intervention that leaves them alone goes on from
-        there: a single one, too, so that its numbers do not depend on how many there are."""
-        from corrsteer.models.prompt_cache import continued, takes_many
-
-        tail = targets.shape[1] + 1
-        shares = not all(how.changes_prompt for how in interventions)
-        cache = self._prompt_cache(inputs, tail, tail) if shares else None
-        if cache is not None and not takes_many(cache):
-            cache = None
-        rest = {name: value[:, -tail:] for name, value in inputs.items()}
-        rest["attention_mask"] = inputs["attention_mask"]
-        for how in interventions:
-            if cache is None or how.changes_prompt:
-                with self._worn(how):
-                    alone = list(super()._likelihoods(inputs, targets, [how]))
-                yield from alone
-            else:
-                options = {"past_key_values": continued(cache), "use_cache": True}
-                yield self._likelihood(rest, targets, how, options)
-
-    def _prompt_cache(
-        self, inputs: dict[str, torch.Tensor], left: int, room: int
-    ) -> DynamicCache | None:
-        """Keys and values of all tokens but the last ``left``; None when there are no more."""
-        from corrsteer.models.prompt_cache import with_room
-
-        if inputs["input_ids"].shape[1] <= left:
-            return None
-        head = {name: value[:, :-left] for name, value in inputs.items()}
-        output = self._module(**head, use_cache=True, logits_to_keep=1)
-        return with_room(output.past_key_values, room)
 
     def _continue(
         self,

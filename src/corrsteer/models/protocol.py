@@ -49,6 +49,8 @@ class Backend(Protocol):
 
 STEERING = frozenset({"vectors"}) | NEEDS
 """What every backend supports: plans, wherever they act."""
+RESIDUALS = "residuals while it writes"
+"""What a backend supports whose answers can be listened to."""
 
 TRAINED = frozenset({"weights", "training"})
 """What a backend supports that has the weights at hand: adapters, and the making of them."""

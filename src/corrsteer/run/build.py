@@ -28,13 +28,13 @@ from corrsteer.records import Question
 from corrsteer.run.elsewhere import Elsewhere
 from corrsteer.run.measures import asked_for
 from corrsteer.saes.protocol import SAEProvider
-from corrsteer.saes.provider import same_model
 from corrsteer.scorers.base import ModelScorer
 from corrsteer.seams import fits, require
 from corrsteer.selectors.classes import read_classes
 from corrsteer.selectors.protocol import Selector
 from corrsteer.stages.answers import check_prompts
 from corrsteer.stages.bench import Asking, Bench, Collect
+from corrsteer.stages.heard import check_heard
 from corrsteer.stages.side_effects import SideEffects
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.coefficients import Coefficient
@@ -159,6 +159,7 @@ def _build(cfg: DictConfig) -> Parts:
             f"backend {type(backend).__name__}: supports() must give a frozenset of texts, not"
             f" {supported!r}"
         )
+    check_heard(bench, supported)
     if lacking := sorted(method.needs - supported):
         raise ConfigError(
             f"strategy {method.name} needs {', '.join(lacking)}, but backend"
@@ -387,14 +388,3 @@ def chosen_layers(asked: Any, spec: Model, sae: SAEProvider) -> tuple[int, ...]:
     for n in layers:
         sae.validate(n, width)
     return layers
-
-
-def sae_origin(bench: Bench) -> list[str]:
-    """The models that the SAEs say they were trained on; warns where it is another one."""
-    spec = bench.spec
-    names = sorted({name for n in bench.layers if (name := bench.sae.trained_on(n))})
-    others = [name for name in names if not same_model(name, spec.path)]
-    # A folder's name says nothing about the model in it.
-    if others and not spec.is_local:
-        log.warning("the SAEs were trained on %s but are used on %s", ", ".join(others), spec.path)
-    return names

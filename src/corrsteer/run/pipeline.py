@@ -34,11 +34,12 @@ from corrsteer.run.results import (
 from corrsteer.selectors.classes import named
 from corrsteer.stages.ablate import ablation_arms, ablation_table
 from corrsteer.stages.answers import answer_share, answers
-from corrsteer.stages.bench import Share
+from corrsteer.stages.bench import WRITING, Bench, Share
 from corrsteer.stages.contexts import contexts, descriptions
 from corrsteer.stages.controls import controls
 from corrsteer.stages.evaluate import evaluate, transfer_summary, with_side_effects
 from corrsteer.stages.gating import gate_use
+from corrsteer.stages.heard import Heard
 from corrsteer.stages.side_effects import compared
 from corrsteer.stages.statistics import collect_share
 from corrsteer.steering.arms import BASELINE, STEERED, Arm, baseline
@@ -210,15 +211,21 @@ def share(cfg: DictConfig, folder: Path) -> float:
 def answer_shard(cfg: DictConfig, folder: Path, index: int) -> float:
     """Answers its share of the selection split; ``collect.shards`` says of how many."""
     bench = build(cfg).bench
-    answer_share(bench, bench.asking, "selection", Share(index, bench.collect.shards))
+    share, heard = Share(index, bench.collect.shards), _heard(bench)
+    listen = heard.listener if heard else None
+    answer_share(bench, bench.asking, "selection", share, listen)
     return math.nan
+
+
+def _heard(bench: Bench) -> Heard | None:
+    return Heard(bench, bench.collect) if bench.collect.way == WRITING else None
 
 
 def collect_shard(cfg: DictConfig, folder: Path, index: int) -> float:
     """Statistics of its share of the selection split, for the shared stage to merge."""
     bench = build(cfg).bench
     answered = answers(bench, bench.asking, "selection", [baseline()])[BASELINE]
-    collect_share(bench, answered, Share(index, bench.collect.shards))
+    collect_share(bench, answered, Share(index, bench.collect.shards), _heard(bench))
     return math.nan
 
 
