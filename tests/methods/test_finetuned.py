@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.stages.made import asked, bench
 __all__ = ["bench"]  # a fixture
 
 PLAIN = {"coef": 1.0, "data": "gold", "lr": [0.01], "epochs": 1, "batch": 20, "match": None}
-METHODS = {
+METHODS: dict[str, Any] = {
     "lora": LoRA(**PLAIN, rank=2, alpha=4.0),
     "full": AllWeights(**PLAIN),
     "bias": BiasOnly(**PLAIN, positions="all"),

@@ -111,7 +111,8 @@ def _train(
     with progress(f"train {recipe.kind}, rate {recipe.lr:g}", n * len(keys)) as show:
         show(done * n, known=True)
         began = done * n
-        for epoch in bench.model.train(
+        model: Any = bench.model  # of a backend that supports training: methods ask
+        for epoch in model.train(
             recipe, prompts, answers, len(keys), lambda read: show(began + read), done, state
         ):
             bench.store.get(STAGE, keys[epoch.number], _writer(epoch, recipe))
