@@ -154,6 +154,7 @@ def main(words: Sequence[str] | None = None) -> dict[int, dict[str, tuple[float,
     parser.add_argument("--model", default="bundled", help="an option of conf/model")
     parser.add_argument("--saes", default=bundled("saes"), help="folder of SAEs")
     parser.add_argument("--prompts", type=int, default=256)
+    parser.add_argument("--tokens", type=int, nargs="*", default=TOKENS)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--small", action="store_true")
@@ -164,7 +165,7 @@ def main(words: Sequence[str] | None = None) -> dict[int, dict[str, tuple[float,
         prompts, batch_size, repeats = 16, 8, 1
     clock = time.process_time if given.cpu_time else time.perf_counter
     found = {}
-    for tokens in TOKENS:
+    for tokens in given.tokens:
         asked = Asked(spec_of(given.model), given.saes, prompts, tokens, batch_size)
         asked.check()
         cases: dict[str, Callable[[], object]] = {

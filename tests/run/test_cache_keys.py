@@ -704,13 +704,13 @@ class Full(Store):
 alike = answers._alike
 
 
-def one_by_one(bench, asking, examples, arms, what):
+def one_by_one(bench, asking, examples, arms, what, listen=None):
     """Tells the store whose answers it is asked for."""
     frames = {}
     for arm in arms:
         bench.store.label = what if arm.name == "baseline" else f"{arm.name} {what}"
         bench.store.examples = examples
-        frames |= alike(bench, asking, examples, [arm], what)
+        frames |= alike(bench, asking, examples, [arm], what, listen)
     return frames
 
 

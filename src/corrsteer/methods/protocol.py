@@ -52,8 +52,6 @@ def observe(bench: Bench, collect: Collect | None = None, *, wholly: bool = Fals
     listen = heard.listener if heard else None
     unsteered = answers(bench, bench.asking, "selection", [baseline()], listen=listen)
     selection = unsteered[BASELINE]
-    if heard is not None:
-        heard.written()
     by = statistic(bench.selector)
     every = wholly or by in SCORES
     stats = statistics(bench, selection, collect=collect, wholly=every, heard=heard)

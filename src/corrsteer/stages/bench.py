@@ -179,6 +179,8 @@ class Pooled(NamedTuple):
 class Hears(Protocol):
     """What was heard while answers were written (:class:`corrsteer.stages.heard.Heard`)."""
 
+    def in_budget(self, layers: Sequence[int]) -> Iterator[dict[int, LoadedSAE]]: ...
+
     def read(
         self, saes: Mapping[int, LoadedSAE], rows: Sequence[int], answers: Sequence[Sequence[int]]
     ) -> dict[int, Pooled]: ...

@@ -85,6 +85,16 @@ class Heard:
         """``rows``: which samples are asked."""
         return self._listener(rows, list(self._parts))
 
+    def in_budget(self, layers: Sequence[int]) -> Iterator[dict[int, LoadedSAE]]:
+        """In groups that fit into memory; loaded once where all do."""
+        if set(layers) <= set(self._loaded):
+            yield {n: self._loaded[n] for n in layers}
+            return
+        for group in self._bench.in_budget(layers):
+            if len(group) == len(layers):
+                self._loaded = dict(group)
+            yield group
+
     def read(
         self, saes: Mapping[int, LoadedSAE], rows: Sequence[int], answers: Sequence[Sequence[int]]
     ) -> dict[int, Pooled]:
@@ -94,7 +104,6 @@ class Heard:
         if any(len(kept) < len(rows) for kept in found.values()):
             self._loaded = dict(saes)
             self._answer_again(rows, list(saes))
-            self._loaded.clear()
             found = {n: self._kept(n, rows) for n in saes}
         others = [
             k for k, i in enumerate(rows) if any(kept[i][0] != told[k] for kept in found.values())
@@ -118,19 +127,16 @@ class Heard:
             for n, kept in found.items()
         }
 
-    def written(self) -> None:
-        """All answers are there: lets go of the SAEs."""
-        self._loaded.clear()
-
     def clear(self) -> None:
         """The statistics are in the store."""
+        self._loaded.clear()
         for part in self._parts.values():
             part.clear()
 
     def _listener(self, rows: Sequence[int], layers: Sequence[int]) -> Listener:
         def hear(batch: list[int], written: list[tuple[int, ...]], residuals: Residuals) -> None:
             here = [rows[i] for i in batch]
-            for saes in self._saes(layers):
+            for saes in self.in_budget(layers):
                 each = encoded(residuals, saes, len(here), SOURCE, self._pooling)
                 for layer, one in each.items():
                     norms = residuals.layers[layer].norm(dim=1).cpu().double().numpy()
@@ -142,16 +148,6 @@ class Heard:
                     self._keep(layer, here, written, one.z, np.stack(sums, 1))
 
         return Listener(layers, hear)
-
-    def _saes(self, layers: Sequence[int]) -> Iterator[Mapping[int, LoadedSAE]]:
-        """In groups that fit into memory; once loaded where all do."""
-        if set(layers) <= set(self._loaded):
-            yield {n: self._loaded[n] for n in layers}
-            return
-        for group in self._bench.in_budget(layers):
-            if len(group) == len(layers):
-                self._loaded = dict(group)
-            yield group
 
     def _answer_again(self, rows: Sequence[int], layers: Sequence[int]) -> None:
         asking, examples = self._bench.asking, self._bench.selection

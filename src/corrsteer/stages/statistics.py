@@ -120,7 +120,7 @@ def _statistics(
         for n in whole:
             done = (kept_moments({n: part[n]})[0][1][n] for part in parts)
             put(n, reduce(FeatureMoments.merge, done))
-        for saes in chain.from_iterable(map(bench.in_budget, groups)):
+        for saes in chain.from_iterable(map((heard or bench).in_budget, groups)):
             made: dict[int, FeatureMoments] = {}
             for part, share in zip(parts, shares, strict=True):
                 new = _collected(bench, part, saes, answered, outcomes, collect, share, heard)
@@ -156,7 +156,7 @@ def collect_share(
     claims = {n: {**keys[n], "share": str(share)} for n in missing}
     with bench.store.claim(STAGE, claims, together=True):
         kept = {n: {seen for seen, *_ in savings(parts[n])} for n in missing}
-        for saes in chain.from_iterable(map(bench.in_budget, alike(kept))):
+        for saes in chain.from_iterable(map((heard or bench).in_budget, alike(kept))):
             _collected(bench, parts, saes, answered, outcomes, bench.collect, share, heard)
 
 
