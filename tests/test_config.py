@@ -225,12 +225,10 @@ def test_an_experiment_is_a_sweep_with_a_claim(name):
     config.check(cfg)
     assert cfg.study.claim and ("rule" in cfg.study) == (name != "variants")
     swept = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
-    named = [cfg.study.get("subject") or [], cfg.study.get("reference") or []]
+    subjects = cfg.study.get("subject") or []
+    named = {*([subjects] if isinstance(subjects, str) else subjects), cfg.study.get("reference")}
     for by in cfg.study.get("by", []):
-        arms = str(swept[by]).split(",")
-        assert by == "coef" or set(
-            sum(([n] if isinstance(n, str) else list(n) for n in named), [])
-        ) <= {*arms}
+        assert by == "coef" or named <= {*swept[by].split(",")}
 
 
 @pytest.mark.night
