@@ -120,6 +120,7 @@ def test_a_dial_at_the_end_of_its_range_is_named():
     assert at_the_end({"A": {0: inside}, "B": {0: one}}) == ""
     ends = {"A": {0: inside}, "B": {0: inside, 1: jobs(1.0, 2.0, chosen=2.0)}}
     ends["C"] = {0: jobs(1.0, 4.0, 2.0, chosen=1.0)}
+    ends["D"] = {0: jobs(0.0, 1.0, chosen=0.0)}  # the unsteered model: nothing lies below
     assert at_the_end(ends).endswith(": B (2), C (1).")
 
 
@@ -289,11 +290,14 @@ def test_answers_that_fall_apart_are_counted_against_the_unsteered_ones():
         ({1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0, 8: 0.9}, REFUTED),
         ({1: 0.0, 2: 0.0, 3: 0.0}, UNDECIDED),  # twice the best was not tried
         ({2: 0.0, 4: 0.05}, UNDECIDED),
+        ({0: 0.0, 1: 0.3, 2: 0.0}, UNDECIDED),  # below the best
     ],
 )
 def test_steering_is_unstable_if_answers_fall_apart_near_the_best_dial(at, expected):
     some = {dial: Excess(x, (x - 0.02, x + 0.02)) for dial, x in at.items()}
     made = said("So it is", 2.0, some, {}, "")
+    unsteered = {0.0: Excess(0.0, (-0.02, 0.02))}
+    assert said("", 0.0, unsteered | some, some, "")["answer"] == UNDECIDED  # nothing helps
     assert made["answer"] == expected and f"So it is: {expected} (" in made["sentence"]
 
 

@@ -85,6 +85,7 @@ LETTERS = frozenset({"constrained test", "steered_constrained test"})
 TRIED = frozenset({"trial_2 validation", "trial_3 validation", "front_3 validation"})
 CHOSEN_ANEW = AFTER_STATISTICS - {"explain"}
 """By classes: what is explained is what was ranked, whichever is chosen of it."""
+SOME = ("strategy=corrsteer_some",)
 SEMANTIC = ("selector.classes=[semantic]",)
 ALONE = frozenset({"layers_1 validation", "layers_3 validation", "layers_1_3 validation"})
 CHOSEN = frozenset({"steered", "random"})
@@ -137,7 +138,6 @@ BASES = {
     "pareto": [*BBQ, "search=pareto", "search.trials=4"],
     "p": [*BBQ, "strategy=corrsteer_p", "seed=2"],  # by made-up answers it keeps layer 3
     "greedy": [*BBQ, "strategy=corrsteer_greedy"],
-    "some": [*BBQ, "strategy=corrsteer_some"],
     "optimised": [*BBQ, "strategy=corrsteer_optimised", "strategy.trials=3"],
     "lora": [*BBQ, "strategy=lora", *TRAINED_ONCE],
     "bias_only": [*BBQ, "strategy=bias_only", *TRAINED_ONCE],
@@ -429,8 +429,8 @@ TABLE = [
     Case("OfLayers.coef", "strategy.coef=2", ALONE | CHOSEN, "greedy"),
     Case("Verified.keep", "strategy.keep=mcnemar", CHOSEN | CONTROLS | {"explain"}, "p"),
     Case("Verified.level", "strategy.level=0.2", NOTHING, "p"),
-    Case("Some.coef", "strategy.coef=2", frozenset({"steered", "random"}), "some"),
-    Case("Some.layers", "strategy.layers=r_1", CHOSEN | CONTROLS | {"explain"}, "some"),
+    Case("Some.coef", "strategy.coef=2", frozenset({"steered", "random"}), given=SOME),
+    Case("Some.layers", "strategy.layers=r_1", CHOSEN | CONTROLS | {"explain"}, given=SOME),
     Case("Optimised.price", "strategy.price=0", NOTHING, "optimised"),
     Case("Optimised.widen", "strategy.widen=0", NOTHING, "optimised"),
     # Fine-tuning. The checkpoint is taken that made-up answers say comes nearest to all right.

@@ -119,12 +119,13 @@ def study(folder: Path, done: pd.DataFrame, results: Mapping[int, Record]) -> St
 
 
 def at_the_end(found: Arms) -> str:
-    """Which arms have their dial at an end of its range; empty for none."""
+    """Which arms have their dial at an end of its range; empty for none. Below 0, the unsteered
+    model, there is nothing to add."""
     some = {}
     for name, by_seed in found.items():
         for seed, job in picked(by_seed).items():
             dials = [one.record.coef for one in by_seed[seed]]
-            if len(dials) > 1 and job.record.coef in (min(dials), max(dials)):
+            if len(dials) > 1 and job.record.coef in {min(dials), max(dials)} - {0.0}:
                 some[name] = short(job.record.coef)
     if not some:
         return ""

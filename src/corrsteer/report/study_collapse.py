@@ -114,9 +114,8 @@ def said(
     e = plan[shown]
     where = f"does not collapse up to {short(max(plan))}, best dial {short(best)}"
     if fell is not None:
-        where = (
-            f"collapses at {short(fell)}, {short(fell / best)} times its best dial {short(best)}"
-        )
+        times = f", {short(fell / best)} times its best dial {short(best)}" if best else ""
+        where = f"collapses at {short(fell)}{times}"
     if drawn:
         other = first_collapsed(drawn)
         told = f"collapse at {short(other)}" if other else f"do not up to {short(max(drawn))}"
