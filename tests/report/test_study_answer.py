@@ -296,6 +296,7 @@ def test_answers_that_fall_apart_are_counted_against_the_unsteered_ones():
 def test_steering_is_unstable_if_answers_fall_apart_near_the_best_dial(at, expected):
     some = {dial: Excess(x, (x - 0.02, x + 0.02)) for dial, x in at.items()}
     made = said("So it is", 2.0, some, {}, "")
+    assert made["ci"][0] < made["number"] < made["ci"][1]
     unsteered = {0.0: Excess(0.0, (-0.02, 0.02))}
     assert said("", 0.0, unsteered | some, some, "")["answer"] == UNDECIDED  # nothing helps
     assert made["answer"] == expected and f"So it is: {expected} (" in made["sentence"]

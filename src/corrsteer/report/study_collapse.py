@@ -130,7 +130,7 @@ def said(
     return {
         "answer": answer,
         "sentence": f"{head}: {answer} ({numbers}).",
-        "number": fell / best if fell and best else None,
+        "number": e.share,
         "ci": e.ci,
     }
 
