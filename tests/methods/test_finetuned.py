@@ -19,7 +19,7 @@ __all__ = ["bench"]  # a fixture
 
 PLAIN = {"coef": 1.0, "data": "gold", "lr": [0.01], "epochs": 1, "batch": 20, "match": None}
 METHODS: dict[str, Any] = {
-    "lora": LoRA(**PLAIN, rank=2, alpha=4.0),
+    "lora": LoRA(**PLAIN, rank=2, alpha=4),
     "full": AllWeights(**PLAIN),
     "bias": BiasOnly(**PLAIN, positions="all"),
 }
@@ -53,6 +53,8 @@ def test_settings_without_a_meaning_are_refused(kind, changes, words):
 def test_a_lora_needs_a_rank_and_a_bias_known_positions():
     with pytest.raises(ConfigError, match=r"strategy\.rank=16"):
         replace(METHODS["lora"], rank=0)
+    with pytest.raises(ConfigError, match=r"strategy\.alpha=0"):
+        replace(METHODS["lora"], alpha=0)
     with pytest.raises(ConfigError, match="positions='nowhere' is unknown"):
         replace(METHODS["bias"], positions="nowhere")
 

@@ -17,7 +17,7 @@ from corrsteer.steering.hooks import blocks
 from tests.models.test_local import PROMPTS, load
 
 TEXTS = ["A", "B", "A", "B", "A"]
-LORA = Recipe("lora", 0.02, 3, 0, rank=4, alpha=8.0)
+LORA = Recipe("lora", 0.02, 3, 0, rank=4, alpha=8)
 FULL = Recipe("full", 0.01, 3, 0)
 BIAS = Recipe("bias", 0.05, 2, 0, layers=(0, 2), positions="all")
 

@@ -23,7 +23,7 @@ from tests.stages.made import Stop, asked, bench, emptied, stop_after
 
 __all__ = ["bench"]  # a fixture
 
-LORA = Recipe("lora", 0.0, 4, 0, rank=2, alpha=4.0)
+LORA = Recipe("lora", 0.0, 4, 0, rank=2, alpha=4)
 
 
 def lesson(bench):
@@ -72,7 +72,7 @@ def test_gold_answers_teach_and_answers_dealt_at_random_do_not(bench):
     every = task.examples()
     splits = {"selection": every[:64], "validation": every[64:128], "test": every[128:]}
     bench = replace(bench, asking=Asking(task, splits, "constrained"))
-    method = LoRA(1.0, "gold", [0.003, 0.01], 4, 8, None, rank=4, alpha=8.0)
+    method = LoRA(1.0, "gold", [0.003, 0.01], 4, 8, None, rank=4, alpha=8)
     gains = {}
     for data in ("gold", "shuffled"):
         fitted = replace(method, data=data).fit(bench)

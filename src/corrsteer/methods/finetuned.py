@@ -155,15 +155,17 @@ class LoRA(FineTuned):
     kind: ClassVar[str] = LORA
     name: ClassVar[str] = "LoRA"
     rank: int
-    alpha: float
+    alpha: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if type(self.rank) is not int or self.rank < 1 or not 0 < self.alpha < math.inf:
-            raise ConfigError(
-                f"strategy.rank={self.rank} strategy.alpha={self.alpha}: rank must be a whole"
-                " number, at least 1, and alpha above 0, such as strategy.rank=16 strategy.alpha=32"
-            )
+        for name in ("rank", "alpha"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ConfigError(
+                    f"strategy.{name}={value}: it must be a whole number, at least 1, such as"
+                    " strategy.rank=16 strategy.alpha=32"
+                )
         if find_spec("peft") is None:
             raise ConfigError(
                 "strategy=lora needs the package peft: type pip install 'corrsteer[finetune]', in a"

@@ -28,7 +28,7 @@ class Recipe:
     batch: int
     seed: int
     rank: int = 0
-    alpha: float = 0.0
+    alpha: int = 0
     layers: tuple[int, ...] = ()
     positions: str = GENERATION
 

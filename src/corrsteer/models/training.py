@@ -131,7 +131,7 @@ def _net(model: LocalModel, recipe: Recipe) -> tuple[Any, dict[str, Any]]:
 
     lora = LoraConfig(
         r=recipe.rank,
-        lora_alpha=recipe.alpha,  # type: ignore[arg-type]  # a scale, and no number of things
+        lora_alpha=recipe.alpha,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from corrsteer.models.local import LocalModel
 from corrsteer.models.recipe import BIAS, Epoch, Recipe
 from corrsteer.progress import progress
 from corrsteer.records import Example
@@ -105,13 +106,13 @@ def _train(
     done, state = int.from_bytes(kept[:_NUMBER], "big"), kept[_NUMBER:]
     if not all(n in keys and bench.store.has(STAGE, keys[n]) for n in range(1, done + 1)):
         done, state = 0, b""
-    n = len(lesson.examples)
+    n, model = len(lesson.examples), bench.model
+    assert isinstance(model, LocalModel), "run.build asks the backend whether it can train"
     prompts = [e.prompt for e in lesson.examples]
     answers = _tokens(bench, prompts, lesson)
     with progress(f"train {recipe.kind}, rate {recipe.lr:g}", n * len(keys)) as show:
         show(done * n, known=True)
         began = done * n
-        model: Any = bench.model  # of a backend that supports training: methods ask
         for epoch in model.train(
             recipe, prompts, answers, len(keys), lambda read: show(began + read), done, state
         ):
