@@ -1,5 +1,5 @@
 """``/v1/chat/completions`` and ``/v1/completions`` as OpenAI's clients speak them, with a field
-more: ``steering: {coef, layers, positions}``. Without it the plan acts as it was made.
+more: ``steering: {coef, layers, positions, gate}``. Without it the plan acts as it was made.
 
 Greedy where no temperature is given. Fields that would change the answer and are not known here are
 refused; one text and one answer per request.
@@ -74,9 +74,10 @@ class Api:
         loaded = self._loaded
 
         def pane() -> Pane:
-            return Pane(loaded.stepper, asked.prompt, loaded.source.plan, asked.sampling)
+            gates = loaded.source.gates
+            return Pane(loaded.stepper, asked.prompt, gates.plan, asked.sampling, gates.under)
 
-        turned = steering(fields.get("steering"), loaded.source.plan)
+        turned = steering(fields.get("steering"), loaded.source.gates)
         heard = Heard(self._worker, {"": pane}, turned, asked.most, loaded.reader.ends)
         answer = Answer(heard, asked, loaded, self.name, chat)
         if asked.stream:

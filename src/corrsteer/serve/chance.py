@@ -19,7 +19,7 @@ import numpy as np
 from corrsteer.errors import CorrSteerError
 from corrsteer.saes.protocol import SAEProvider
 from corrsteer.steering.controls import as_long
-from corrsteer.steering.encoder import reads_features
+from corrsteer.steering.encoder import Encoder
 from corrsteer.steering.plan import Plan, PlanEntry
 
 if TYPE_CHECKING:
@@ -38,14 +38,18 @@ class Chance:
     def __init__(self, plan: Plan, saes: SAEProvider | None, why: str = "") -> None:
         """``saes``: None where there are none, ``why`` says so."""
         self._plan, self._provider, self.why = plan, saes, why
-        self._reads = reads_features(plan.operator, plan.gate)
         self._saes: dict[int, LoadedSAE] = {}
+        self._encoders: dict[tuple[int, int], Encoder] = {}
         self._live: dict[int, np.ndarray] | None = None
         self._plans: dict[int, Plan] = {}
         self._thread = threading.Thread(target=self._load, name="saes", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the SAEs are read."""
+        self._thread.join()
 
     def _load(self) -> None:
         if self._provider is None:
@@ -60,9 +64,27 @@ class Chance:
             self._saes = {}
 
     @property
+    def has_saes(self) -> bool:
+        """Whether there are some, or it is not known yet that they cannot be read."""
+        return self._provider is not None and not self.why
+
+    @property
+    def is_reading(self) -> bool:
+        return self._thread.is_alive()
+
+    def encoder(self, layer: int, feature: int) -> Encoder | None:
+        """What reads the activation of a feature; None while the SAEs are being read, and where
+        there are none."""
+        if self.is_reading or feature < 0 or (sae := self._saes.get(layer)) is None:
+            return None
+        if (layer, feature) not in self._encoders:
+            self._encoders[layer, feature] = sae.encoders([feature])[0]
+        return self._encoders[layer, feature]
+
+    @property
     def what(self) -> str:
         """What is drawn."""
-        return "features" if self._provider is not None and not self.why else "directions"
+        return "features" if self.has_saes else "directions"
 
     def plan(self, stepper: Stepper, draw: int, prompts: Sequence[list[int]]) -> Plan | None:
         """Draw ``draw``; None while the SAEs are being read. ``prompts``: token ids."""
@@ -100,7 +122,8 @@ class Chance:
         key = np.random.SeedSequence(draw, spawn_key=(entry.layer,))
         rng = np.random.default_rng(key)
         if (sae := self._saes.get(entry.layer)) is None or self._live is None:
-            return as_long(entry, rng.normal(size=entry.vector.size), -1, 0.0)
+            one = as_long(entry, rng.normal(size=entry.vector.size), -1, 0.0)
+            return replace(one, probe=entry.probe)
         feature = int(rng.choice(self._live[entry.layer]))
         one = as_long(entry, sae.directions([feature])[0], feature, 0.0)
-        return replace(one, encoder=sae.encoders([feature])[0]) if self._reads else one
+        return replace(one, encoder=sae.encoders([feature])[0], probe=entry.probe)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError
+from corrsteer.serve.gates import Gates, NotYet
 from corrsteer.serve.guard import Refused
 from corrsteer.serve.stepper import LARGEST, Turned
 from corrsteer.steering.plan import Plan
@@ -77,19 +78,22 @@ def wrong(name: str, words: str) -> Refused:
     return Refused(400, f"{name} {words}", "invalid_value", name)
 
 
-def steering(fields: Any, plan: Plan) -> Turned:
-    """``{coef, layers, positions}``; what is not given is the plan's. ``layers``: those that are
-    steered, or by layer what the dial is multiplied by there. Raises Refused."""
-    fields = {} if fields is None else fields
+def steering(fields: Any, gates: Gates) -> Turned:
+    """``{coef, layers, positions, gate}``; what is not given is the plan's. ``layers``: those that
+    are steered, or by layer what the dial is multiplied by there. Raises Refused."""
+    fields, plan = {} if fields is None else fields, gates.plan
     if not isinstance(fields, dict):
         raise wrong("steering", 'must be an object such as {"coef": 1.5}')
-    if unknown := fields.keys() - {"coef", "layers", "positions"}:
-        raise wrong("steering", f"has {min(unknown)!r}; it takes coef, layers and positions")
+    if unknown := fields.keys() - {"coef", "layers", "positions", "gate"}:
+        raise wrong("steering", f"has {min(unknown)!r}; it takes coef, layers, positions and gate")
     coef = number(fields, "coef", plan.coef, -LARGEST, LARGEST)
     assert coef is not None
-    positions = fields.get("positions", plan.positions)
+    positions, gate = fields.get("positions", plan.positions), fields.get("gate", "plan")
     try:
-        return Turned(coef, _factors(fields.get("layers"), plan), positions)
+        gates.check(gate)
+        return Turned(coef, _factors(fields.get("layers"), plan), positions, gate)
+    except NotYet as error:
+        raise Refused(503, str(error), "not_yet", "steering.gate") from None
     except ConfigError as error:
         raise wrong("steering", f"is refused: {error}") from None
 

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import math
 import secrets
 from collections.abc import AsyncGenerator, Mapping
 from functools import cache
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import CorrSteerError
 from corrsteer.serve.fields import body, flag, steering, text, whole
+from corrsteer.serve.gates import GATES
 from corrsteer.serve.guard import Refused
 from corrsteer.serve.listening import Heard
 from corrsteer.serve.source import Loaded
-from corrsteer.serve.stepper import Pane, Sampling
+from corrsteer.serve.stepper import Pane, Reading, Sampling
 from corrsteer.serve.worker import Event, Job, Worker
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class Page:
             "task": str(told.get("name", "")),
             "operator": type(plan.operator).__name__,
             "gate": "" if plan.gate.open is None else type(plan.gate).__name__,
+            "gates": [{"name": name, "words": GATES[name]} for name in source.gates.names],
             "coef": plan.coef,
             "positions": plan.positions,
             "layers": layers,
@@ -106,8 +109,8 @@ class Page:
         from starlette.responses import StreamingResponse
 
         fields = await body(request)
-        loaded, plan = self._loaded, self._loaded.source.plan
-        turned = steering(fields.get("steering"), plan)
+        loaded, gates = self._loaded, self._loaded.source.gates
+        turned = steering(fields.get("steering"), gates)
         most = whole(fields, "max_tokens", self._most, 1, self._most)
         draw = whole(fields, "draw", 1, 1, DRAWS)
         read = loaded.reader.asked if flag(fields, "template", True) else loaded.reader.as_it_is
@@ -119,13 +122,14 @@ class Page:
             raise Refused(400, str(error), param="prompt") from None
 
         def pane(of: Any) -> Pane:
-            return Pane(loaded.stepper, prompt, of, Sampling())
+            return Pane(loaded.stepper, prompt, of, Sampling(), gates.under_and_watched)
 
         def chance() -> Pane | None:
             drawn = loaded.source.chance.plan(loaded.stepper, draw, loaded.live)
             return None if drawn is None else pane(drawn)
 
-        panes = {"unsteered": lambda: pane(None), "steered": lambda: pane(plan), "random": chance}
+        panes = {"unsteered": lambda: pane(None), "steered": lambda: pane(gates.plan)}
+        panes["random"] = chance
         heard = Heard(self._worker, panes, turned, most, loaded.reader.ends)
         return StreamingResponse(self._stream(heard), media_type="text/event-stream")
 
@@ -145,7 +149,8 @@ class Page:
     def _told(self, event: Event) -> dict[str, Any]:
         if event.kind == "token":
             (shown,) = self._loaded.reader.token_texts([event.token])
-            return {"pane": event.pane, "id": event.token, "text": shown, "dial": event.dial}
+            told = {"pane": event.pane, "id": event.token, "text": shown, "dial": event.dial}
+            return {**told, **_read(event.readings)}
         if event.kind == "done":
             return {"pane": event.pane, "why": event.text}
         chance = self._loaded.source.chance
@@ -157,7 +162,7 @@ class Page:
 
         fields = await body(request)
         job = self._job(fields)
-        job.turned = steering(fields.get("steering"), self._loaded.source.plan)
+        job.turned = steering(fields.get("steering"), self._loaded.source.gates)
         return JSONResponse({})
 
     async def stop(self, request: Request) -> Response:
@@ -171,6 +176,17 @@ class Page:
         if job is None:
             raise Refused(404, "this run has ended", "run_not_found", "id")
         return job
+
+
+def _read(readings: Mapping[int, Reading]) -> dict[str, Any]:
+    """``on``: the layers that steered the token; ``acts``: by layer, the activation of its feature
+    before and after, as far as it is read."""
+    acts = {}
+    for layer, one in readings.items():
+        both = one.before, one.after
+        if all(x is not None and math.isfinite(x) for x in both):
+            acts[str(layer)] = [float(f"{x:.4g}") for x in both]
+    return {"on": [layer for layer, one in readings.items() if one.on], "acts": acts}
 
 
 def _sent(kind: str, value: Mapping[str, Any]) -> str:

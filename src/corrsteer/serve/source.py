@@ -22,6 +22,7 @@ from corrsteer.models.spec import Model
 from corrsteer.models.text import Text
 from corrsteer.saes.protocol import SAEProvider
 from corrsteer.serve.chance import PROMPTS, Chance
+from corrsteer.serve.gates import Gates
 from corrsteer.serve.stepper import Stepper
 from corrsteer.steering.arms import BASELINE
 from corrsteer.steering.plan import Plan, load_plan, plan_folder
@@ -44,6 +45,7 @@ class Source:
     questions: Sequence[tuple[str, str]]
     cards: Mapping[int, Mapping[str, Any]]
     tokens: int
+    gates: Gates
 
 
 def read(folder: Path, model: str | None) -> Source:
@@ -79,7 +81,8 @@ def read(folder: Path, model: str | None) -> Source:
     chance = Chance(plan, saes, why)
     questions = _questions(run) if cfg is not None else []
     cards = {e.layer: _card(e.layer, e.feature, run) for e in plan.entries}
-    return Source(plan, spec, backend, chance, questions, cards, int(tokens))
+    gates = Gates(plan, chance)
+    return Source(plan, spec, backend, chance, questions, cards, int(tokens), gates)
 
 
 def _questions(run: Path) -> list[tuple[str, str]]:

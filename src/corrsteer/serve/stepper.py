@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError, ModelError
+from corrsteer.steering.encoder import activation
+from corrsteer.steering.gates import Always
 from corrsteer.steering.hooks import blocks, changed
 from corrsteer.steering.plan import Plan
 from corrsteer.steering.positions import where
@@ -29,11 +31,13 @@ LARGEST = 100.0
 @dataclass(frozen=True)
 class Turned:
     """How far a plan is turned up. ``factors``: by layer, what the dial is multiplied by there; 1
-    where a layer is not in it, and 0 switches it off."""
+    where a layer is not in it, and 0 switches it off. ``gate``: a name of
+    :data:`corrsteer.serve.gates.GATES`."""
 
     coef: float
     factors: Mapping[int, float]
     positions: str
+    gate: str = "plan"
 
     def __post_init__(self) -> None:
         where(self.positions)
@@ -57,15 +61,39 @@ class Sampling:
     seed: int | None = None
 
 
+@dataclass(frozen=True)
+class Doing:
+    """What a hook does at its layer. ``acts``: False where the dial is off there, and the layer is
+    only read. ``reads``: of the feature's encoder, empty where there is none."""
+
+    acts: bool
+    parts: Parts
+    dial: float
+    apply: Apply
+    opens: Open | None
+    reads: Parts
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Of one layer at the position that wrote a token. ``on``: whether it was steered there;
+    ``before`` and ``after``: its feature's activation around that, None where it cannot be read."""
+
+    on: bool
+    before: float | None = None
+    after: float | None = None
+
+
 class Stepper:
     """Owns a model: puts hooks on its blocks, for good."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         """Raises ModelError for an architecture without one list of blocks."""
         self.module: Any = module
-        self._do: dict[int, tuple[Parts, float, Apply, Open | None]] = {}
+        self._do: dict[int, Doing] = {}
         self._at: Any = False  # [T] bool; True for the last position of the pass, False for none
         self._seen: dict[int, torch.Tensor] | None = None
+        self.readings: dict[int, Reading] = {}  # of the last pass
         keeps = "logits_to_keep" in inspect.signature(self.module.forward).parameters
         self._last_only = {"logits_to_keep": 1} if keeps else {}
         self.layers = blocks(module, "the model")
@@ -82,31 +110,62 @@ class Stepper:
             hidden = output[0] if isinstance(output, tuple) else output
             if self._seen is not None:
                 self._seen[layer] = hidden[0, -1].float()
-            if self._at is False or layer not in self._do:
+            if (do := self._do.get(layer)) is None:
                 return
-            parts, dial, apply, opens = self._do[layer]
-            if self._at is True:
-                hidden[:, -1] = changed(hidden[:, -1], parts, dial, apply, opens)
-            else:
-                at = self._at.to(hidden.device).expand(hidden.shape[0], -1)
-                hidden[at] = changed(hidden[at], parts, dial, apply, opens)
+            last = hidden[0, -1].clone()
+            on = do.acts and self._steer(hidden, do, last)
+            if not do.reads:
+                self.readings[layer] = Reading(on)
+                return
+            before, after = (float(activation(x, do.reads)) for x in (last, hidden[0, -1]))
+            self.readings[layer] = Reading(on, before, after)
 
         return hook
 
-    def parts(self, plan: Plan, turned: Turned) -> dict[int, Any]:
-        """What the hooks do at each layer under a plan."""
-        import torch
+    def _steer(self, hidden: torch.Tensor, do: Doing, last: torch.Tensor) -> bool:
+        """Whether the last position, ``last`` [M] as it was, is steered."""
+        how = do.parts, do.dial, do.apply, do.opens
+        if self._at is False:
+            return False
+        if self._at is True:
+            hidden[:, -1] = changed(hidden[:, -1], *how)
+        else:
+            at = self._at.to(hidden.device).expand(hidden.shape[0], -1)
+            hidden[at] = changed(hidden[at], *how)
+            if not bool(self._at[-1]):
+                return False
+        return do.opens is None or bool(do.opens(last[None], do.parts, do.dial))
 
+    def parts(self, plan: Plan, turned: Turned) -> dict[int, Doing]:
+        """What the hooks do at each layer under a plan."""
         do = {}
         for entry in plan.entries:
             one = plan.with_entries((entry,)).turned_to(turned.at(entry.layer))
-            if one.does_nothing or one.is_off:
-                continue
-            home = next(self.layers[entry.layer].parameters()).device
-            (arrays,) = one.parts().values()
-            tensors = {name: torch.tensor(part, device=home) for name, part in arrays.items()}
-            do[entry.layer] = (tensors, one.dial, plan.operator.apply, plan.gate.open)
+            acts = not (one.does_nothing or one.is_off)
+            reads = {} if entry.encoder is None else entry.encoder.parts()
+            (arrays,) = one.parts().values() if acts else ({},)
+            parts, read = (self._there(entry.layer, some) for some in (arrays, reads))
+            do[entry.layer] = Doing(
+                acts, parts, one.dial, plan.operator.apply, plan.gate.open, read
+            )
         return do
+
+    def _there(self, layer: int, arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """On the device of a layer."""
+        import torch
+
+        home = next(self.layers[layer].parameters()).device
+        return {name: torch.tensor(part, device=home) for name, part in arrays.items()}
+
+    def decides(self, plan: Plan, prompt: list[int]) -> bool:
+        """Whether a gate that decides for a whole answer is open: it is asked at the last prompt
+        token, unsteered. True for any other gate. Cost: a pass over the prompt."""
+        if plan.asked_at is None or plan.gate.open is None:
+            return True
+        layer = plan.asked_at
+        parts = self._there(layer, plan.parts()[layer])
+        x = self.residuals(prompt)[layer][None]
+        return bool(plan.gate.open(x, parts, plan.dial))
 
     def residuals(self, ids: list[int]) -> dict[int, torch.Tensor]:
         """Layer -> [M] float32, of the unsteered model at the last of some tokens."""
@@ -125,7 +184,7 @@ class Stepper:
         cache with them. ``at``: where it acts among them."""
         import torch
 
-        self._do, self._at = dict(do), at
+        self._do, self._at, self.readings = dict(do), at, {}
         try:
             with torch.no_grad():
                 output = self.module(
@@ -139,15 +198,29 @@ class Stepper:
         return output.logits[0, -1].float(), output.past_key_values
 
 
+def as_made(plan: Plan, gate: str) -> Plan:
+    """A plan under its own gate."""
+    return plan
+
+
 class Pane:
-    """One answer that is being written. ``plan``: None for the unsteered model."""
+    """One answer that is being written. ``plan``: None for the unsteered model; ``under``: the
+    plan under a gate by name."""
 
     def __init__(
-        self, stepper: Stepper, prompt: list[int], plan: Plan | None, sampling: Sampling
+        self,
+        stepper: Stepper,
+        prompt: list[int],
+        plan: Plan | None,
+        sampling: Sampling,
+        under: Callable[[Plan, str], Plan] = as_made,
     ) -> None:
         self._stepper, self._prompt, self._plan, self._sampling = stepper, prompt, plan, sampling
+        self._under = under
         self._cache: Any = None
-        self._made: tuple[Turned, dict[int, Any]] | None = None
+        self._made: tuple[Turned, dict[int, Doing]] | None = None
+        self._decided: dict[str, bool] = {}  # by gates that decide for a whole answer
+        self.readings: Mapping[int, Reading] = {}  # of the last token
         self._random: torch.Generator | None = None
         self.tokens: list[int] = []
 
@@ -158,6 +231,7 @@ class Pane:
         new = self.tokens[-1:] or self._prompt
         do, at = self._acts(turned, len(new), n)
         logits, self._cache = self._stepper.logits(new, self._cache, do, at)
+        self.readings = self._stepper.readings
         if not bool((logits < math.inf).all()):
             raise ModelError(
                 "the model gives no numbers any more: turn the dial nearer to 0, or run it in"
@@ -173,11 +247,22 @@ class Pane:
         if self._plan is None:
             return {}, False
         if self._made is None or self._made[0] != turned:
-            self._made = turned, self._stepper.parts(self._plan, turned)
+            self._made = turned, self._doing(self._plan, turned)
         acts = where(turned.positions)
         if width > 1 and acts.prompt:
             return self._made[1], acts.of(torch.arange(n + 1 - width, n + 1))
         return self._made[1], acts.at_step(n)
+
+    def _doing(self, plan: Plan, turned: Turned) -> dict[int, Doing]:
+        plan = self._under(plan, turned.gate)
+        is_on = True
+        if plan.asked_at is not None:
+            if turned.gate not in self._decided:
+                self._decided[turned.gate] = self._stepper.decides(plan, self._prompt)
+            is_on = self._decided[turned.gate]
+            plan = replace(plan, gate=Always())
+        do = self._stepper.parts(plan, turned)
+        return do if is_on else {n: replace(one, acts=False) for n, one in do.items()}
 
     def _chosen(self, logits: torch.Tensor) -> int:
         import torch

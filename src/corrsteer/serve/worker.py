@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from corrsteer.errors import CorrSteerError
-from corrsteer.serve.stepper import Pane, Turned
+from corrsteer.serve.stepper import Pane, Reading, Turned
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class Event:
     token: int = -1
     dial: float = 0.0
     text: str = ""
+    readings: Mapping[int, Reading] = field(default_factory=dict)
 
 
 class Job:
@@ -82,7 +83,7 @@ class Job:
                 return False
             turned = self.turned
             token = pane.step(turned)
-            self._tell(Event("token", name, token, turned.coef))
+            self._tell(Event("token", name, token, turned.coef, readings=pane.readings))
             if token in self._ends or len(pane.tokens) >= self._most:
                 del self._panes[name]
                 why = "stop" if token in self._ends else "length"

@@ -39,6 +39,7 @@ function steering() {
     if (factor !== 1) layers[box.dataset.layer] = factor;
   }
   const found = { coef: Number(at("coef").value), positions: at("positions").value };
+  if (at("gate").value !== "plan") found.gate = at("gate").value;
   if (Object.keys(layers).length) found.layers = layers;
   return found;
 }
@@ -53,6 +54,7 @@ function show() {
 
 function turned() {
   show();
+  at("lamps-note").hidden = !at("gate").selectedOptions[0].dataset.gated;
   clearTimeout(again);
   if (run && run.id) turn(run);
   else if (!run && got.steered.length) again = setTimeout(answer, 200);
@@ -84,6 +86,25 @@ function clear() {
     at(`text-${name}`).replaceChildren();
     at(`same-${name}`).textContent = "";
   }
+  read(null);
+}
+
+// How active each layer's feature was where a token of the steered answer was chosen.
+function read(one) {
+  for (const other of document.querySelectorAll(".read")) other.classList.remove("read");
+  at("read-what").hidden = !one;
+  if (one) {
+    at("read-what").textContent = `Activations before and after steering, where ${JSON.stringify(one.node.textContent)} was chosen; click another token of the steered answer to see its own.`;
+    if (one !== got.steered.at(-1)) one.node.classList.add("read");
+  }
+  for (const box of document.querySelectorAll(".layer")) {
+    const acts = one && one.acts[box.dataset.layer], line = box.querySelector(".acts");
+    line.hidden = !acts;
+    if (!acts) continue;
+    const most = Math.max(...Object.values(one.acts).flat(), 1e-9), open = one.on.includes(Number(box.dataset.layer));
+    line.querySelector(".numbers").textContent = `${acts[0].toPrecision(3)} → ${acts[1].toPrecision(3)}${open ? "" : " (not steered)"}`;
+    line.querySelectorAll("i").forEach((bar, n) => { bar.style.width = `${(100 * acts[n]) / most}%`; });
+  }
 }
 
 function mark(name, n) {
@@ -94,9 +115,18 @@ function mark(name, n) {
 
 function token(value) {
   const node = made("span", value.text);
-  node.title = `token ${value.id}` + (value.pane === "unsteered" ? "" : `, dial ${value.dial}`);
-  const list = got[value.pane];
-  list.push({ id: value.id, node });
+  const steered = value.pane !== "unsteered", gated = at("gate").selectedOptions[0].dataset.gated;
+  if (steered && gated) {
+    const lamp = value.on.length === about.layers.length ? "all" : value.on.length ? "some" : "none";
+    node.classList.add("lamp", lamp);
+  }
+  const open = steered && gated ? `, open in ${value.on.length ? `layer ${value.on.join(", ")}` : "no layer"}` : "";
+  node.title = `token ${value.id}${open}` + (steered ? `, dial ${value.dial}` : "");
+  const list = got[value.pane], one = { id: value.id, node, on: value.on, acts: value.acts };
+  const follows = !document.querySelector(".read");
+  list.push(one);
+  if (value.pane === "steered" && follows) read(one);
+  if (value.pane === "steered") node.addEventListener("click", () => read(one));
   at(`text-${value.pane}`).append(node);
   const n = list.length - 1;
   for (const name of value.pane === "unsteered" ? PANES : [value.pane]) mark(name, n);
@@ -237,7 +267,12 @@ function layer(one) {
     Object.assign(link, { href: card.link, rel: "noreferrer noopener", target: "_blank" });
     row(list, "page", link);
   }
-  box.append(turn, list);
+  const acts = made("div", undefined, "acts"), bars = made("span", undefined, "bars"), shown = made("span");
+  acts.hidden = true;
+  bars.append(made("i"), made("i"));
+  shown.append(made("span", "", "numbers"), bars);
+  acts.append(made("span", "activation"), shown);
+  box.append(turn, acts, list);
   on.addEventListener("input", turned);
   range.addEventListener("input", turned);
   return box;
@@ -246,6 +281,7 @@ function layer(one) {
 function reset() {
   at("coef").value = about.coef;
   at("positions").value = about.positions;
+  at("gate").value = "plan";
   for (const input of document.querySelectorAll(".layer [type=range]")) input.value = 1;
   for (const input of document.querySelectorAll(".layer [type=checkbox]")) input.checked = true;
   turned();
@@ -273,6 +309,12 @@ async function start() {
     option.value = name;
     at("positions").append(option);
   }
+  for (const { name, words } of about.gates) {
+    const option = made("option", name === "plan" && about.gate ? `${words}: ${about.gate}` : words);
+    option.value = name;
+    if (name !== "always" && (name !== "plan" || about.gate)) option.dataset.gated = "1";
+    at("gate").append(option);
+  }
   Object.assign(at("tokens"), { max: about.most, value: about.tokens });
   at("template-row").hidden = !about.chat;
   at("layers").replaceChildren(...about.layers.map(layer));
@@ -295,7 +337,7 @@ function chosen() {
 
 at("question").addEventListener("change", chosen);
 at("prompt").addEventListener("input", () => { at("question").value = ""; });
-for (const id of ["coef", "positions"]) at(id).addEventListener("input", turned);
+for (const id of ["coef", "positions", "gate"]) at(id).addEventListener("input", turned);
 at("draw").addEventListener("change", () => { if (!run && got.steered.length) answer(); });
 at("form").addEventListener("submit", (event) => { event.preventDefault(); answer(); });
 at("stop").addEventListener("click", stop);
