@@ -351,6 +351,17 @@ def test_export_prints_the_row_of_the_plan_and_of_the_format(run_of, tmp_path, c
     export(run, "transformers", tmp_path / "same")
     said = capsys.readouterr().out
     rows = [line.split() for line in said.splitlines() if line.startswith((" the plan", " tra"))]
+    card = tmp_path / "same" / "card.md"
+    kept = [
+        line.replace("|", "").split() for line in card.read_text().splitlines() if "| t" in line
+    ]
+    assert kept[1][2:] == rows[0][2:] and kept[2][2:] == rows[1][3:]
+    assert "positions are the plan's own" in card.read_text()
+    export(run, "transformers", tmp_path / "same", "--no-measure")  # the card is no other file
+    assert card.is_file()
+    card.write_text("mine")
+    assert main(["export", str(run), "transformers", "--out", str(card.parent)]) == 2
+    assert card.read_text() == "mine"
     assert len(rows) == 2 and rows[0][-1] == rows[1][-1] == "100.0"
     assert rows[0][2:] == rows[1][3:]
     unsteered, plan, other = measured(read(run, "lm_eval"), ALL, None)

@@ -18,6 +18,8 @@ ABOUT = {
     "model": {"name": "tiny", "architecture": "llama", "fingerprint": "ab" * 32},
     "saes": {"0": "mine/layer_0"},
     "task": {"name": "bbq"},
+    "selector": {"name": "Correlation", "score": "r"},
+    "coefficient": "MeanRight",
     "splits": {"test": {"n": 7}},
     "seed": 3,
     "versions": {"numpy": "0.0.1", "no-such-package": "9"},
@@ -33,6 +35,7 @@ def test_inspect_prints_a_card_without_colours_when_piped(tmp_path, capsys):
     assert told["model"] == "tiny, llama" and told["dial"] == "-0.5"
     assert told["layers"] == "0, 1, 2 (width 32)" and told["gate"] == "always"
     assert told["positions"] == "generation" and told["operator"] == "Add()"
+    assert (told["selector"], told["coefficient"]) == ("Correlation, by r", "MeanRight")
     assert "bbq, test 7, seed 3" in said and "no-such-package 9" in said
     (row,) = [line.split() for line in said.splitlines() if "mine/layer_0" in line]
     norm = plan_of().entries[0].norm
@@ -55,6 +58,7 @@ def test_inspect_shows_a_plan_that_was_made_by_hand(tmp_path, capsys):
     assert main(["inspect", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "none: it was made by hand" in said
+    assert sum(line.endswith("  not said") for line in said.splitlines()) == 5
     assert "Clamp(level=2.0)" in said and "Side(seed=1)" in said
 
 

@@ -153,3 +153,32 @@ def test_it_fits_a_screen(visit: Any, width: int, scheme: str) -> None:
     page = visit(width, scheme)
     answer(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_gate_lights_lamps_and_each_token_tells_of_the_activations(visit: Any) -> None:
+    page = visit()
+    first = answer(page)  # the SAEs have been read by now
+    assert page.locator(".tokens .lamp").count() == 0 and not page.is_visible("#lamps-note")
+    open_ = after(page, lambda: page.select_option("#gate", "active"))
+    silent = after(page, lambda: page.select_option("#gate", "inactive"))
+    assert open_["unsteered"] == silent["unsteered"] == first["unsteered"]
+    assert open_["steered"] != silent["steered"] and page.is_visible("#lamps-note")
+    spans = page.locator("#text-steered span")
+    assert page.locator("#text-steered .lamp").count() == spans.count() > 0
+    assert page.locator("#text-unsteered .lamp").count() == 0
+    lamps = page.evaluate(
+        "got.steered.map(one => [one.node.className, one.on, Object.entries(one.acts)])"
+    )
+    for name, on, acts in lamps:
+        assert len(acts) == 3  # of each layer
+        assert on == [int(layer) for layer, (before, _) in acts if before == 0]
+        assert ("all" in name.split(), "none" in name.split()) == (len(on) == 3, not on)
+    spans.first.click()
+    before, after_ = lamps[0][2][0][1]
+    shown = page.inner_text(".layer[data-layer='0'] .numbers").split(" → ")
+    assert [float(shown[0]), float(shown[1].split()[0])] == pytest.approx(
+        [before, after_], rel=0.01
+    )
+    assert spans.first.evaluate("node => node.classList.contains('read')")
+    assert after(page, lambda: page.click("#reset")) == first
+    assert page.input_value("#gate") == "plan" and page.locator(".tokens .lamp").count() == 0

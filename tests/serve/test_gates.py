@@ -62,7 +62,8 @@ def test_a_gate_writes_the_tokens_of_a_plan_that_has_it(modules, gates):  # noqa
 
 
 def test_lamps_are_lit_where_a_gate_is_open_and_activations_are_those_around_it(
-    modules, gates  # noqa: F811
+    modules,  # noqa: F811
+    gates,
 ):
     _, stepper = modules("llama")
     tokens, readings = pane(stepper, gates, "active")
@@ -147,7 +148,10 @@ def test_a_gate_for_whole_answers_is_asked_once_of_the_unsteered_prompt(modules)
 
     always = replace(plan, gate=Always())
     for row, odd in zip(ROWS, odds, strict=True):
-        both = {True: generated(module, always, row), False: generated(module, plan_of(coef=0.0), row)}
+        both = {
+            True: generated(module, always, row),
+            False: generated(module, plan_of(coef=0.0), row),
+        }
         assert both[True] != both[False]
         assert tokens(row, "plan") == both[odd > level] == answered_alone(stepper, plan, row)
         assert tokens(row, "inverse") == both[odd <= level]

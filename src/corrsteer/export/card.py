@@ -39,6 +39,8 @@ def told(plan: Plan) -> dict[str, str]:
         "dial": f"{plan.coef:g}",
         "operator": str(plan.operator),
         "positions": plan.positions,
+        "selector": _selector(about.get("selector") or {}),
+        "coefficient": _joined(_name(about.get("coefficient"))),
         "gate": "always" if plan.gate.open is None else str(plan.gate),
         "made on": _joined(
             task.get("name"),
@@ -47,6 +49,19 @@ def told(plan: Plan) -> dict[str, str]:
         ),
         "versions": _joined(*(f"{name} {version}" for name, version in versions.items())),
     }
+
+
+def _selector(told: dict[str, Any]) -> str:
+    name, score = told.get("name"), told.get("score")
+    return _joined(name, f"by {score}" if score and score != name else None)
+
+
+def _name(told: Any) -> Any:
+    """Of a component, as :func:`corrsteer.store.keys.component` tells it."""
+    if not isinstance(told, dict):
+        return told and str(told)
+    settings = (f"{key}={value}" for key, value in told.items() if key != "name")
+    return f"{told.get('name')}({', '.join(settings)})"
 
 
 def _joined(*words: Any) -> str:

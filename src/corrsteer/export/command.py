@@ -16,14 +16,15 @@ from rich.table import Table
 from corrsteer.errors import CorrSteerError
 from corrsteer.export.formats import FORMATS, STEERS, Format
 from corrsteer.export.measure import Row, measured
-from corrsteer.export.place import check_free, written
+from corrsteer.export.place import BEGINS, check_free, lay_card, written
 from corrsteer.export.source import Source, check_finished, read
 
 
 def export(run: Path, name: str, out: Path | None, *, measure: bool, limit: int | None) -> None:
     """Raises a CorrSteerError, before anything is written, for a run that is not finished, a plan
     that the format cannot say, another model than the plan's, a folder that holds something else.
-    A measurement that cannot be made is told in a line, and the files stay.
+    A measurement that cannot be made is told in a line, and the files stay; one that is made is
+    kept beside them, in ``card.md``.
     """
     check_finished(run)
     format_, module = FORMATS[name], importlib.import_module(f"corrsteer.export.{name}")
@@ -48,7 +49,10 @@ def export(run: Path, name: str, out: Path | None, *, measure: bool, limit: int 
         say.print(line, soft_wrap=True, highlight=False, markup=False)
         return
     say.print(table(rows, name))
-    say.print(how(format_, source), soft_wrap=True, highlight=False, markup=False)
+    told = how(format_, source)
+    say.print(told, soft_wrap=True, highlight=False, markup=False)
+    card = lay_card(out, card_of([*about(format_, source, out)[1:], *lines], rows, name, told))
+    say.print(f"card: {card}", soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager
@@ -88,6 +92,18 @@ def how(format_: Format, source: Source) -> str:
         f"this format: emulated on the run's model ({STEERS[format_.acts]}); its own program was"
         " not run"
     )
+
+
+def card_of(lines: Sequence[str], rows: Sequence[Row], name: str, told: str) -> str:
+    """Markdown. ``lines``: what is said of the files; ``told``: who answered."""
+    head = f"| {rows[0].n} test questions | accuracy % | 95 % interval | same answers % |"
+    body = [
+        f"| {row.what} | {100 * row.accuracy:.1f} | {100 * row.low:.1f} to {100 * row.high:.1f}"
+        f" | {100 * row.same:.1f} |"
+        for row in rows
+    ]
+    parts = [f"{BEGINS}: {name}", *lines, "\n".join([head, "|---|---|---|---|", *body]), told]
+    return "\n\n".join(f"{part[:1].upper()}{part[1:]}" for part in parts) + "\n"
 
 
 def table(rows: Sequence[Row], name: str) -> Table:

@@ -11,7 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from corrsteer.errors import ConfigError, DataError
-from corrsteer.store.files import errno_of, is_folder
+from corrsteer.store.files import errno_of, is_file, is_folder, read_plain
+
+CARD = "card.md"
+"""Of an export that was measured."""
+BEGINS = "# A steering plan, exported"
 
 
 @contextmanager
@@ -66,8 +70,32 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in it, but for what Python leaves where a module was imported from."""
-    return sorted(path.name for path in folder.iterdir() if path.name != "__pycache__")
+    """What is in it, but for the card of what was measured, and what Python leaves where a module
+    was imported from."""
+    return sorted(path.name for path in folder.iterdir() if path.name not in ("__pycache__", CARD))
+
+
+def lay_card(out: Path, text: str) -> Path:
+    """Write the card into an export, over an earlier one. ``text`` begins with BEGINS.
+
+    Raises DataError where another's file has its name, ConfigError where it cannot be written.
+    """
+    card = out / CARD
+    with _one_line(card):
+        if os.path.lexists(card):
+            try:
+                ours = is_file(card) and read_plain(card).startswith(BEGINS.encode())
+            except OSError:
+                ours = False
+            if not ours:
+                raise DataError(f"{card} is not a card of this program: type --out FOLDER")
+        work = out / f".{CARD}-{uuid.uuid4().hex}"
+        try:
+            work.write_text(text, encoding="utf-8")
+            work.replace(card)
+        finally:
+            work.unlink(missing_ok=True)
+    return card
 
 
 @contextmanager

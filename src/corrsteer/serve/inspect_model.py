@@ -29,10 +29,10 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from corrsteer.errors import ConfigError, CorrSteerError, DataError
+from corrsteer.serve import together
 from corrsteer.serve.batches import Batches
 from corrsteer.serve.source import Loaded, load, read
 from corrsteer.serve.stepper import Sampling, Turned
-from corrsteer.serve.together import answered
 from corrsteer.steering.plan import Plan
 
 PROMPT = 2**17
@@ -98,7 +98,7 @@ class SteeredAPI(ModelAPI):
 
     def _answer(self, asked: Asked, rows: list[list[int]]) -> list[list[int]]:
         loaded = self._loaded
-        return answered(
+        return together.answered(
             loaded.stepper, self._plan, rows, asked.new, asked.sampling, loaded.reader.ends
         )
 
