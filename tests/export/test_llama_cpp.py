@@ -19,6 +19,11 @@ from tests.conftest import LAYERS, WIDTH
 from tests.export.test_formats import adding, export, plain
 
 pytestmark = pytest.mark.night
+llama_cpp = pytest.importorskip(
+    "llama_cpp",
+    reason="llama.cpp is not installed: pip install --no-binary llama-cpp-python llama-cpp-python"
+    " builds it in 20 minutes",
+)
 
 IDS = [1, *range(40, 60)]
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}
@@ -28,11 +33,6 @@ class Engine:
     """llama.cpp on a GGUF file."""
 
     def __init__(self, file) -> None:
-        llama_cpp = pytest.importorskip(
-            "llama_cpp",
-            reason="llama.cpp is not installed: pip install --no-binary llama-cpp-python"
-            " llama-cpp-python builds it in 20 minutes",
-        )
         self._c: Any = llama_cpp.llama_cpp
         f32 = 0  # keys and values are halves otherwise
         self._model = llama_cpp.Llama(

@@ -33,8 +33,10 @@ def wanted(server: Served, prompt: str, coef: float, *, new: int = NEW, **how) -
     """The text of a pane that is stepped here. The model is the server's: not beside a request."""
     loaded = server.loaded
     plan = loaded.source.plan
-    pane = Pane(loaded.stepper, loaded.reader.asked(prompt, new), plan, Sampling())
-    turned = Turned(coef, how.get("factors", {}), how.get("positions", plan.positions))
+    asked, under = loaded.reader.asked(prompt, new), loaded.source.gates.under
+    pane = Pane(loaded.stepper, asked, plan, Sampling(), under)
+    positions, gate = how.get("positions", plan.positions), how.get("gate", "plan")
+    turned = Turned(coef, how.get("factors", {}), positions, gate)
     for _ in range(new):
         if pane.step(turned) in loaded.reader.ends:
             break
@@ -57,9 +59,11 @@ def complete(client, prompt=PROMPTS[0], new=NEW, steering=None, **how):
         ({"coef": 2, "layers": [1]}, 2.0, {"factors": {0: 0.0, 2: 0.0}}),
         ({"coef": 2, "layers": {"0": 0.5}}, 2.0, {"factors": {0: 0.5}}),
         ({"positions": "all"}, 1.0, {"positions": "all"}),
+        ({"gate": "inactive"}, 1.0, {"gate": "inactive"}),
     ],
 )
 def test_steering_is_what_the_request_says(server, client, steering, coef, how):
+    server.loaded.source.chance.join()  # the SAEs tell which features are active
     found = complete(client, steering=steering)
     assert found.choices[0].text == wanted(server, PROMPTS[0], coef, **how)
     assert found.usage.completion_tokens in range(1, NEW + 1)
@@ -123,6 +127,7 @@ def test_a_streamed_completion_ends_before_a_stop_text(client):
         ({"steering": {"layers": [9]}}, openai.BadRequestError, "layers of this plan: 0, 1, 2"),
         ({"steering": {"layers": {"0": 10**400}}}, openai.BadRequestError, "no number"),
         ({"steering": {"coef": 90, "layers": {"0": 90}}}, None, ""),
+        ({"steering": {"gate": "never"}}, openai.BadRequestError, "none of plan, active, inactive"),
         ({"steering": {"positions": "first_0"}}, openai.BadRequestError, "is unknown"),
         ({"steering": {"positions": ["all"]}}, openai.BadRequestError, "is unknown"),
     ],
@@ -341,6 +346,8 @@ def test_three_panes_stream_beside_each_other(server):
     tokens = panes(found)
     assert set(tokens) == {"unsteered", "steered", "random"}
     assert len({tuple(some) for some in tokens.values()}) == 3
+    last = [value for kind, value in found if kind == "token" and value["pane"] == "random"][-1]
+    assert last["on"] == [0, 1, 2] and [len(both) for both in last["acts"].values()] == [2, 2, 2]
     order = [value["pane"] for kind, value in found if kind == "token"]
     assert order[:6].count("steered") == 2  # in turn, not one after the other
     text = server.loaded.reader.text(tokens["steered"])
@@ -388,6 +395,7 @@ def test_the_page_has_all_it_needs_and_says_so(server):
     assert "default-src 'none'" in policy and "connect-src 'self'" in policy
     assert "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
     about = httpx.get(f"{server.url}/dial/about").json()
+    assert [one["name"] for one in about["gates"]] == ["plan", "active", "inactive"]
     assert [q["prompt"] for q in about["questions"]] == PROMPTS
     card = about["layers"][0]["card"]
     assert (card["class"], card["freq"], card["fires_on"]) == ("structural", 0.5, [HOSTILE])

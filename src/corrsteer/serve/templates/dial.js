@@ -102,7 +102,7 @@ function read(one) {
     line.hidden = !acts;
     if (!acts) continue;
     const most = Math.max(...Object.values(one.acts).flat(), 1e-9), open = one.on.includes(Number(box.dataset.layer));
-    line.querySelector(".numbers").textContent = `${acts[0].toPrecision(3)} → ${acts[1].toPrecision(3)}${open ? "" : " (not steered)"}`;
+    line.querySelector(".act-numbers").textContent = `${acts[0].toPrecision(3)} → ${acts[1].toPrecision(3)}${open ? "" : " (not steered)"}`;
     line.querySelectorAll("i").forEach((bar, n) => { bar.style.width = `${(100 * acts[n]) / most}%`; });
   }
 }
@@ -267,10 +267,10 @@ function layer(one) {
     Object.assign(link, { href: card.link, rel: "noreferrer noopener", target: "_blank" });
     row(list, "page", link);
   }
-  const acts = made("div", undefined, "acts"), bars = made("span", undefined, "bars"), shown = made("span");
+  const acts = made("div", undefined, "acts"), bars = made("span", undefined, "act-bars"), shown = made("span");
   acts.hidden = true;
   bars.append(made("i"), made("i"));
-  shown.append(made("span", "", "numbers"), bars);
+  shown.append(made("span", "", "act-numbers"), bars);
   acts.append(made("span", "activation"), shown);
   box.append(turn, acts, list);
   on.addEventListener("input", turned);
