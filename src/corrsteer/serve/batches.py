@@ -17,7 +17,9 @@ import anyio.to_thread
 MOMENT = 0.05
 """Seconds for which a batch is not begun, so that others can come."""
 
-Settings, Question, Reply = TypeVar("Settings"), TypeVar("Question"), TypeVar("Reply")
+Settings = TypeVar("Settings")
+Question = TypeVar("Question")
+Reply = TypeVar("Reply")
 
 
 @dataclass(eq=False)
