@@ -52,7 +52,7 @@ class Asked:
     sampling: Sampling
 
 
-class SteeredAPI(ModelAPI):
+class SteeredAPI(ModelAPI):  # type: ignore[misc]  # Inspect is not followed
     """The model of ``corrsteer/RUN``."""
 
     def __init__(

@@ -11,7 +11,7 @@ from typing import Any
 from inspect_ai.model import modelapi
 
 
-@modelapi(name="corrsteer")
+@modelapi(name="corrsteer")  # type: ignore[untyped-decorator]  # Inspect is not followed
 def corrsteer() -> Any:
     from corrsteer.serve.inspect_model import SteeredAPI
 

@@ -143,7 +143,7 @@ class Stepper:
             one = plan.with_entries((entry,)).turned_to(turned.at(entry.layer))
             acts = not (one.does_nothing or one.is_off)
             reads = {} if entry.encoder is None else entry.encoder.parts()
-            (arrays,) = one.parts().values() if acts else ({},)
+            arrays = one.parts()[entry.layer] if acts else {}
             parts, read = (self._there(entry.layer, some) for some in (arrays, reads))
             do[entry.layer] = Doing(
                 acts, parts, one.dial, plan.operator.apply, plan.gate.open, read
