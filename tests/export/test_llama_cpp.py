@@ -26,7 +26,7 @@ llama_cpp = pytest.importorskip(
 )
 
 IDS = [1, *range(40, 60)]
-CLOSE = {"rtol": 1e-3, "atol": 1e-3}
+CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3}
 
 
 class Engine:

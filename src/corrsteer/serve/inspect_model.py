@@ -110,7 +110,7 @@ class SteeredAPI(ModelAPI):  # type: ignore[misc]  # Inspect is not followed
         return self._batch
 
     def connection_key(self) -> str:
-        return self.model_name
+        return str(self.model_name)
 
     async def aclose(self) -> None:
         await anyio.lowlevel.checkpoint()

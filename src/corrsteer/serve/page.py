@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -128,8 +128,11 @@ class Page:
             drawn = loaded.source.chance.plan(loaded.stepper, draw, loaded.live)
             return None if drawn is None else pane(drawn)
 
-        panes = {"unsteered": lambda: pane(None), "steered": lambda: pane(gates.plan)}
-        panes["random"] = chance
+        panes: dict[str, Callable[[], Pane | None]] = {
+            "unsteered": lambda: pane(None),
+            "steered": lambda: pane(gates.plan),
+            "random": chance,
+        }
         heard = Heard(self._worker, panes, turned, most, loaded.reader.ends)
         return StreamingResponse(self._stream(heard), media_type="text/event-stream")
 
