@@ -355,7 +355,7 @@ def test_export_prints_the_row_of_the_plan_and_of_the_format(run_of, tmp_path, c
     kept = [
         line.replace("|", "").split() for line in card.read_text().splitlines() if "| t" in line
     ]
-    assert kept[1][2:] == rows[0][2:] and kept[2][2:] == rows[1][3:]
+    assert kept[0][2:] == rows[0][2:] and kept[1][2:] == rows[1][3:]
     assert "positions are the plan's own" in card.read_text()
     export(run, "transformers", tmp_path / "same", "--no-measure")  # the card is no other file
     assert card.is_file()

@@ -48,7 +48,7 @@ def test_inspect_calls_a_score_by_its_name(tmp_path, capsys):
     replace(plan_of(), entries=entries, about=about).save(tmp_path)
     assert main(["inspect", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    (titles,) = [line.split() for line in said.splitlines() if "coefficient" in line]
+    (titles,) = [line.split() for line in said.splitlines() if "norm at" in line]
     (row,) = [line.split() for line in said.splitlines() if "mine/layer_0" in line]
     assert titles[4:6] == ["AUROC", "r"] and row[4:6] == ["0.75", "0.250"]
 
