@@ -48,14 +48,22 @@ def observe(bench: Bench, collect: Collect | None = None, *, wholly: bool = Fals
     collect = collect or bench.collect
     fits = sites(bench)
     selection = answers(bench, bench.asking, "selection", [baseline()])[BASELINE]
+    stats = collected(bench, selection, collect, wholly=wholly)
     by = statistic(bench.selector)
-    stats = statistics(bench, selection, collect=collect, wholly=wholly or by in SCORES)
-    if by in BINNED:
-        stats = binned(bench, selection, stats, collect)
     stats = [
         replace(s, shuffled_best=s.others[by].shuffled_best) if by in s.others else s for s in stats
     ]
     return Observed(fits, selection, stats, collect)
+
+
+def collected(
+    bench: Bench, selection: pd.DataFrame, collect: Collect, *, wholly: bool = False
+) -> list[LayerStats]:
+    """The statistics of the bench's features, with what its selector ranks by. ``selection``: the
+    scored answers without steering."""
+    by = statistic(bench.selector)
+    stats = statistics(bench, selection, collect=collect, wholly=wholly or by in SCORES)
+    return binned(bench, selection, stats, collect) if by in BINNED else stats
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,9 @@ class Method(Protocol):
     @property
     def variant(self) -> str:
         """What of the method, such as A; empty where it has no variants."""
+
+    # Optional: ``learns_from``, what data it needs beside questions, in a word or two for a table
+    # ("outcomes" where it is not there: whether the model's own answers are right).
 
     @property
     def needs(self) -> frozenset[str]:
