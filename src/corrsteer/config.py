@@ -36,6 +36,10 @@ DECODINGS = ("auto", "free", "constrained", "loglikelihood")
 POOLINGS = ("max", "mean")
 TOKEN_SOURCES = ("generated", "last_prompt", "prompt", "all")
 
+OF_METHODS = ("claim", "subject", "reference", "control")
+OF_RIVALS = ("claim", "subject", "margin")
+"""What a study says: of methods against one of them, and of rivals at equal accuracy."""
+
 JOB_READS = ("job", "model", "backend", "layers", "seed", "cache", "name")
 """What a job other than steering reads; the rest may be without a value."""
 
@@ -162,16 +166,21 @@ def check(cfg: DictConfig) -> None:
         legal = [f.name for f in fields(OmegaConf.get_type(cfg, group))]
         _check_keys(group, cfg[group], legal)
     if cfg.study is not None:
-        said = ("claim", "subject", "reference", "control")
         if not _is_mapping(cfg.study):
             raise ConfigError(
                 f"study={cfg.study}: type experiment=variants, or study=null for none"
             )
+        said = OF_RIVALS if "margin" in cfg.study else OF_METHODS
         _check_keys("study", cfg.study, said)
         if lacking := [name for name in said if not cfg.study.get(name)]:
             raise ConfigError(
                 f"study.{lacking[0]} has no value: type +study.{lacking[0]}=VALUE, or"
                 " experiment=variants for a whole study"
+            )
+        if "margin" in cfg.study and not _is_positive(cfg.study.margin):
+            raise ConfigError(
+                f"study.margin={cfg.study.margin}: it must be a number of points above 0, such as"
+                " study.margin=2"
             )
     for name, node in cfg.transfer.items():
         if not _is_mapping(node) or "_target_" not in node:
@@ -339,6 +348,11 @@ def _wrong_type(node: DictConfig) -> str:
                     advice = f"; type {where}.{name}='\"{value}\"'"
                 return f"{where}.{name}={value}: it must be {in_words(wanted[name])}{advice}"
     return ""
+
+
+def _is_positive(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value < float("inf")
 
 
 def _check_keys(where: str, node: DictConfig, legal: Sequence[str]) -> None:

@@ -132,7 +132,7 @@ def _build(cfg: DictConfig) -> Parts:
     operator, gate = instantiate(cfg.operator, Operator), instantiate(cfg.gate, Gate)
     instantiate(cfg.coefficient, Coefficient)
     instantiate(cfg.tracker, Tracker)
-    if cfg.study is not None:
+    if cfg.study is not None and "control" in cfg.study:
         controls_of = [kind for kind in KINDS if kind not in (BASELINE, STEERED)]
         check_known("study.control", cfg.study.control, controls_of)
     bench = Bench(

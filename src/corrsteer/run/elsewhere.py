@@ -80,6 +80,23 @@ def side_effects(
     ), unrelated
 
 
+def divergence_table(
+    bench: Bench, elsewhere: Elsewhere, arms: Sequence[Arm]
+) -> pd.DataFrame | None:
+    """One row per arm and neutral text, of what :func:`side_effects` has measured: ``kl`` summed over
+    ``positions``, in nats. None where nothing was."""
+    acting = [a for a in compared(arms, elsewhere.settings.draws) if a.intervention is not None]
+    if not (elsewhere.texts and acting):
+        return None
+    moved = divergences(bench, elsewhere.texts, acting)
+    rows = [
+        {"arm": name, "text": n, "kl": one.kl, "positions": one.positions}
+        for name, texts in moved.items()
+        for n, one in enumerate(texts)
+    ]
+    return pd.DataFrame(rows)
+
+
 def readings(
     bench: Bench, examples: Sequence[Example], answered: Mapping[str, pd.DataFrame]
 ) -> record.Readings:

@@ -16,8 +16,14 @@ from corrsteer.records import RIGHT
 from corrsteer.report.numbers import plain_text
 from corrsteer.report.record import GateUse, Record
 from corrsteer.run.build import Parts, build
+from corrsteer.run.cost import measured, write_costs
 from corrsteer.run.drawing import tested
-from corrsteer.run.elsewhere import other_answers, side_effects, unrelated_answers
+from corrsteer.run.elsewhere import (
+    divergence_table,
+    other_answers,
+    side_effects,
+    unrelated_answers,
+)
 from corrsteer.run.fitted import checked
 from corrsteer.run.odometer import counted
 from corrsteer.run.results import (
@@ -58,14 +64,15 @@ def run(cfg: DictConfig, folder: Path) -> float:
     bench, asking = parts.bench, parts.bench.asking
 
     # fit: on the selection split without steering, and on validation where the method asks it
-    with _kept_to_look_at(folder):
+    with _kept_to_look_at(folder), measured() as fitting:
         fitted = checked(parts.method.fit(bench), parts.method, bench)
     plan = fitted.plan
 
     # validate: where the dial of a sweep is chosen
     arms = [baseline(), fitted.arm]
     ablated = ablation_arms(plan) if parts.ablations and plan is not None else []
-    validation = answers(bench, asking, "validation", [*arms, *ablated])
+    with measured() as answering:
+        validation = answers(bench, asking, "validation", [*arms, *ablated])
 
     # evaluate: once, on the test split, with controls
     use, gated = _gated(parts, fitted, arms)
@@ -110,6 +117,9 @@ def run(cfg: DictConfig, folder: Path) -> float:
     )
     run_record = counted(parts, fitted, run_record.model_copy(update={"gate_use": use}))
     run_record.write(folder)
+    learns_from = getattr(parts.method, "learns_from", "outcomes")
+    made = len(validation) * len(asking.splits["validation"])
+    write_costs(folder, learns_from, fitting, answering, made)
     write_cards(cards, folder)
     classes_table(cards).to_csv(folder / "classes.csv", index=False)
     features_table(ranked, chosen, run_record.score).to_csv(folder / "features.csv", index=False)
@@ -129,6 +139,8 @@ def run(cfg: DictConfig, folder: Path) -> float:
         if parts.ablations:
             table = ablation_table(plan, validation)
             table.to_csv(folder / "ablations.csv", index=False)
+    if (moved_texts := divergence_table(bench, parts.elsewhere, done.arms)) is not None:
+        moved_texts.to_csv(folder / "divergence.csv", index=False)
     for name, table in fitted.tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
     report = write_run_report(folder)
