@@ -60,8 +60,10 @@ def times(price: PriceRatio | None) -> str:
     """A ratio with its interval."""
     if price is None:
         return "–"
-    low, high = (f"{x:.2g}" if x < 1000 else "∞" for x in price.ci)
-    return f"{ratio(price.ratio)} [{low}, {high}]"
+    if price.ratio is None:
+        return "–"
+    at, low, high = (f"{x:.2g}" if x < 1000 else "∞" for x in (price.ratio, *price.ci))
+    return f"{at} [{low}, {high}]"
 
 
 def cells(row: Row) -> dict[str, str]:
@@ -229,6 +231,7 @@ def shown(made: Sequence[Comparison]) -> list[dict[str, object]]:
     return [
         {
             "sentence": sentence(one),
+            "answers": [(m.rival, m.answer, explained(m)) for m in one.matches],
             "rows": [(row, cells(row)) for row in one.rows],
             "columns": COLUMNS,
             "note": NOTE,

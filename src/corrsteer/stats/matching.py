@@ -25,7 +25,7 @@ HALF = 2.0
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 LEVEL = 0.05
 _BLOCK = 1_000_000
-_SMALL = 0.5  # added to counts of the two sides, so that one of 0 has a width (Jeffreys)
+_SMALL = 0.5  # Jeffreys: so much of a unit more, so that a count of 0 has a width
 
 
 def nearest(accuracies: Sequence[float], target: float, sizes: Sequence[float]) -> int:
@@ -65,7 +65,9 @@ def equivalence(differences: np.ndarray, margin: float = MARGIN) -> Equivalence:
         answer = SUPPORTED
     elif wide[0] > margin or wide[1] < -margin:
         answer = REFUTED
-    more = questions_to_match(float(x @ x) / len(x), margin) if answer == UNDECIDED else None
+    # One more than was seen: where no outcome differs, some would.
+    changed = (float(x @ x) + 1) / (len(x) + 1)
+    more = questions_to_match(changed, margin) if answer == UNDECIDED else None
     return Equivalence(
         len(x), float(x.mean()), (low, high), answer, wide[0] > margin, more and max(more, len(x))
     )
@@ -87,8 +89,8 @@ def questions_to_match(changed: float, margin: float = MARGIN, power: float = 0.
 @dataclass(frozen=True)
 class Units:
     """What one method did to the units that both were measured on: a price is the sum of ``paid``
-    over that of ``per``, both [N]. ``counts``: whether they are counts, to which half a one is
-    added in resamples."""
+    over that of ``per``, both [N]. ``counts``: whether they are counts, so that one of 0 may be
+    chance."""
 
     paid: np.ndarray
     per: np.ndarray
@@ -103,7 +105,8 @@ class Units:
 
 @dataclass(frozen=True)
 class PriceRatio:
-    """Of a rival's price over the subject's. ``ratio`` None: one of both is 0, or not defined.
+    """Of a rival's price over the subject's. ``ratio`` infinite: the rival alone pays; None: neither
+    does, or nothing is known of one.
     ``answer``: to the claim that the subject has half the side effects. ``units``: so many would
     decide it if the ratio is what it seems; None where it is decided, or nothing would."""
 
@@ -120,7 +123,8 @@ def price_ratio(
     rival: Units, subject: Units, seed: int, draws: int = 2000, level: float = 1 - LEVEL
 ) -> PriceRatio:
     """How many times the subject's price a rival pays, with a paired bootstrap interval: units are
-    weighed at random (Rubin 1981), for both methods alike. Supported: at least twice as much, and
+    weighed at random (Rubin 1981), for both methods alike, and each count has a prior of half a
+    unit. Supported: at least twice as much, and
     the interval above 1; refuted: the interval below 2. Deterministic in ``seed``."""
     n = len(rival.paid)
     assert n and {len(a) for u in (rival, subject) for a in (u.paid, u.per)} == {n}
@@ -136,11 +140,13 @@ def price_ratio(
     if not rival.counts and not all(some_paid):
         return PriceRatio(n, subject.price, rival.price, None, (0.0, math.inf), UNDECIDED, None)
     if rival.counts:
-        sums = sums + _SMALL
+        sums += rng.standard_gamma(_SMALL, sums.shape)
     logs = np.log(sums) @ np.array([1, -1, -1, 1])
     low, high = np.exp(np.quantile(logs, [(1 - level) / 2, (1 + level) / 2]))
     a, b = rival.price, subject.price
     ratio = a / b if a is not None and b else None
+    if rival.paid.any() and (a is None or b == 0):
+        ratio = math.inf
     answer = UNDECIDED
     if ratio is not None and ratio >= HALF and low > 1:
         answer = SUPPORTED
@@ -155,6 +161,8 @@ def price_ratio(
 def units_to_decide(n: int, ratio: float, ci: tuple[float, float]) -> int | None:
     """The interval of a ratio narrows on the log scale as one over the root of ``n``: how many units
     would part it from 1 where the ratio is at least 2, from 2 where it is less. None for never."""
+    if ratio == math.inf:
+        return None
     at, low, high = math.log(ratio), math.log(ci[0]), math.log(ci[1])
     arm, room = (at - low, at) if ratio >= HALF else (high - at, math.log(HALF) - at)
     return max(n, math.ceil(n * (arm / room) ** 2)) if room > 0 else None
