@@ -60,7 +60,7 @@ def test_equal_is_what_the_90_percent_score_interval_says():
         made = equivalence(differences(up, down, n))
         low, high = paired_ci(up, down, n, 0.9)
         assert made.ci == pytest.approx((low, high), abs=1e-9)
-        assert (made.answer == SUPPORTED) == (-0.02 < low and high < 0.02)
+        assert (made.answer == SUPPORTED) == (low > -0.02 and high < 0.02)
     assert equivalence(differences(5, 5, 2000)).answer == SUPPORTED
     few = equivalence(differences(1, 0, 50))
     assert few.answer == UNDECIDED and few.questions >= 50

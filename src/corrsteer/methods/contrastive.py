@@ -1,5 +1,5 @@
-"""Methods without a dictionary: contrastive activation addition, and CorrSteer on the residual's own
-coordinates. What they are compared with is CorrSteer on an SAE's features.
+"""Methods without a dictionary: contrastive activation addition, and CorrSteer on the residual's
+own coordinates. What they are compared with is CorrSteer on an SAE's features.
 
 Cost: one pass over the answers to the selection split, in the place of the one that encodes them;
 pairs of options take two.

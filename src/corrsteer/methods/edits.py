@@ -98,8 +98,8 @@ class _Edited(ABC):
 
 @dataclass(frozen=True)
 class Spare(_Edited):
-    """SPARE (Zhao et al. 2024, arXiv 2410.15999): the features with most mutual information with the
-    behaviour, moved from the mean activations of one behaviour to those of the other.
+    """SPARE (Zhao et al. 2024, arXiv 2410.15999): the features with most mutual information with
+    the behaviour, moved from the mean activations of one behaviour to those of the other.
 
     Deviations: the two behaviours are right and wrong answers, not context and memory; every layer
     is edited, where the paper takes a few; k is a number, where the paper takes a share of the
@@ -127,12 +127,12 @@ class Spare(_Edited):
 
 @dataclass(frozen=True)
 class DSG(_Edited):
-    """Dynamic SAE guardrails (Muhamed et al. 2025, arXiv 2504.08192): the features whose mean squared
-    activation is highest on what is to be forgotten relative to what is to be kept, clamped below
+    """Dynamic SAE guardrails (Muhamed et al. 2025, arXiv 2504.08192): the features whose mean
+    squared activation is highest on what is to be forgotten relative to what is to be kept, clamped below
     zero where they are active.
 
-    Deviations: forgotten are the model's wrong answers, kept its right ones; the level is a feature's
-    mean over wrong answers times the dial, where the paper has one number for all; the gate is each
+    Deviations: forgotten are the model's wrong answers, kept its right ones; the level is a
+    feature's mean over wrong answers times the dial, where the paper has one number for all; the gate is each
     feature's own activation at the position, where the paper counts active tokens of the whole
     input."""
 

@@ -1,5 +1,5 @@
-"""Rivals at equal accuracy: what each method of a sweep gains, what it pays, and whether the subject
-matches a rival at half the side effects.
+"""Rivals at equal accuracy: what each method of a sweep gains, what it pays, and whether the
+subject matches a rival at half the side effects.
 
 Of every method and seed the jobs are its settings: dials, checkpoints, learning rates, whatever the
 sweep varied. Validation chooses one of them for the table; for a pair it chooses the one whose
@@ -55,8 +55,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Job:
-    """One job that is done; its folder is read when its answers are asked for. ``chosen``: by validation,
-    among those that differ in the dial alone."""
+    """One job that is done; its folder is read when its answers are asked for. ``chosen``: by
+    validation, among those that differ in the dial alone."""
 
     number: int
     folder: Path
@@ -122,8 +122,8 @@ Jobs = Mapping[Seed, Sequence[Job]]
 @dataclass(frozen=True)
 class Row:
     """A method as validation chose it. ``gain``: against the unsteered model. ``against``: the
-    subject, less this one, with its p (Holm); None for the subject. ``best``: columns in which every
-    other method is worse by a test. ``dial`` empty: it has none."""
+    subject, less this one, with its p (Holm); None for the subject. ``best``: columns in which
+    every other method is worse by a test. ``dial`` empty: it has none."""
 
     name: str
     jobs: Sequence[Job]
@@ -266,9 +266,7 @@ def _ratio(
 
 
 def _pair(what: Asked, turned: str, subject: Sequence[Job], rival: Sequence[Job]) -> Pair:
-    differences = [
-        s.right(STEERED) - r.right(STEERED) for s, r in zip(subject, rival, strict=True)
-    ]
+    differences = [s.right(STEERED) - r.right(STEERED) for s, r in zip(subject, rival, strict=True)]
     by_question = pd.concat(differences).dropna().groupby(level=0).mean()
     equal = equivalence(by_question.to_numpy(), what.margin)
     paid = {p: (_paid(rival, p), _paid(subject, p)) for p in PRICES}
@@ -309,7 +307,9 @@ def _needed(pair: Pair) -> str:
         return "a dial between those of the sweep, at equal accuracy"
     units = {BROKEN: "test questions", OFF_TARGET: "unrelated prompts", KL: "neutral texts"}
     wanted = [
-        f"about {p.units:,} {units[n]} (now {p.n:,})" for n, p in pair.prices.items() if p and p.units
+        f"about {p.units:,} {units[n]} (now {p.n:,})"
+        for n, p in pair.prices.items()
+        if p and p.units
     ]
     if not wanted:
         return "a price that can be divided: of one method nothing was fixed, or nothing changed"
@@ -426,4 +426,3 @@ def share_of(job: Job, axis: str) -> float:
     if axis == OFF_TARGET and effects is not None and effects.off_target is not None:
         return effects.off_target.arms[STEERED].rate
     return job.record.flips.broken / job.record.flips.n
-

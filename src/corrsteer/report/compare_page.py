@@ -1,4 +1,4 @@
-"""A comparison of rivals in words, as a table and as a figure; see :mod:`corrsteer.report.compare`."""
+"""A comparison of rivals as words, table and figure; see :mod:`corrsteer.report.compare`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def sentence(made: Comparison) -> str:
     head = f"{claim[:1].upper()}{claim[1:]}"
     if not made.matches:
         return (
-            f"{head}: {UNDECIDED}, since no job of {made.asked.subject} and of a rival is done on the"
-            " same questions."
+            f"{head}: {UNDECIDED}, since no job of {made.asked.subject} and of a rival is done on"
+            " the same questions."
         )
     by_answer = {
         said: [m.rival for m in made.matches if m.answer == said]
@@ -101,8 +101,8 @@ COLUMNS = {
 NOTE = (
     "Each method as validation chose it, on the same test questions. Marked: every other method is"
     " worse by a paired test, corrected for their number. Off-target: unrelated prompts answered"
-    " otherwise than without the method. KL: on neutral texts, per position; not measured of prompts."
-    " Fitting and answering (the validation split): the most that a job of the method took in this"
+    " otherwise than without the method. KL: on neutral texts, per position; not measured of"
+    " prompts. Fitting and answering (the validation split): the most that a job of the method took in this"
     " sweep; what another job had computed is not counted again. “Front”: no other method is as"
     " accurate at a lower price."
 )
@@ -200,9 +200,7 @@ def plane(made: Comparison) -> Figure:
         )
     ring(figure, [(100 * _at(r, made.axis), 100 * r.accuracy) for r in made.rows if r.front])
     base = 100 * made.rows[0].jobs[0].record.arms[BASELINE].accuracy
-    figure.update_layout(
-        shapes=[line("y", base, "baseline")], annotations=names, height=420
-    )
+    figure.update_layout(shapes=[line("y", base, "baseline")], annotations=names, height=420)
     figure.update_yaxes(title="accuracy on test", ticksuffix=" %", range=around([*reach, base]))
     figure.update_xaxes(title=AXES[made.axis], ticksuffix=" %")
     return Figure.of(figure, table, right=90)

@@ -83,8 +83,8 @@ def side_effects(
 def divergence_table(
     bench: Bench, elsewhere: Elsewhere, arms: Sequence[Arm]
 ) -> pd.DataFrame | None:
-    """One row per arm and neutral text, of what :func:`side_effects` has measured: ``kl`` summed over
-    ``positions``, in nats. None where nothing was."""
+    """One row per arm and neutral text, of what :func:`side_effects` has measured: ``kl`` summed
+    over ``positions``, in nats. None where nothing was."""
     acting = [a for a in compared(arms, elsewhere.settings.draws) if a.intervention is not None]
     if not (elsewhere.texts and acting):
         return None

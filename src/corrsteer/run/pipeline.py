@@ -166,8 +166,8 @@ def _kept_to_look_at(folder: Path) -> Iterator[None]:
 
 
 def _controls(parts: Parts, fitted: Fitted) -> list[Arm]:
-    """Those that steer are plans at the plan's norms; another intervention has none of them, nor has a
-    plan whose operator edits features of its own."""
+    """Those that steer are plans at the plan's norms; another intervention has none of them, nor
+    has a plan whose operator edits features of its own."""
     if fitted.plan is None or any(e.arrays for e in fitted.plan.entries):
         return []
     return controls(parts.bench, fitted.plan, fitted.observed.stats, parts.controls, fitted.whole)

@@ -1,4 +1,4 @@
-"""Mean differences of residuals between the right and a wrong option, at the position of the answer:
+"""Mean differences of residuals between the right and a wrong option, at the answer's position:
 what contrastive activation addition adds (Panickssery et al. 2023, arXiv 2312.06681).
 
 Cost: two passes over prompt and option for each selection question; two sums per layer in memory.
@@ -72,8 +72,8 @@ def mean_differences(
     pairs: Sequence[tuple[str, str]],
     layers: Sequence[int],
 ) -> dict[int, np.ndarray]:
-    """[M] float64 by layer; ``pairs``: the texts that are told apart, by prompt. Each is read at its
-    last token."""
+    """[M] float64 by layer; ``pairs``: the texts that are told apart, by prompt. Each is read at
+    its last token."""
     sums = {n: np.zeros(model.d_model) for n in layers}
     with progress(f"contrast, {len(layers)} layers", len(prompts)) as show:
         done = 0

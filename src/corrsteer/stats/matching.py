@@ -1,5 +1,5 @@
-"""Are two methods as accurate as each other, and what does each pay for it? Pure functions of counts
-and of paired units (questions, prompts, texts).
+"""Are two methods as accurate as each other, and what does each pay for it? Pure functions of
+counts and of paired units (questions, prompts, texts).
 
 Accuracy and side effects move together, so prices are compared where accuracies are equal: of a
 rival's settings the one is taken whose *validation* accuracy is nearest (:func:`nearest`), and on
@@ -105,9 +105,8 @@ class Units:
 
 @dataclass(frozen=True)
 class PriceRatio:
-    """Of a rival's price over the subject's. ``ratio`` infinite: the rival alone pays; None: neither
-    does, or nothing is known of one.
-    ``answer``: to the claim that the subject has half the side effects. ``units``: so many would
+    """Of a rival's price over the subject's. ``ratio`` infinite: the rival alone pays; None:
+    neither does, or nothing is known of one. ``answer``: to the claim that the subject has half the side effects. ``units``: so many would
     decide it if the ratio is what it seems; None where it is decided, or nothing would."""
 
     n: int
@@ -159,8 +158,8 @@ def price_ratio(
 
 
 def units_to_decide(n: int, ratio: float, ci: tuple[float, float]) -> int | None:
-    """The interval of a ratio narrows on the log scale as one over the root of ``n``: how many units
-    would part it from 1 where the ratio is at least 2, from 2 where it is less. None for never."""
+    """The interval of a ratio narrows on the log scale as one over the root of ``n``: how many
+    units would part it from 1 where the ratio is at least 2, from 2 where it is less. None for never."""
     if ratio == math.inf:
         return None
     at, low, high = math.log(ratio), math.log(ci[0]), math.log(ci[1])
@@ -194,8 +193,6 @@ def together(prices: int) -> float:
 
 
 def on_front(accuracy: Sequence[float], price: Sequence[float]) -> list[bool]:
-    """Which points no other beats in one of both without losing in the other; alike ones all are."""
+    """Which points no other beats in one without losing in the other; of alike ones all."""
     points = list(zip(accuracy, price, strict=True))
-    return [
-        not any(a >= x and p <= y and (a, p) != (x, y) for a, p in points) for x, y in points
-    ]
+    return [not any(a >= x and p <= y and (a, p) != (x, y) for a, p in points) for x, y in points]

@@ -1,5 +1,5 @@
-"""Operators of several features of a layer at once, each by its own activation: what SPARE and dynamic
-SAE guardrails do to the residual stream.
+"""Operators of several features of a layer at once, each by its own activation: what SPARE and
+dynamic SAE guardrails do to the residual stream.
 
 ``z`` are the activations of the layer's features and ``D`` their decoder rows; ``c`` is the dial.
 

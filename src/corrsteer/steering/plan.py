@@ -50,8 +50,8 @@ class PlanEntry:
     where the vector belongs to none, ``r`` its correlation with the outcome. ``about``: what else
     is said of it, such as another score that it was chosen by. ``encoder``: what gives the
     feature's activation, where an operator or a gate reads it. ``probe``: what tells where the
-    layer's model is likely wrong, likewise. ``arrays``: float32, what an operator of several features
-    reads (:mod:`corrsteer.steering.edits`).
+    layer's model is likely wrong, likewise. ``arrays``: float32, what an operator of several
+    features reads (:mod:`corrsteer.steering.edits`).
     """
 
     layer: int
@@ -358,7 +358,9 @@ def _entry(e: Mapping[str, Any], vectors: Mapping[str, np.ndarray]) -> PlanEntry
 
 
 def _encoder(e: Mapping[str, Any], layer: int, vectors: Mapping[str, np.ndarray]) -> Encoder:
-    return Encoder.read(e["encoder"], _of(f"encoder_{layer}.", vectors), vectors[f"layer_{layer}"].size)
+    return Encoder.read(
+        e["encoder"], _of(f"encoder_{layer}.", vectors), vectors[f"layer_{layer}"].size
+    )
 
 
 def _probe(layer: int, vectors: Mapping[str, np.ndarray]) -> Probe:
