@@ -93,6 +93,7 @@ def test_caa_of_outcomes_is_the_difference_of_the_means_of_right_and_wrong_answe
     assert CAA(contrast="outcomes", coef=0.0).fit(bench).plan.does_nothing
 
 
+@pytest.mark.night
 def test_the_best_layer_is_the_one_that_a_plain_loop_finds(bench):
     plan = CAA(contrast="outcomes").plain(bench, "max").plan.turned_to(4.0)
     method = BestLayer(CAA(contrast="outcomes"), 4.0)
@@ -185,13 +186,6 @@ def test_an_edit_is_what_a_loop_over_features_makes_of_the_saes_own_activations(
             stats[e.layer].others["square_ratio"].value[e.about["edited"]] for e in again.entries
         ]
         assert all((np.diff(some) >= 0).all() for some in chosen)
-
-
-def test_edits_keep_rather_than_change_where_dial_is_off(bench):
-    off = Spare(k=3, coef=0.0).fit(bench)
-    base, done = (asked(bench, arm)[arm.name] for arm in (replace(off.arm, name="baseline",
-                  kind="baseline", intervention=None), off.arm))  # fmt: skip
-    assert base["answer"].tolist() == done["answer"].tolist()
 
 
 # -- what is refused -----------------------------------------------------------------------------

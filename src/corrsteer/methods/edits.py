@@ -128,13 +128,13 @@ class Spare(_Edited):
 @dataclass(frozen=True)
 class DSG(_Edited):
     """Dynamic SAE guardrails (Muhamed et al. 2025, arXiv 2504.08192): the features whose mean
-    squared activation is highest on what is to be forgotten relative to what is to be kept, clamped below
-    zero where they are active.
+    squared activation is highest on what is to be forgotten relative to what is to be kept, clamped
+    below zero where they are active.
 
     Deviations: forgotten are the model's wrong answers, kept its right ones; the level is a
-    feature's mean over wrong answers times the dial, where the paper has one number for all; the gate is each
-    feature's own activation at the position, where the paper counts active tokens of the whole
-    input."""
+    feature's mean over wrong answers times the dial, where the paper has one number for all; the
+    gate is each feature's own activation at the position, where the paper counts active tokens of
+    the whole input."""
 
     name: ClassVar[str] = "DSG"
     operator: ClassVar[Operator] = Guard()

@@ -99,12 +99,12 @@ COLUMNS = {
     "fitting": "Fitting", "answering": "Answering",
 }  # fmt: skip
 NOTE = (
-    "Each method as validation chose it, on the same test questions. Marked: every other method is"
-    " worse by a paired test, corrected for their number. Off-target: unrelated prompts answered"
-    " otherwise than without the method. KL: on neutral texts, per position; not measured of"
-    " prompts. Fitting and answering (the validation split): the most that a job of the method took in this"
-    " sweep; what another job had computed is not counted again. “Front”: no other method is as"
-    " accurate at a lower price."
+    "Each method as validation chose it, on the same test questions. Marked: every other method"
+    " is worse by a paired test, corrected for their number. Off-target: unrelated prompts"
+    " answered otherwise than without the method. KL: on neutral texts, per position; not measured"
+    " of prompts. Fitting and answering (the validation split): the most that a job of the method"
+    " took in this sweep; what another job had computed is not counted again. “Front”: no other"
+    " method is as accurate at a lower price."
 )
 
 

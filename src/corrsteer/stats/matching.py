@@ -106,8 +106,9 @@ class Units:
 @dataclass(frozen=True)
 class PriceRatio:
     """Of a rival's price over the subject's. ``ratio`` infinite: the rival alone pays; None:
-    neither does, or nothing is known of one. ``answer``: to the claim that the subject has half the side effects. ``units``: so many would
-    decide it if the ratio is what it seems; None where it is decided, or nothing would."""
+    neither does, or nothing is known of one. ``answer``: to the claim that the subject has half the
+    side effects. ``units``: so many would decide it if the ratio is what it seems; None where it is
+    decided, or nothing would."""
 
     n: int
     subject: float | None
@@ -159,7 +160,8 @@ def price_ratio(
 
 def units_to_decide(n: int, ratio: float, ci: tuple[float, float]) -> int | None:
     """The interval of a ratio narrows on the log scale as one over the root of ``n``: how many
-    units would part it from 1 where the ratio is at least 2, from 2 where it is less. None for never."""
+    units would part it from 1 where the ratio is at least 2, from 2 where it is less. None for
+    never."""
     if ratio == math.inf:
         return None
     at, low, high = math.log(ratio), math.log(ci[0]), math.log(ci[1])
