@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 FILE = "method.json"
 
@@ -55,7 +56,7 @@ def write_costs(folder: Path, learns_from: str, fit: Cost, answer: Cost, answers
     (folder / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _cuda():  # type: ignore[no-untyped-def]
+def _cuda() -> Any:
     """torch.cuda, where torch is there already and has a GPU."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and torch.cuda.is_available() else None
