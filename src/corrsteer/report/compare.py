@@ -304,7 +304,7 @@ def _needed(pair: Pair) -> str:
     if pair.equal.answer == UNDECIDED and pair.equal.questions:
         return f"about {pair.equal.questions:,} test questions (now {pair.equal.n:,})"
     if pair.equal.answer != SUPPORTED:
-        return "a dial between those of the sweep, at equal accuracy"
+        return "a dial at which both are as accurate: add some to coef"
     units = {BROKEN: "test questions", OFF_TARGET: "unrelated prompts", KL: "neutral texts"}
     wanted = [
         f"about {p.units:,} {units[n]} (now {p.n:,})"

@@ -34,7 +34,11 @@ def sentence(made: Comparison) -> str:
         said: [m.rival for m in made.matches if m.answer == said]
         for said in (SUPPORTED, REFUTED, UNDECIDED)
     }
-    told = [f"{said} against {', '.join(names)}" for said, names in by_answer.items() if names]
+    told = [
+        f"{said} against {', '.join(names) if len(names) < 4 else f'{len(names)} rivals'}"
+        for said, names in by_answer.items()
+        if names
+    ]
     return f"{head}: {'; '.join(told)}."
 
 
@@ -149,8 +153,7 @@ def plane(made: Comparison) -> Figure:
     """Accuracy against the price of the front: a point with intervals per method, and its dial as a
     curve; methods on the front have a ring."""
     figure = go.Figure()
-    table, reach = [], []
-    names: list[dict[str, object]] = []
+    table, reach, places = [], [], []
     for symbol, row in zip(cycle(SYMBOLS), made.rows, strict=False):
         own = row.name == made.asked.subject
         paint = colour(STEERED) if own else "var(--random)"
@@ -178,14 +181,8 @@ def plane(made: Comparison) -> Figure:
             error_y=error_bars([y], [[100 * b for b in row.ci]]),
             hovertemplate=f"{plot_text(row.name, 40)}: %{{y:.1f}} %, %{{x:.1f}} %<extra></extra>",
         )
-        names.append(
-            {
-                **{"x": x, "y": y, "text": plot_text(row.name, 24), "showarrow": False},
-                **{"xanchor": "left", "yanchor": "bottom", "xshift": 6, "yshift": 2},
-                "font": {"size": 11, "color": "var(--text)"},
-            }
-        )
-        reach += [y, *(100 * b for b in row.ci), *(b for _, b in curve)]
+        places.append((x, y, plot_text(row.name, 24)))
+        reach += [y, *(100 * b for b in row.ci)]  # a dial that ruins everything is cut off
         table.append(
             {
                 "method": row.name,
@@ -200,10 +197,51 @@ def plane(made: Comparison) -> Figure:
         )
     ring(figure, [(100 * _at(r, made.axis), 100 * r.accuracy) for r in made.rows if r.front])
     base = 100 * made.rows[0].jobs[0].record.arms[BASELINE].accuracy
-    figure.update_layout(shapes=[line("y", base, "baseline")], annotations=names, height=420)
-    figure.update_yaxes(title="accuracy on test", ticksuffix=" %", range=around([*reach, base]))
+    high = around([*reach, base])
+    figure.update_layout(
+        shapes=[line("y", base, "baseline")], annotations=_labels(places, high), height=460
+    )
+    figure.update_yaxes(title="accuracy on test", ticksuffix=" %", range=high)
     figure.update_xaxes(title=AXES[made.axis], ticksuffix=" %")
     return Figure.of(figure, table, right=90)
+
+
+def _labels(
+    places: Sequence[tuple[float, float, str]], reach: Sequence[float]
+) -> list[dict[str, object]]:
+    """The names of points (x and y in percent), each at the first place beside its point that no
+    earlier name has taken."""
+    wide = max([1.0, *(x for x, _, _ in places)])
+    tall = reach[1] - reach[0]
+    taken: list[tuple[float, float, float]] = []
+    made: list[dict[str, object]] = []
+    for x, y, name in places:
+        across, up = x / wide, (y - reach[0]) / tall
+        length = 0.009 * len(name)
+        tries = [(side, step) for step in (1, -1, 2, -2, 3, -3, 4, -4, 5, -5) for side in (1, -1)]
+        spots = [
+            (side, step, across if side > 0 else across - length, up + 0.035 * step)
+            for side, step in tries
+        ]
+        free = (
+            spot
+            for spot in spots
+            if not any(
+                spot[2] < left + size and left < spot[2] + length and abs(spot[3] - at) < 0.035
+                for left, at, size in taken
+            )
+        )
+        side, step, left, at = next(free, spots[0])
+        taken.append((left, at, length))
+        made.append(
+            {
+                **{"x": x, "y": y, "text": name, "showarrow": False, "yanchor": "middle"},
+                "xanchor": "left" if side > 0 else "right",
+                **{"xshift": 6 * side, "yshift": 13 * step},
+                "font": {"size": 11, "color": "var(--text)"},
+            }
+        )
+    return made
 
 
 def _counts(row: Row, axis: str) -> tuple[int, int]:

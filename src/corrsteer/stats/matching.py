@@ -44,7 +44,8 @@ class Equivalence:
     """Of a difference of accuracies, subject less rival. ``ci``: 90 % score interval; ``answer``:
     supported where it lies within the margin on both sides, which is two one-sided tests at 5 %
     (TOST, Schuirmann 1987); refuted where the 95 % interval lies wholly beyond it. ``questions``:
-    so many would show it if there were no difference; None where it is decided."""
+    so many would decide it, were the difference what it seems, and none where it seems to be within
+    the margin; None where it is decided."""
 
     n: int
     difference: float
@@ -59,18 +60,20 @@ def equivalence(differences: np.ndarray, margin: float = MARGIN) -> Equivalence:
     """``differences`` [N]: subject's outcome less the rival's on each question, from -1 to 1."""
     x = np.asarray(differences, dtype=np.float64)
     low, high = difference_ci(x, 1 - 2 * LEVEL)
-    wide = difference_ci(x, 1 - LEVEL)
+    wide, mean = difference_ci(x, 1 - LEVEL), float(x.mean())
     answer = UNDECIDED
     if -margin < low and high < margin:
         answer = SUPPORTED
     elif wide[0] > margin or wide[1] < -margin:
         answer = REFUTED
-    # One more than was seen: where no outcome differs, some would.
-    changed = (float(x @ x) + 1) / (len(x) + 1)
-    more = questions_to_match(changed, margin) if answer == UNDECIDED else None
-    return Equivalence(
-        len(x), float(x.mean()), (low, high), answer, wide[0] > margin, more and max(more, len(x))
-    )
+    more = None
+    if answer == UNDECIDED and abs(mean) > margin:  # so many would show that it is not equal
+        room = (wide[1] - mean if mean < 0 else mean - wide[0]) / (abs(mean) - margin)
+        more = math.ceil(len(x) * max(1.0, room) ** 2)
+    elif answer == UNDECIDED:
+        # One more than was seen: where no outcome differs, some would.
+        more = max(len(x), questions_to_match((float(x @ x) + 1) / (len(x) + 1), margin))
+    return Equivalence(len(x), mean, (low, high), answer, wide[0] > margin, more)
 
 
 def questions_to_match(changed: float, margin: float = MARGIN, power: float = 0.8) -> int:
