@@ -76,6 +76,7 @@ def test_a_pair_is_matched_on_validation_and_measured_on_test(sweep):
     assert rows["CorrSteer-A"].jobs[0].number == 0 and rows["CorrSteer-LoRA"].jobs[0].number == 3
     assert rows["CorrSteer-LoRA"].learns_from == "gold answers"
     assert rows["CorrSteer-LoRA"].cost["fit_seconds"] == 5.0
+    assert rows["CorrSteer-A"].cost["fit_seconds"] == 3.0  # of the job that found nothing cached
     assert rows["CorrSteer-A"].prices[KL] == pytest.approx(0.02)
     assert KL in rows["CorrSteer-A"].best and KL not in rows["CorrSteer-LoRA"].best
     top = max(rows.values(), key=lambda row: row.accuracy)

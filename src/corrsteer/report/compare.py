@@ -199,7 +199,7 @@ def compare(what: Asked, jobs: Sequence[tuple[Seed, Job]]) -> Comparison | None:
     if not methods:
         return None
     chosen = {name: _chosen(some) for name, some in methods.items()}
-    rows = _rows(chosen, what.subject)
+    rows = _rows(chosen, what.subject, methods)
     axis = OFF_TARGET if all(r.prices[OFF_TARGET] is not None for r in rows) else BROKEN
     of_axis = [_share(r, axis) for r in rows]
     front = on_front([r.accuracy for r in rows], of_axis)
@@ -319,7 +319,9 @@ def _needed(pair: Pair) -> str:
 # -- the table ---------------------------------------------------------------------------------
 
 
-def _rows(chosen: Mapping[str, Mapping[Seed, Job]], subject: str) -> list[Row]:
+def _rows(
+    chosen: Mapping[str, Mapping[Seed, Job]], subject: str, methods: Mapping[str, Jobs]
+) -> list[Row]:
     first = chosen.get(subject, {})
     gains = {
         name: gain_by_sample(pairs)
@@ -355,7 +357,7 @@ def _rows(chosen: Mapping[str, Mapping[Seed, Job]], subject: str) -> list[Row]:
                 fixed=sum(r.flips.fixed for r in records),
                 broken=sum(r.flips.broken for r in records),
                 prices=prices,
-                cost=_cost(jobs),
+                cost=_cost([job for some in methods[name].values() for job in some]),
                 best=frozenset(column for column, who in best.items() if who == name),
                 front=False,
             )
