@@ -86,6 +86,10 @@ SEMANTIC = ("selector.classes=[semantic]",)
 ALONE = frozenset({"layers_1 validation", "layers_3 validation", "layers_1_3 validation"})
 CHOSEN = frozenset({"steered", "random"})
 """The last candidate is taken for the best."""
+INSTRUCTED = frozenset(
+    f"{arm}, instructed"
+    for arm in ("steered validation", "steered test", "steered_constrained test")
+)
 GATED = CHOSEN | {"gate", "inverse"}
 
 
@@ -445,8 +449,8 @@ TABLE = [
         "strategy.variant=constrained",
         NOTHING,
         "told",
-        gone=frozenset({"steered validation, instructed", "steered test, instructed"}),
-        new=frozenset({"steered validation", "steered test"}),
+        gone=INSTRUCTED,
+        new=frozenset(name.removesuffix(", instructed") for name in INSTRUCTED),
     ),
     Case("Prompted.shots", "strategy.shots=2", frozenset({"steered"}), "few_shot"),
     Case("Wandb.project", "tracker.project=mine", NOTHING, "wandb"),

@@ -197,11 +197,11 @@ def plane(made: Comparison) -> Figure:
         )
     ring(figure, [(100 * _at(r, made.axis), 100 * r.accuracy) for r in made.rows if r.front])
     base = 100 * made.rows[0].jobs[0].record.arms[BASELINE].accuracy
-    high = around([*reach, base])
+    span = around([*reach, base])
     figure.update_layout(
-        shapes=[line("y", base, "baseline")], annotations=_labels(places, high), height=460
+        shapes=[line("y", base, "baseline")], annotations=_labels(places, span), height=460
     )
-    figure.update_yaxes(title="accuracy on test", ticksuffix=" %", range=high)
+    figure.update_yaxes(title="accuracy on test", ticksuffix=" %", range=span)
     figure.update_xaxes(title=AXES[made.axis], ticksuffix=" %")
     return Figure.of(figure, table, right=90)
 
