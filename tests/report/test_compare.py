@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from corrsteer.report.compare import BROKEN, KL, OFF_TARGET, Asked, Job, compare
-from corrsteer.report.compare import asked as asked_of
+from corrsteer.report.compare import compare
+from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, Asked, Job
+from corrsteer.report.compare_jobs import asked as asked_of
 from corrsteer.report.compare_page import explained, markdown, plane, sentence
 from corrsteer.report.record import read_record
 from corrsteer.report.sweep_page import write_sweep_report

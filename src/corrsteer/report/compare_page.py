@@ -7,7 +7,8 @@ from itertools import cycle
 
 import plotly.graph_objects as go
 
-from corrsteer.report.compare import BROKEN, KL, OFF_TARGET, Comparison, Match, Pair, Row, share_of
+from corrsteer.report.compare import Comparison, Match, Pair, Row
+from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, share_of
 from corrsteer.report.numbers import interval, p_value, pct, points, ratio, short
 from corrsteer.report.plots import Figure, around, colour, error_bars, line, plot_text, ring
 from corrsteer.report.sweep_figures import SYMBOLS

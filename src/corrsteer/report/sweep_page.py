@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from corrsteer.report import compare_page, sweep_figures
-from corrsteer.report.compare import Comparison, Job, compare
-from corrsteer.report.compare import asked as asked_of
+from corrsteer.report.compare import Comparison, compare
+from corrsteer.report.compare_jobs import Job
+from corrsteer.report.compare_jobs import asked as asked_of
 from corrsteer.report.numbers import p_value
 from corrsteer.report.pages import cut, plain, write_page
 from corrsteer.report.plots import Figure
