@@ -228,6 +228,15 @@ def test_an_experiment_is_a_sweep_with_a_claim():
     assert "study=P: type experiment=variants" in refusal("study=P")
 
 
+@pytest.mark.long
+def test_rivals_are_compared_within_a_margin():
+    cfg = composed("experiment=compare")
+    config.check(cfg)
+    assert set(cfg.study) == {"claim", "subject", "margin"}
+    assert "study.margin=0: it must be" in refusal("experiment=compare", "study.margin=0")
+    assert "study.reference" in refusal("experiment=compare", "+study.reference=A")
+
+
 def test_no_knob_shares_its_name_with_a_folder_of_choices():
     groups = {group for group, _ in OPTIONS}
     knobs = {f.name for f in dataclasses.fields(config.Root)} - groups
