@@ -172,7 +172,7 @@ def check(cfg: DictConfig) -> None:
             )
         said = OF_RIVALS if "margin" in cfg.study else OF_METHODS
         _check_keys("study", cfg.study, said)
-        if lacking := [name for name in said if not cfg.study.get(name)]:
+        if lacking := [name for name in said if cfg.study.get(name) in (None, "")]:
             raise ConfigError(
                 f"study.{lacking[0]} has no value: type +study.{lacking[0]}=VALUE, or"
                 " experiment=variants for a whole study"
