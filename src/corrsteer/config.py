@@ -27,7 +27,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from corrsteer.errors import ConfigError, CorrSteerError
+from corrsteer.errors import ConfigError, CorrSteerError, check_known
 from corrsteer.seams import fits, hints, in_words, require
 from corrsteer.wording import explain as explain
 from corrsteer.wording import nearest, unknown_key
@@ -35,10 +35,22 @@ from corrsteer.wording import nearest, unknown_key
 DECODINGS = ("auto", "free", "constrained", "loglikelihood")
 POOLINGS = ("max", "mean")
 TOKEN_SOURCES = ("generated", "last_prompt", "prompt", "all")
+WAYS = ("replay", "writing")
 
-OF_METHODS = ("claim", "subject", "reference", "control")
+STUDY_RULES = {
+    "better": ("claim", "subject", "reference", "control"),
+    "gates": ("claim", "reference", "control"),
+    "selectors": ("claim", "reference", "control"),
+    "depth": ("claim", "subject", "reference", "control"),
+    "filling": ("claim", "subject", "reference"),
+    "instability": ("claim",),
+}
+"""How a study answers its claim (:mod:`corrsteer.report.study_rules`), and what that needs."""
+STUDY_MEASURES = ("held_out", "norms")
+"""What the jobs of a study measure besides, as a table in their folders."""
+
 OF_RIVALS = ("claim", "subject", "margin")
-"""What a study says: of methods against one of them, and of rivals at equal accuracy."""
+"""What a study of rivals at equal accuracy says (:mod:`corrsteer.report.compare`)."""
 
 JOB_READS = ("job", "model", "backend", "layers", "seed", "cache", "name")
 """What a job other than steering reads; the rest may be without a value."""
@@ -67,6 +79,7 @@ class Collect:
     shuffles: int = MISSING
     resamples: int = MISSING
     shards: int = MISSING
+    way: str = MISSING
 
 
 @dataclass
@@ -166,22 +179,7 @@ def check(cfg: DictConfig) -> None:
         legal = [f.name for f in fields(OmegaConf.get_type(cfg, group))]
         _check_keys(group, cfg[group], legal)
     if cfg.study is not None:
-        if not _is_mapping(cfg.study):
-            raise ConfigError(
-                f"study={cfg.study}: type experiment=variants, or study=null for none"
-            )
-        said = OF_RIVALS if "margin" in cfg.study else OF_METHODS
-        _check_keys("study", cfg.study, said)
-        if lacking := [name for name in said if cfg.study.get(name) in (None, "")]:
-            raise ConfigError(
-                f"study.{lacking[0]} has no value: type +study.{lacking[0]}=VALUE, or"
-                " experiment=variants for a whole study"
-            )
-        if "margin" in cfg.study and not _is_positive(cfg.study.margin):
-            raise ConfigError(
-                f"study.margin={cfg.study.margin}: it must be a number of points above 0, such as"
-                " study.margin=2"
-            )
+        _check_study(cfg.study)
     for name, node in cfg.transfer.items():
         if not _is_mapping(node) or "_target_" not in node:
             raise ConfigError(
@@ -189,8 +187,8 @@ def check(cfg: DictConfig) -> None:
             )
     if not abs(cfg.coef) < 1e30:  # NaN, infinite, or so in float32
         raise ConfigError(f"coef={cfg.coef}: it must be a finite number, such as coef=1")
-    for key in ("pooling", "token_source"):
-        legal_values = POOLINGS if key == "pooling" else TOKEN_SOURCES
+    legal_of = {"pooling": POOLINGS, "token_source": TOKEN_SOURCES, "way": WAYS}
+    for key, legal_values in legal_of.items():
         if cfg.collect[key] not in legal_values:
             raise ConfigError(
                 f"collect.{key}={cfg.collect[key]} is unknown"
@@ -215,6 +213,38 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"{key} is empty: type {key}=VALUE, or leave it out")
     if cfg.classes == "":
         raise ConfigError("classes is empty: type classes=FILE, or classes=null for none")
+
+
+def _check_study(study: Any) -> None:
+    if not _is_mapping(study):
+        raise ConfigError(f"study={study}: type experiment=variants, or study=null for none")
+    if "margin" in study:
+        _check_rivals(study)
+        return
+    _check_keys("study", study, [*STUDY_RULES["better"], "rule", "by", "measure"])
+    rule = study.get("rule") or "better"
+    check_known("study.rule", rule, STUDY_RULES)
+    for name in study.get("measure") or ():
+        check_known("study.measure", name, STUDY_MEASURES)
+    if lacking := [name for name in STUDY_RULES[rule] if not study.get(name)]:
+        raise ConfigError(
+            f"study.{lacking[0]} has no value: type +study.{lacking[0]}=VALUE, or"
+            " experiment=variants for a whole study"
+        )
+
+
+def _check_rivals(study: Any) -> None:
+    _check_keys("study", study, OF_RIVALS)
+    if lacking := [name for name in OF_RIVALS if study.get(name) in (None, "")]:
+        raise ConfigError(
+            f"study.{lacking[0]} has no value: type +study.{lacking[0]}=VALUE, or"
+            " experiment=compare for a whole study"
+        )
+    if not _is_positive(study.margin):
+        raise ConfigError(
+            f"study.margin={study.margin}: it must be a number of points above 0, such as"
+            " study.margin=2"
+        )
 
 
 def _check_prompts(task: Any) -> None:

@@ -16,8 +16,9 @@ from corrsteer.records import LayerStats, RankedFeature, SiteFit
 from corrsteer.report.record import LayerChoice, Search
 from corrsteer.selectors.protocol import statistic
 from corrsteer.stages.answers import answers
-from corrsteer.stages.bench import Bench, Collect
+from corrsteer.stages.bench import WRITING, Bench, Collect
 from corrsteer.stages.bins import binned
+from corrsteer.stages.heard import Heard
 from corrsteer.stages.sites import sites
 from corrsteer.stages.statistics import statistics
 from corrsteer.stats.bins import BINNED
@@ -47,8 +48,13 @@ def observe(bench: Bench, collect: Collect | None = None, *, wholly: bool = Fals
     """
     collect = collect or bench.collect
     fits = sites(bench)
-    selection = answers(bench, bench.asking, "selection", [baseline()])[BASELINE]
-    stats = collected(bench, selection, collect, wholly=wholly)
+    heard = Heard(bench, collect) if collect.way == WRITING else None
+    listen = heard.listener if heard else None
+    unsteered = answers(bench, bench.asking, "selection", [baseline()], listen=listen)
+    selection = unsteered[BASELINE]
+    stats = collected(bench, selection, collect, wholly=wholly, heard=heard)
+    if heard is not None:
+        heard.clear()
     by = statistic(bench.selector)
     stats = [
         replace(s, shuffled_best=s.others[by].shuffled_best) if by in s.others else s for s in stats
@@ -57,12 +63,18 @@ def observe(bench: Bench, collect: Collect | None = None, *, wholly: bool = Fals
 
 
 def collected(
-    bench: Bench, selection: pd.DataFrame, collect: Collect, *, wholly: bool = False
+    bench: Bench,
+    selection: pd.DataFrame,
+    collect: Collect,
+    *,
+    wholly: bool = False,
+    heard: Heard | None = None,
 ) -> list[LayerStats]:
     """The statistics of the bench's features, with what its selector ranks by. ``selection``: the
-    scored answers without steering."""
+    scored answers without steering; ``heard``: what was collected while they were written."""
     by = statistic(bench.selector)
-    stats = statistics(bench, selection, collect=collect, wholly=wholly or by in SCORES)
+    every = wholly or by in SCORES
+    stats = statistics(bench, selection, collect=collect, wholly=every, heard=heard)
     return binned(bench, selection, stats, collect) if by in BINNED else stats
 
 
