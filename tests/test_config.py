@@ -223,7 +223,8 @@ def test_hydra_makes_an_option_of_its_file_alone(group, name):
 def test_an_experiment_is_a_sweep_with_a_claim(name):
     cfg = composed(f"experiment={name}")
     config.check(cfg)
-    assert cfg.study.claim and ("rule" in cfg.study) == (name != "variants")
+    assert cfg.study.claim
+    assert ("rule" in cfg.study) == (name not in ("variants", "compare"))
     swept = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
     named = [cfg.study.get("subject") or [], cfg.study.get("reference") or []]
     for by in cfg.study.get("by", []):

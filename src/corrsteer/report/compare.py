@@ -247,7 +247,7 @@ def _rows(
             n: None if f is None else Units(f["paid"].to_numpy(), f["per"].to_numpy()).price
             for n, f in paid.items()
         }
-        dials = dict.fromkeys(f"{r.coef:g}" for r in records if r.operator)
+        dials = dict.fromkeys(job.dial for job in jobs if job.dial)
         arms = [r.arms[STEERED] for r in records]
         rows.append(
             Row(

@@ -54,6 +54,11 @@ class Job:
     def coef(self) -> float:
         return self.record.coef
 
+    @property
+    def dial(self) -> str:
+        """As it is shown; empty for what has none: an arm without a plan or an adapter turned."""
+        return f"{self.coef:g}" if self.record.operator or self.coef != 1 else ""
+
     def answers(self, arm: str) -> pd.DataFrame:
         columns = ["id", "split", "arm", "score", "invalid"]
         return read_answers(self.folder, columns, splits=["test"], arms=[arm])

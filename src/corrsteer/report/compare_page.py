@@ -56,8 +56,7 @@ def explained(match: Match) -> str:
 def turned(pair: Pair) -> str:
     """Which settings a pair compares."""
     both = (pair.subject, pair.rival)
-    dials = [", ".join(dict.fromkeys(f"{j.coef:g}" for j in some if j.record.operator))
-             for some in both]  # fmt: skip
+    dials = [", ".join(dict.fromkeys(j.dial for j in some if j.dial)) for some in both]
     return " against ".join(f"dial {d}" if d else "no dial" for d in dials)
 
 
