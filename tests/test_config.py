@@ -223,7 +223,8 @@ def test_hydra_makes_an_option_of_its_file_alone(group, name):
 def test_an_experiment_is_a_sweep_with_a_claim(name):
     cfg = composed(f"experiment={name}")
     config.check(cfg)
-    assert cfg.study.claim and ("rule" in cfg.study) == (name != "variants")
+    assert cfg.study.claim
+    assert ("rule" in cfg.study) == (name not in ("variants", "compare"))
     swept = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
     subjects = cfg.study.get("subject") or []
     named = {*([subjects] if isinstance(subjects, str) else subjects), cfg.study.get("reference")}
@@ -251,6 +252,15 @@ def test_a_study_that_lacks_something_is_refused():
     assert "study.control has no value" in refusal("experiment=gates", "study.control=null")
     assert "study.rule=gate is unknown" in refusal("experiment=gates", "study.rule=gate")
     assert "study.measure=x is unknown" in refusal("experiment=gates", "+study.measure=[x]")
+
+
+@pytest.mark.long
+def test_rivals_are_compared_within_a_margin():
+    cfg = composed("experiment=compare")
+    config.check(cfg)
+    assert set(cfg.study) == {"claim", "subject", "margin"}
+    assert "study.margin=0: it must be" in refusal("experiment=compare", "study.margin=0")
+    assert "study.reference" in refusal("experiment=compare", "+study.reference=A")
 
 
 def test_no_knob_shares_its_name_with_a_folder_of_choices():

@@ -49,6 +49,9 @@ STUDY_RULES = {
 STUDY_MEASURES = ("held_out", "norms")
 """What the jobs of a study measure besides, as a table in their folders."""
 
+OF_RIVALS = ("claim", "subject", "margin")
+"""What a study of rivals at equal accuracy says (:mod:`corrsteer.report.compare`)."""
+
 JOB_READS = ("job", "model", "backend", "layers", "seed", "cache", "name")
 """What a job other than steering reads; the rest may be without a value."""
 
@@ -215,6 +218,9 @@ def check(cfg: DictConfig) -> None:
 def _check_study(study: Any) -> None:
     if not _is_mapping(study):
         raise ConfigError(f"study={study}: type experiment=variants, or study=null for none")
+    if "margin" in study:
+        _check_rivals(study)
+        return
     _check_keys("study", study, [*STUDY_RULES["better"], "rule", "by", "measure"])
     rule = study.get("rule") or "better"
     check_known("study.rule", rule, STUDY_RULES)
@@ -224,6 +230,20 @@ def _check_study(study: Any) -> None:
         raise ConfigError(
             f"study.{lacking[0]} has no value: type +study.{lacking[0]}=VALUE, or"
             " experiment=variants for a whole study"
+        )
+
+
+def _check_rivals(study: Any) -> None:
+    _check_keys("study", study, OF_RIVALS)
+    if lacking := [name for name in OF_RIVALS if study.get(name) in (None, "")]:
+        raise ConfigError(
+            f"study.{lacking[0]} has no value: type +study.{lacking[0]}=VALUE, or"
+            " experiment=compare for a whole study"
+        )
+    if not _is_positive(study.margin):
+        raise ConfigError(
+            f"study.margin={study.margin}: it must be a number of points above 0, such as"
+            " study.margin=2"
         )
 
 
@@ -358,6 +378,11 @@ def _wrong_type(node: DictConfig) -> str:
                     advice = f"; type {where}.{name}='\"{value}\"'"
                 return f"{where}.{name}={value}: it must be {in_words(wanted[name])}{advice}"
     return ""
+
+
+def _is_positive(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value < float("inf")
 
 
 def _check_keys(where: str, node: DictConfig, legal: Sequence[str]) -> None:

@@ -90,6 +90,10 @@ SEMANTIC = ("selector.classes=[semantic]",)
 ALONE = frozenset({"layers_1 validation", "layers_3 validation", "layers_1_3 validation"})
 CHOSEN = frozenset({"steered", "random"})
 """The last candidate is taken for the best."""
+INSTRUCTED = frozenset(
+    f"{arm}, instructed"
+    for arm in ("steered validation", "steered test", "steered_constrained test")
+)
 LEARNT = frozenset({"finetune", "lr", "steered"})
 """Checkpoints, their answers to validation, and those of the one that is taken."""
 GATED = CHOSEN | {"gate", "inverse"}
@@ -139,6 +143,10 @@ BASES = {
     "p": [*BBQ, "strategy=corrsteer_p", "seed=2"],  # by made-up answers it keeps layer 3
     "greedy": [*BBQ, "strategy=corrsteer_greedy"],
     "optimised": [*BBQ, "strategy=corrsteer_optimised", "strategy.trials=3"],
+    "caa": [*BBQ, "strategy=caa"],
+    "spare": [*BBQ, "strategy=spare"],
+    "told": [*BBQ, "strategy=instruction"],
+    "few_shot": [*BBQ, "strategy=few_shot"],
     "lora": [*BBQ, "strategy=lora", *TRAINED_ONCE],
     "bias_only": [*BBQ, "strategy=bias_only", *TRAINED_ONCE],
     "hub": ["task=bbq", "data=hub", "task.hub.repo=made/rows", f"task.hub.revision={COMMIT}"],
@@ -433,6 +441,30 @@ TABLE = [
     Case("Some.layers", "strategy.layers=r_1", CHOSEN | CONTROLS | {"explain"}, given=SOME),
     Case("Optimised.price", "strategy.price=0", NOTHING, "optimised"),
     Case("Optimised.widen", "strategy.widen=0", NOTHING, "optimised"),
+    # Rivals.
+    Case("CAA.coef", "strategy.coef=2", CHOSEN, "caa"),
+    Case("CAA.positions", "strategy.positions=all", CHOSEN, "caa"),
+    Case(
+        "CAA.contrast",
+        "strategy.contrast=outcomes",
+        CHOSEN | CONTROLS,
+        "caa",
+        gone=frozenset({"contrast 1", "contrast 3"}),
+        new=frozenset({"collect 1 raw", "collect 3 raw"}),
+    ),
+    Case("_Edited.coef", "strategy.coef=2", frozenset({"steered"}), "spare"),
+    Case("_Edited.positions", "strategy.positions=all", frozenset({"steered"}), "spare"),
+    Case("_Edited.k", "strategy.k=3", frozenset({"steered"}), "spare"),
+    Case("Prompted.text", "strategy.text=Think.", frozenset({"steered"}), "told"),
+    Case(
+        "Prompted.variant",
+        "strategy.variant=constrained",
+        NOTHING,
+        "told",
+        gone=INSTRUCTED,
+        new=frozenset(name.removesuffix(", instructed") for name in INSTRUCTED),
+    ),
+    Case("Prompted.shots", "strategy.shots=2", frozenset({"steered"}), "few_shot"),
     # Fine-tuning. The checkpoint is taken that made-up answers say comes nearest to all right.
     Case("FineTuned.data", "strategy.data=own_right", LEARNT, "lora"),
     Case("FineTuned.data", "strategy.data=shuffled", LEARNT, "lora"),
@@ -669,6 +701,8 @@ class Full(Store):
         if stage == "finetune":
             label = f"finetune {settings['lr']:g} {settings['epoch']}"
         label = {"generate": self.label, "score": f"score {self.label}"}.get(stage, label)
+        if str(settings.get("sae", "")).startswith("coordinates"):
+            label += " raw"
         if stage in ("divergence", "likelihood"):
             label = self._numbered(stage, settings, key)
         assert self.keys.setdefault(label, key) == key, label
@@ -680,6 +714,7 @@ class Full(Store):
             makers = {"generate": self._answers, "site": site, "collect": statistics}
             makers |= {"explain": contexts, "divergence": effect, "likelihood": effect}
             makers |= {"probe": probe, "gate": gate, "finetune": checkpoint}
+            makers |= {"contrast": contrast}
             made = (makers | {"activity": effect, "bins": bins}).get(stage)
             made(settings, folder) if made else make(folder)
         return folder
@@ -759,6 +794,10 @@ def probe(settings, folder):
     np.savez(folder / "probe.npz", row=row, condition=condition, numbers=numbers, levels=levels)
 
 
+def contrast(settings, folder):
+    np.save(folder / "difference.npy", dice(settings).normal(size=128).astype(np.float32))
+
+
 def checkpoint(settings, folder):
     facts = {"steps": 1, "loss": 0.5, "seconds": 1.0}
     (folder / "training.json").write_text(json.dumps(facts))
@@ -808,29 +847,34 @@ def statistics(settings, folder):
     """Only the ceiling depends on the shuffles, and the stability on the resamples. Of scores other
     than r there are those that a selector may ask for."""
     chance = ("shuffles", "resamples", "seed")
-    random = dice({k: v for k, v in settings.items() if k not in chance})
-    values = {name: random.uniform(0, 1, FEATURES) for name in ("mean", "mean_right", "mean_wrong")}
-    right, wrong = (random.integers(0, 9, FEATURES) / 10 for _ in range(2))
+    random, features = dice({k: v for k, v in settings.items() if k not in chance}), width(settings)
+    values = {name: random.uniform(0, 1, features) for name in ("mean", "mean_right", "mean_wrong")}
+    right, wrong = (random.integers(0, 9, features) / 10 for _ in range(2))
     np.savez(
         folder / "stats.npz",
         layer=settings["layer"],
         n=20,
         n_right=10,
-        r=random.uniform(-1, 1, FEATURES),
+        r=random.uniform(-1, 1, features),
         freq=(right + wrong) / 2,
         freq_right=right,
         freq_wrong=wrong,
         max_shuffled_r=dice(settings).uniform(0, 1, settings["shuffles"]),
-        shuffled_best=dice(settings).integers(0, FEATURES, settings["shuffles"]),
+        shuffled_best=dice(settings).integers(0, features, settings["shuffles"]),
         shuffled_counts=np.bincount([R_BINS // 2] * settings["shuffles"], minlength=R_BINS + 1),
-        resampled_best=dice(settings).integers(0, FEATURES, (settings["resamples"], 20)),
+        resampled_best=dice(settings).integers(0, features, (settings["resamples"], 20)),
         resampled_r=dice(settings).uniform(0, 1, (settings["resamples"], 20)),
-        r_length=np.zeros(FEATURES),
-        r_adjusted=np.zeros(FEATURES),
+        r_length=np.zeros(features),
+        r_adjusted=np.zeros(features),
         residual=random.uniform(1, 9),
         **values,
         **scored(settings, SCORES),
     )
+
+
+def width(settings) -> int:
+    """Of the bundled model's coordinates there are two halves."""
+    return 2 * 128 if settings["sae"].startswith("coordinates") else FEATURES
 
 
 def bins(settings, folder):
@@ -839,17 +883,17 @@ def bins(settings, folder):
 
 def scored(settings, names) -> dict:
     chance = ("shuffles", "resamples", "seed")
-    random = dice({k: v for k, v in settings.items() if k not in chance})
+    random, features = dice({k: v for k, v in settings.items() if k not in chance}), width(settings)
     tables = {
         name: Scored(
-            value=random.uniform(-1, 1, FEATURES),
+            value=random.uniform(-1, 1, features),
             neutral=0.0,
-            at_least=np.zeros(FEATURES, dtype=np.int64),
+            at_least=np.zeros(features, dtype=np.int64),
             max_shuffled=dice(settings).uniform(0, 1, settings["shuffles"]),
-            shuffled_best=dice(settings).integers(0, FEATURES, settings["shuffles"]),
-            resampled_best=dice(settings).integers(0, FEATURES, (settings["resamples"], 20)),
+            shuffled_best=dice(settings).integers(0, features, settings["shuffles"]),
+            resampled_best=dice(settings).integers(0, features, (settings["resamples"], 20)),
             resampled=dice(settings).uniform(0, 1, (settings["resamples"], 20)),
-            error=np.zeros(FEATURES),
+            error=np.zeros(features),
         )
         for name in names
     }

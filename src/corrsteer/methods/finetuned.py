@@ -94,6 +94,10 @@ class FineTuned(ABC):
         return self.data
 
     @property
+    def learns_from(self) -> str:
+        return {GOLD: "gold answers", OWN: "outcomes"}.get(self.data, "nothing")
+
+    @property
     def needs(self) -> frozenset[str]:
         return TRAINED
 

@@ -52,17 +52,30 @@ def observe(bench: Bench, collect: Collect | None = None, *, wholly: bool = Fals
     listen = heard.listener if heard else None
     unsteered = answers(bench, bench.asking, "selection", [baseline()], listen=listen)
     selection = unsteered[BASELINE]
-    by = statistic(bench.selector)
-    every = wholly or by in SCORES
-    stats = statistics(bench, selection, collect=collect, wholly=every, heard=heard)
+    stats = collected(bench, selection, collect, wholly=wholly, heard=heard)
     if heard is not None:
         heard.clear()
-    if by in BINNED:
-        stats = binned(bench, selection, stats, collect)
+    by = statistic(bench.selector)
     stats = [
         replace(s, shuffled_best=s.others[by].shuffled_best) if by in s.others else s for s in stats
     ]
     return Observed(fits, selection, stats, collect)
+
+
+def collected(
+    bench: Bench,
+    selection: pd.DataFrame,
+    collect: Collect,
+    *,
+    wholly: bool = False,
+    heard: Heard | None = None,
+) -> list[LayerStats]:
+    """The statistics of the bench's features, with what its selector ranks by. ``selection``: the
+    scored answers without steering; ``heard``: what was collected while they were written."""
+    by = statistic(bench.selector)
+    every = wholly or by in SCORES
+    stats = statistics(bench, selection, collect=collect, wholly=every, heard=heard)
+    return binned(bench, selection, stats, collect) if by in BINNED else stats
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,9 @@ class Method(Protocol):
     @property
     def variant(self) -> str:
         """What of the method, such as A; empty where it has no variants."""
+
+    # Optional: ``learns_from``, what data it needs beside questions, in a word or two for a table
+    # ("outcomes" where it is not there: whether the model's own answers are right).
 
     @property
     def needs(self) -> frozenset[str]:

@@ -218,6 +218,12 @@ class Text:
         kept = {token for tokens in keep.values() for token in tokens}
         return [i for i in range(self._vocabulary) if i not in kept], [keep[end] for end in ends]
 
+    def continuations(
+        self, prompts: Sequence[str], options: Sequence[Sequence[str]]
+    ) -> list[list[list[int]]]:
+        """The tokens of every option as it follows its prompt, ``[prompt][option]``."""
+        return self._continuations(prompts, self._encode(prompts), options)
+
     def _continuations(
         self,
         prompts: Sequence[str],

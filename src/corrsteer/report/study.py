@@ -252,6 +252,8 @@ def _asked(folder: Path, jobs: Sequence[int]) -> Asked | None:
         try:
             text = (folder / str(job) / "config.yaml").read_text(encoding="utf-8")
             found = yaml.safe_load(text)["study"]
+            if found and "margin" in found:  # rivals at equal accuracy: corrsteer.report.compare
+                return None
             if found:
                 return Asked(
                     claim=str(found["claim"]),

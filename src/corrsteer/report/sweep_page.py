@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from corrsteer.report import sweep_figures
+from corrsteer.report import compare_page, sweep_figures
+from corrsteer.report.compare import Comparison, compare
+from corrsteer.report.compare_jobs import Job
+from corrsteer.report.compare_jobs import asked as asked_of
 from corrsteer.report.numbers import p_value
 from corrsteer.report.pages import cut, plain, write_page
 from corrsteer.report.plots import Figure
@@ -69,6 +72,10 @@ def write_sweep_report(folder: Path) -> Path:
     if asked is not None:
         said = [asked.sentence, *[None] * (len(table) - 1)]
         table = table.assign(study=pd.array(said, dtype=object))
+    compared = _compared(folder, done, results, table)
+    if compared:
+        told = " ".join(map(compare_page.sentence, compared))
+        table = table.assign(study=pd.array([told, *[None] * (len(table) - 1)], dtype=object))
     table.to_csv(folder / "summary.csv", index=False)
     varied = [name for name in SETTINGS if done[name].nunique(dropna=False) > 1]
     questions = _questions(done, results, found)
@@ -77,6 +84,7 @@ def write_sweep_report(folder: Path) -> Path:
     if asked is not None:
         text = study_table(asked) + text
         write_study(folder, asked, done)
+    text = "".join(map(compare_page.markdown, compared)) + text
     (folder / "verdict.md").write_text(text, encoding="utf-8")
     overridden = {
         word.lstrip("+").split("=")[0] for text in table["overrides"] for word in text.split()
@@ -94,6 +102,7 @@ def write_sweep_report(folder: Path) -> Path:
         "links": {n for n in table["job"] if (folder / str(n) / "report.html").exists()},
         "questions": questions,
         "study": asked,
+        "compared": compare_page.shown(compared),
         "verdicts": found,
         "headline": overall(found),
         "spread": spread_title(found),
@@ -107,6 +116,26 @@ def write_sweep_report(folder: Path) -> Path:
         "how": HOW,
     }
     return write_page(folder / "report.html", "sweep.html.j2", page)
+
+
+def _compared(
+    folder: Path, done: pd.DataFrame, results: Records, table: pd.DataFrame
+) -> list[Comparison]:
+    """Of every question under every model; none for a sweep that compares no rivals."""
+    what = asked_of(folder, done["job"].tolist())
+    if what is None:
+        return []
+    made = []
+    for _, some in table[table["state"] == "done"].groupby(list(QUESTION), sort=False):
+        jobs = [
+            (
+                tuple(str(row[name]) for name in ("seed", "splits_seed")),
+                Job(row["job"], folder / str(row["job"]), results[row["job"]], bool(row["chosen"])),
+            )
+            for row in records(some)
+        ]
+        made.append(compare(what, jobs))
+    return [one for one in made if one is not None]
 
 
 # -- a question --------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ length does something. The test split's own flips are :mod:`corrsteer.stages.eva
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -39,7 +39,9 @@ def unrelated_answers(bench: Bench, elsewhere: Elsewhere, arms: Sequence[Arm]) -
     """Answers to the unrelated prompts, by arm; none where none were asked for."""
     if elsewhere.unrelated is None:
         return {}
-    return answers(bench, elsewhere.unrelated, "unrelated", arms, "unrelated prompts")
+    # Without options there is nothing to restrict an answer to.
+    free = [replace(arm, decoding=None) for arm in arms]
+    return answers(bench, elsewhere.unrelated, "unrelated", free, "unrelated prompts")
 
 
 def side_effects(
@@ -78,6 +80,23 @@ def side_effects(
     ), unrelated
 
 
+def divergence_table(
+    bench: Bench, elsewhere: Elsewhere, arms: Sequence[Arm]
+) -> pd.DataFrame | None:
+    """One row per arm and neutral text, of what :func:`side_effects` has measured: ``kl`` summed
+    over ``positions``, in nats. None where nothing was."""
+    acting = [a for a in compared(arms, elsewhere.settings.draws) if a.intervention is not None]
+    if not (elsewhere.texts and acting):
+        return None
+    moved = divergences(bench, elsewhere.texts, acting)
+    rows = [
+        {"arm": name, "text": n, "kl": one.kl, "positions": one.positions}
+        for name, texts in moved.items()
+        for n, one in enumerate(texts)
+    ]
+    return pd.DataFrame(rows)
+
+
 def readings(
     bench: Bench, examples: Sequence[Example], answered: Mapping[str, pd.DataFrame]
 ) -> record.Readings:
@@ -90,7 +109,9 @@ def other_answers(
     bench: Bench, others: Mapping[str, Asking], arms: Sequence[Arm]
 ) -> dict[str, Frames]:
     """By task of ``transfer``, the answers to its test questions, by arm."""
-    return {
-        name: answers(bench, asking, "test", arms, f"{name}, transfer")
-        for name, asking in others.items()
-    }
+    found = {}
+    for name, asking in others.items():
+        options = all(e.options for e in asking.splits["test"])
+        fitting = arms if options else [replace(arm, decoding=None) for arm in arms]
+        found[name] = answers(bench, asking, "test", fitting, f"{name}, transfer")
+    return found

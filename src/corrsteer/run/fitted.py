@@ -19,7 +19,7 @@ from corrsteer.stages.bench import Bench
 from corrsteer.steering.arms import STEERED, Arm
 from corrsteer.steering.plan import Plan, PlanEntry
 
-OWN_TABLES = ("features", "classes", "ablations", "answers")
+OWN_TABLES = ("features", "classes", "ablations", "answers", "divergence")
 """Files of a run that no method may write over."""
 
 

@@ -16,8 +16,14 @@ from corrsteer.records import RIGHT
 from corrsteer.report.numbers import plain_text
 from corrsteer.report.record import GateUse, Record
 from corrsteer.run.build import Parts, build
+from corrsteer.run.cost import measured, write_costs
 from corrsteer.run.drawing import tested
-from corrsteer.run.elsewhere import other_answers, side_effects, unrelated_answers
+from corrsteer.run.elsewhere import (
+    divergence_table,
+    other_answers,
+    side_effects,
+    unrelated_answers,
+)
 from corrsteer.run.fitted import checked
 from corrsteer.run.measures import tables
 from corrsteer.run.odometer import counted
@@ -61,14 +67,15 @@ def run(cfg: DictConfig, folder: Path) -> float:
     bench, asking = parts.bench, parts.bench.asking
 
     # fit: on the selection split without steering, and on validation where the method asks it
-    with _kept_to_look_at(folder):
+    with _kept_to_look_at(folder), measured() as fitting:
         fitted = checked(parts.method.fit(bench), parts.method, bench)
     plan = fitted.plan
 
     # validate: where the dial of a sweep is chosen
     arms = [baseline(), fitted.arm]
     ablated = ablation_arms(plan) if parts.ablations and plan is not None else []
-    validation = answers(bench, asking, "validation", [*arms, *ablated])
+    with measured() as answering:
+        validation = answers(bench, asking, "validation", [*arms, *ablated])
 
     # evaluate: once, on the test split, with controls
     use, gated = _gated(parts, fitted, arms)
@@ -113,6 +120,9 @@ def run(cfg: DictConfig, folder: Path) -> float:
     )
     run_record = counted(parts, fitted, run_record.model_copy(update={"gate_use": use}))
     run_record.write(folder)
+    learns_from = getattr(parts.method, "learns_from", "outcomes")
+    made = len(validation) * len(asking.splits["validation"])
+    write_costs(folder, learns_from, fitting, answering, made)
     write_cards(cards, folder)
     classes_table(cards).to_csv(folder / "classes.csv", index=False)
     features_table(ranked, chosen, run_record.score).to_csv(folder / "features.csv", index=False)
@@ -132,6 +142,8 @@ def run(cfg: DictConfig, folder: Path) -> float:
         if parts.ablations:
             table = ablation_table(plan, validation)
             table.to_csv(folder / "ablations.csv", index=False)
+    if (moved_texts := divergence_table(bench, parts.elsewhere, done.arms)) is not None:
+        moved_texts.to_csv(folder / "divergence.csv", index=False)
     save_adapter(fitted, folder / "adapter")
     besides = tables(bench, parts.measure, fitted, done.arms, done.answers[BASELINE])
     for name, table in {**fitted.tables, **besides}.items():
@@ -159,8 +171,9 @@ def _kept_to_look_at(folder: Path) -> Iterator[None]:
 
 
 def _controls(parts: Parts, fitted: Fitted) -> list[Arm]:
-    """Those that steer are plans at the plan's norms; another intervention has none of them."""
-    if fitted.plan is None:
+    """Those that steer are plans at the plan's norms; another intervention has none of them, nor
+    has a plan whose operator edits features of its own."""
+    if fitted.plan is None or any(e.arrays for e in fitted.plan.entries):
         return []
     return controls(parts.bench, fitted.plan, fitted.observed.stats, parts.controls, fitted.whole)
 

@@ -143,7 +143,7 @@ def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder:
     """The plan with what somebody else needs to use and check it."""
     bench = parts.bench
     score = bench.selector.score
-    entries = tuple(replace(e, about=_about(e, chosen, score)) for e in plan.entries)
+    entries = tuple(replace(e, about={**e.about, **_about(e, chosen, score)}) for e in plan.entries)
     about = {
         "model": {
             "name": bench.spec.name,

@@ -113,7 +113,8 @@ Encoders = Callable[[int, Sequence[int]], Sequence[Encoder]]
 
 def activation(x: Tensor, parts: Parts, before: str = "") -> Tensor:
     """[...] float32, the feature's activation at residuals ``x`` [..., M]; ``parts``: those of an
-    :class:`Encoder`, whose names have ``before`` in front."""
+    :class:`Encoder`, whose names have ``before`` in front. [..., k] where ``row`` is [k, M] and
+    ``numbers`` [k, 3]: of several features of one SAE."""
     u, scale = x.float(), None
     if before + "centred" in parts or before + "layer_norm" in parts:
         u = u - u.mean(-1, keepdim=True)
@@ -123,10 +124,12 @@ def activation(x: Tensor, parts: Parts, before: str = "") -> Tensor:
     if before + "constant_norm_rescale" in parts:
         scale = u.norm(dim=-1, keepdim=True).clamp(min=1e-30) / u.shape[-1] ** 0.5
         u = u / scale
-    threshold, slope, offset = parts[before + "numbers"].to(u).unbind()
-    p = (u - parts[before + "shift"].to(u)) @ parts[before + "row"].to(u)
+    threshold, slope, offset = parts[before + "numbers"].to(u).unbind(-1)
+    row = parts[before + "row"].to(u)
+    several = row.dim() > 1
+    p = (u - parts[before + "shift"].to(u)) @ (row.T if several else row)
     z = (p * slope + offset).relu().masked_fill(p <= threshold, 0)
-    return z if scale is None else z * scale[..., 0]
+    return z if scale is None else z * (scale if several else scale[..., 0])
 
 
 def reads_features(*parts: object) -> bool:

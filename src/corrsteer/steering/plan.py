@@ -50,7 +50,8 @@ class PlanEntry:
     where the vector belongs to none, ``r`` its correlation with the outcome. ``about``: what else
     is said of it, such as another score that it was chosen by. ``encoder``: what gives the
     feature's activation, where an operator or a gate reads it. ``probe``: what tells where the
-    layer's model is likely wrong, likewise.
+    layer's model is likely wrong, likewise. ``arrays``: float32, what an operator of several
+    features reads (:mod:`corrsteer.steering.edits`).
     """
 
     layer: int
@@ -61,6 +62,7 @@ class PlanEntry:
     about: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     encoder: Encoder | None = field(default=None, compare=False, repr=False)
     probe: Probe | None = field(default=None, compare=False, repr=False)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def norm(self) -> float:
@@ -201,6 +203,7 @@ class Plan:
             arrays |= {f"encoder_{e.layer}.{name}": a for name, a in read.items()}
             told = {} if e.probe is None else e.probe.arrays()
             arrays |= {f"probe_{e.layer}.{name}": a for name, a in told.items()}
+            arrays |= {f"own_{e.layer}.{name}": a for name, a in e.arrays.items()}
         save_file(arrays, folder / VECTORS)
         entries = [
             {
@@ -278,6 +281,7 @@ def load_plan(path: str | Path) -> Plan:
             f"encoder_{e.layer}.{name}" for e in entries if e.encoder for name in e.encoder.arrays()
         }
         own |= {f"probe_{e.layer}.{name}" for e in entries if e.probe for name in e.probe.arrays()}
+        own |= {f"own_{e.layer}.{name}" for e in entries for name in e.arrays}
         if more := vectors.keys() - own:
             raise ValueError(f"{VECTORS} has {min(more)}, which no entry of {FILE} has")
         if len(widths := {e.vector.size for e in entries}) > 1:
@@ -342,7 +346,10 @@ def _entry(e: Mapping[str, Any], vectors: Mapping[str, np.ndarray]) -> PlanEntry
         about={name: value for name, value in e.items() if name not in _ENTRY},
         encoder=_encoder(e, layer, vectors) if "encoder" in e else None,
         probe=_probe(layer, vectors) if "probe" in e else None,
+        arrays=_of(f"own_{layer}.", vectors),
     )
+    if not all(np.isfinite(a).all() or n == "numbers" for n, a in entry.arrays.items()):
+        raise ValueError(f"what the operator reads at layer {layer} is not finite")
     if "norm" in e and not math.isclose(_number("norm", e["norm"]), entry.norm, rel_tol=1e-3):
         raise ValueError(
             f"layer_{layer} has the norm {entry.norm:.4g}, and {FILE} says {e['norm']:.4g}"
@@ -351,15 +358,18 @@ def _entry(e: Mapping[str, Any], vectors: Mapping[str, np.ndarray]) -> PlanEntry
 
 
 def _encoder(e: Mapping[str, Any], layer: int, vectors: Mapping[str, np.ndarray]) -> Encoder:
-    before = f"encoder_{layer}."
-    arrays = {n.removeprefix(before): a for n, a in vectors.items() if n.startswith(before)}
-    return Encoder.read(e["encoder"], arrays, vectors[f"layer_{layer}"].size)
+    return Encoder.read(
+        e["encoder"], _of(f"encoder_{layer}.", vectors), vectors[f"layer_{layer}"].size
+    )
 
 
 def _probe(layer: int, vectors: Mapping[str, np.ndarray]) -> Probe:
-    before = f"probe_{layer}."
-    arrays = {n.removeprefix(before): a for n, a in vectors.items() if n.startswith(before)}
-    return Probe.read(arrays, vectors[f"layer_{layer}"].size)
+    return Probe.read(_of(f"probe_{layer}.", vectors), vectors[f"layer_{layer}"].size)
+
+
+def _of(before: str, vectors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays whose names begin so, without that."""
+    return {n.removeprefix(before): a for n, a in vectors.items() if n.startswith(before)}
 
 
 def _whole(name: str, value: Any, least: int) -> int:

@@ -1,0 +1,328 @@
+"""Rivals at equal accuracy: what each method of a sweep gains, what it pays, and whether the
+subject matches a rival at half the side effects.
+
+Of every method and seed the jobs are its settings: dials, checkpoints, learning rates, whatever the
+sweep varied. Validation chooses one of them for the table; for a pair it chooses the one whose
+*validation* accuracy is nearest the other method's. Test is asked once, of what was chosen
+(:mod:`corrsteer.stats.matching`). Reads job folders only; some ten milliseconds per job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, PRICES, Asked, Job, Seed
+from corrsteer.stats.intervals import SIGNIFICANT, holm, t_ci
+from corrsteer.stats.matching import (
+    SUPPORTED,
+    UNDECIDED,
+    Equivalence,
+    PriceRatio,
+    Units,
+    equivalence,
+    nearest,
+    on_front,
+    price_ratio,
+    together,
+    verdict,
+)
+from corrsteer.stats.seeds import gain_by_sample
+from corrsteer.steering.arms import STEERED
+
+Jobs = Mapping[Seed, Sequence[Job]]
+"""Of one method, all that are done, by seed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method as validation chose it. ``gain``: against the unsteered model. ``against``: the
+    subject, less this one, with its p (Holm); None for the subject. ``best``: columns in which
+    every other method is worse by a test. ``dial`` empty: it has none."""
+
+    name: str
+    jobs: Sequence[Job]
+    dial: str
+    learns_from: str
+    accuracy: float
+    ci: tuple[float, float]
+    gain: float
+    against: float | None
+    p: float | None
+    fixed: int
+    broken: int
+    prices: Mapping[str, float | None]
+    cost: Mapping[str, float | None]
+    best: frozenset[str]
+    front: bool
+    """That no other method is as accurate at a lower price, nor more at the same."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The subject and a rival at about the same validation accuracy. ``turned``: which of both was
+    turned to the other's accuracy."""
+
+    turned: str
+    subject: Sequence[Job]
+    rival: Sequence[Job]
+    accuracies: tuple[float, float]
+    equal: Equivalence
+    prices: Mapping[str, PriceRatio | None]
+    answer: str
+
+
+@dataclass(frozen=True)
+class Match:
+    """``pairs``: with the subject turned to the rival's accuracy, then with the rival turned to the
+    subject's. ``needed``: what would decide it; empty where it is decided."""
+
+    rival: str
+    pairs: Sequence[Pair]
+    answer: str
+    needed: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    asked: Asked
+    rows: Sequence[Row]
+    matches: Sequence[Match]
+    dials: Mapping[str, Sequence[Job]]
+    """By method the jobs of its first seed, by dial: the curve of its dial."""
+    axis: str
+    """The price that the front is over."""
+
+
+def compare(what: Asked, jobs: Sequence[tuple[Seed, Job]]) -> Comparison | None:
+    """``jobs``: those of one question under one model, with their seeds. None without any."""
+    methods: dict[str, dict[Seed, list[Job]]] = {}
+    for seed, job in jobs:
+        methods.setdefault(job.method, {}).setdefault(seed, []).append(job)
+    if not methods:
+        return None
+    chosen = {name: _chosen(some) for name, some in methods.items()}
+    rows = _rows(chosen, what.subject, methods)
+    axis = OFF_TARGET if all(r.prices[OFF_TARGET] is not None for r in rows) else BROKEN
+    of_axis = [_share(r, axis) for r in rows]
+    front = on_front([r.accuracy for r in rows], of_axis)
+    rows = [replace(r, front=on) for r, on in zip(rows, front, strict=True)]
+    matches = []
+    if what.subject in methods:
+        matches = [
+            _match(what, methods[what.subject], methods[name], name)
+            for name in methods
+            if name != what.subject and set(methods[name]) & set(methods[what.subject])
+        ]
+    first = {name: sorted(next(iter(s.values())), key=_by_dial) for name, s in methods.items()}
+    return Comparison(what, rows, matches, first, axis)
+
+
+# -- what validation chooses -------------------------------------------------------------------
+
+
+def _by_dial(job: Job) -> tuple[float, int]:
+    return job.coef, job.number
+
+
+def _chosen(jobs: Jobs) -> dict[Seed, Job]:
+    """Of each seed the job that validation chose; of several settings that of the highest
+    validation accuracy, of equal ones the smallest dial."""
+    made = {}
+    for seed, some in jobs.items():
+        among = [job for job in some if job.chosen] or list(some)
+        made[seed] = max(among, key=lambda j: (j.validation, -abs(j.coef), -j.number))
+    return made
+
+
+def _nearest(jobs: Sequence[Job], target: float) -> Job:
+    accuracies = [job.validation for job in jobs]
+    return jobs[nearest(accuracies, target, [job.coef for job in jobs])]
+
+
+# -- two methods -------------------------------------------------------------------------------
+
+
+def _paid(jobs: Sequence[Job], price: str) -> pd.DataFrame | None:
+    """Over seeds: summed by unit."""
+    frames = [job.paid(price) for job in jobs]
+    kept = [frame for frame in frames if frame is not None]
+    if len(kept) < len(frames) or not kept:
+        return None
+    return pd.concat(kept).groupby(level=0).sum()
+
+
+def _ratio(
+    rival: pd.DataFrame | None, subject: pd.DataFrame | None, price: str, level: float
+) -> PriceRatio | None:
+    """On the units that both were measured on."""
+    if rival is None or subject is None:
+        return None
+    ids = rival.index.intersection(subject.index)
+    if not len(ids):
+        return None
+    a, b = (
+        Units(f.loc[ids, "paid"].to_numpy(), f.loc[ids, "per"].to_numpy(), price != KL)
+        for f in (rival, subject)
+    )
+    return price_ratio(a, b, seed=0, level=level)
+
+
+def _pair(what: Asked, turned: str, subject: Sequence[Job], rival: Sequence[Job]) -> Pair:
+    differences = [s.right(STEERED) - r.right(STEERED) for s, r in zip(subject, rival, strict=True)]
+    by_question = pd.concat(differences).dropna().groupby(level=0).mean()
+    equal = equivalence(by_question.to_numpy(), what.margin)
+    paid = {p: (_paid(rival, p), _paid(subject, p)) for p in PRICES}
+    measured = [p for p, both in paid.items() if all(f is not None for f in both)]
+    level = together(len(measured))
+    prices = {p: _ratio(*both, p, level) for p, both in paid.items()}
+    said = verdict(equal, [p for p in prices.values() if p is not None])
+    accuracies = tuple(
+        float(np.mean([j.record.arms[STEERED].accuracy for j in some])) for some in (subject, rival)
+    )
+    return Pair(turned, subject, rival, accuracies, equal, prices, said)  # type: ignore[arg-type]
+
+
+def _match(what: Asked, subject: Jobs, rival: Jobs, name: str) -> Match:
+    """Whether the subject is as accurate is asked where it is turned to the rival at its best; what
+    both pay, where they are equal."""
+    seeds = [seed for seed in rival if seed in subject]
+    own = _chosen({s: subject[s] for s in seeds})
+    best = _chosen({s: rival[s] for s in seeds})
+    to_rival = [_nearest(subject[s], best[s].validation) for s in seeds]
+    to_subject = [_nearest(rival[s], own[s].validation) for s in seeds]
+    pairs = [_pair(what, what.subject, to_rival, [best[s] for s in seeds])]
+    if ([own[s] for s in seeds], to_subject) != (to_rival, [best[s] for s in seeds]):
+        pairs.append(_pair(what, name, [own[s] for s in seeds], to_subject))
+    behind = pairs[0].equal.answer == "refuted" and not pairs[0].equal.ahead
+    equal = next((p for p in pairs if p.equal.answer == SUPPORTED), None)
+    deciding = pairs[0] if behind or equal is None else equal
+    return Match(name, pairs, deciding.answer, _needed(deciding) if not behind else "")
+
+
+def _needed(pair: Pair) -> str:
+    """In words, what would decide a pair."""
+    if pair.answer != UNDECIDED:
+        return ""
+    if pair.equal.answer == UNDECIDED and pair.equal.questions:
+        return f"about {pair.equal.questions:,} test questions (now {pair.equal.n:,})"
+    if pair.equal.answer != SUPPORTED:
+        return "a dial at which both are as accurate: add some to coef"
+    units = {BROKEN: "test questions", OFF_TARGET: "unrelated prompts", KL: "neutral texts"}
+    wanted = [
+        f"about {p.units:,} {units[n]} (now {p.n:,})"
+        for n, p in pair.prices.items()
+        if p and p.units
+    ]
+    if not wanted:
+        return "a price that can be divided: of one method nothing was fixed, or nothing changed"
+    return " and ".join(wanted)
+
+
+# -- the table ---------------------------------------------------------------------------------
+
+
+def _rows(
+    chosen: Mapping[str, Mapping[Seed, Job]], subject: str, methods: Mapping[str, Jobs]
+) -> list[Row]:
+    first = chosen.get(subject, {})
+    gains = {
+        name: gain_by_sample(pairs)
+        for name, some in chosen.items()
+        if name != subject
+        and (pairs := [(j.answers(STEERED), first[s].answers(STEERED)) for s, j in some.items()
+                       if s in first])
+    }  # fmt: skip
+    p = dict(zip(gains, holm([g.p for g in gains.values()]), strict=True))
+    best = _best(chosen)
+    rows = []
+    for name, some in chosen.items():
+        jobs = list(some.values())
+        records = [j.record for j in jobs]
+        paid = {price: _paid(jobs, price) for price in PRICES}
+        prices = {
+            n: None if f is None else Units(f["paid"].to_numpy(), f["per"].to_numpy()).price
+            for n, f in paid.items()
+        }
+        dials = dict.fromkeys(job.dial for job in jobs if job.dial)
+        arms = [r.arms[STEERED] for r in records]
+        rows.append(
+            Row(
+                name=name,
+                jobs=jobs,
+                dial=", ".join(dials),
+                learns_from=str(jobs[0].cost().get("learns_from", "")),
+                accuracy=float(np.mean([a.accuracy for a in arms])),
+                ci=t_ci([a.accuracy for a in arms]) or arms[0].ci,
+                gain=float(np.mean([r.gain for r in records])),
+                against=gains[name].gain if name in gains else None,
+                p=p.get(name),
+                fixed=sum(r.flips.fixed for r in records),
+                broken=sum(r.flips.broken for r in records),
+                prices=prices,
+                cost=_cost([job for some in methods[name].values() for job in some]),
+                best=frozenset(column for column, who in best.items() if who == name),
+                front=False,
+            )
+        )
+    return sorted(rows, key=lambda r: (-r.accuracy, r.name))
+
+
+def _best(chosen: Mapping[str, Mapping[Seed, Job]]) -> dict[str, str]:
+    """By column the method than which every other is worse by a test, corrected for the others."""
+    marked: dict[str, str] = {}
+    if len(chosen) < 2:
+        return marked
+    accurate = {
+        name: float(np.mean([j.record.arms[STEERED].accuracy for j in some.values()]))
+        for name, some in chosen.items()
+    }
+    top = max(accurate, key=lambda name: accurate[name])
+    ps = []
+    for name, some in chosen.items():
+        pairs = [
+            (j.answers(STEERED), chosen[top][s].answers(STEERED))
+            for s, j in some.items()
+            if s in chosen[top]
+        ]
+        if name != top and pairs:
+            ps.append(gain_by_sample(pairs).p)
+    if len(ps) == len(chosen) - 1 and max(holm(ps)) <= SIGNIFICANT:
+        marked["accuracy"] = top
+    for price in PRICES:
+        paid = {name: _paid(list(some.values()), price) for name, some in chosen.items()}
+        sizes = {
+            name: frame["paid"].sum() / frame["per"].sum()
+            for name, frame in paid.items()
+            if frame is not None and frame["per"].sum()
+        }
+        if len(sizes) < 2:
+            continue
+        low = min(sizes, key=lambda name: sizes[name])
+        level = together(len(sizes) - 1)
+        ratios = [_ratio(paid[n], paid[low], price, level) for n in sizes if n != low]
+        if all(r is not None and r.ci[0] > 1 for r in ratios):
+            marked[price] = low
+    return marked
+
+
+def _cost(jobs: Sequence[Job]) -> dict[str, float | None]:
+    """Of the job that spent most: what was in the cache cost the others nothing."""
+    spent = [job.cost() for job in jobs]
+
+    def most(part: str, name: str) -> float | None:
+        values = [c.get(part, {}).get(name) for c in spent]
+        return max((float(v) for v in values if v is not None), default=None)
+
+    names = [(part, name) for part in ("fit", "answer") for name in ("seconds", "peak_mb")]
+    return {f"{part}_{name}": most(part, name) for part, name in names}
+
+
+def _share(row: Row, axis: str) -> float:
+    """A price that every method has: per unrelated prompt, or per test question."""
+    if axis == OFF_TARGET:
+        return float(row.prices[OFF_TARGET] or 0.0)
+    return row.broken / sum(j.record.flips.n for j in row.jobs)

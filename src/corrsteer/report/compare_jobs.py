@@ -1,0 +1,119 @@
+"""What a sweep that compares rivals asks, and what each of its jobs paid; see
+:mod:`corrsteer.report.compare`. Reads job folders only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from corrsteer.records import RIGHT
+from corrsteer.report.record import Record
+from corrsteer.report.tables import read_answers, read_table
+from corrsteer.steering.arms import BASELINE, STEERED
+
+BROKEN, OFF_TARGET, KL = "broken per fixed", "off-target", "KL"
+PRICES = (BROKEN, OFF_TARGET, KL)
+Seed = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """``margin``: as a fraction of 1."""
+
+    claim: str
+    subject: str
+    margin: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job that is done; its folder is read when its answers are asked for. ``chosen``: by
+    validation, among those that differ in the dial alone."""
+
+    number: int
+    folder: Path
+    record: Record
+    chosen: bool
+
+    @property
+    def method(self) -> str:
+        return self.record.method_name
+
+    @property
+    def validation(self) -> float:
+        return self.record.validation[STEERED].accuracy
+
+    @property
+    def coef(self) -> float:
+        return self.record.coef
+
+    @property
+    def dial(self) -> str:
+        """As it is shown; empty for what has none: an arm without a plan or an adapter turned."""
+        return f"{self.coef:g}" if self.record.operator or self.coef != 1 else ""
+
+    def answers(self, arm: str) -> pd.DataFrame:
+        columns = ["id", "split", "arm", "score", "invalid"]
+        return read_answers(self.folder, columns, splits=["test"], arms=[arm])
+
+    def cost(self) -> Mapping[str, Any]:
+        try:
+            content = json.loads((self.folder / "method.json").read_text(encoding="utf-8"))
+            return content if isinstance(content, dict) else {}
+        except (OSError, ValueError):
+            return {}
+
+    def paid(self, price: str) -> pd.DataFrame | None:
+        """Columns paid and per, by the unit's id; None where the price was not measured."""
+        if price == KL:
+            if not (self.folder / "divergence.csv").exists():
+                return None
+            table = read_table(self.folder / "divergence.csv", ["arm", "text", "kl", "positions"])
+            own = table[table["arm"] == STEERED].set_index("text")
+            frame = own.rename(columns={"kl": "paid", "positions": "per"})[["paid", "per"]]
+            return frame if len(frame) else None
+        if price == OFF_TARGET:
+            rows = read_answers(
+                self.folder, ["id", "arm", "answer"], ["unrelated"], [BASELINE, STEERED]
+            )
+            if not len(rows):
+                return None
+            by_arm = rows.pivot(index="id", columns="arm", values="answer")
+            changed = (by_arm[BASELINE] != by_arm[STEERED]).astype(float)
+            return pd.DataFrame({"paid": changed, "per": 1.0})
+        base, now = (self.right(arm) for arm in (BASELINE, STEERED))
+        change = now - base.loc[now.index]
+        return pd.DataFrame({"paid": (change < 0).astype(float), "per": (change > 0).astype(float)})
+
+    def right(self, arm: str) -> pd.Series:
+        """0 or 1 by the question's id."""
+        rows = self.answers(arm).set_index("id")
+        right = (rows["score"] >= RIGHT) & ~rows["invalid"].astype(bool)
+        return right.astype(float)
+
+
+def asked(folder: Path, jobs: Sequence[int]) -> Asked | None:
+    """What the sweep's configs say; None for a sweep that compares no rivals."""
+    for job in jobs:
+        try:
+            text = (folder / str(job) / "config.yaml").read_text(encoding="utf-8")
+            found = yaml.safe_load(text)["study"]
+            return Asked(str(found["claim"]), str(found["subject"]), float(found["margin"]) / 100)
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            continue
+    return None
+
+
+def share_of(job: Job, axis: str) -> float:
+    """The same of one job."""
+    effects = job.record.side_effects
+    if axis == OFF_TARGET and effects is not None and effects.off_target is not None:
+        return effects.off_target.arms[STEERED].rate
+    return job.record.flips.broken / job.record.flips.n

@@ -1,0 +1,284 @@
+"""A comparison of rivals as words, table and figure; see :mod:`corrsteer.report.compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+
+import plotly.graph_objects as go
+
+from corrsteer.report.compare import Comparison, Match, Pair, Row
+from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, share_of
+from corrsteer.report.numbers import interval, p_value, pct, points, ratio, short
+from corrsteer.report.plots import Figure, around, colour, error_bars, line, plot_text, ring
+from corrsteer.report.sweep_figures import SYMBOLS
+from corrsteer.stats.intervals import proportion_ci
+from corrsteer.stats.matching import REFUTED, SUPPORTED, UNDECIDED, PriceRatio
+from corrsteer.steering.arms import BASELINE, STEERED
+
+AXES = {
+    OFF_TARGET: "unrelated prompts answered otherwise",
+    BROKEN: "right answers broken, of all questions",
+}
+
+
+def sentence(made: Comparison) -> str:
+    """The claim and its answer against every rival."""
+    claim = made.asked.claim
+    head = f"{claim[:1].upper()}{claim[1:]}"
+    if not made.matches:
+        return (
+            f"{head}: {UNDECIDED}, since no job of {made.asked.subject} and of a rival is done on"
+            " the same questions."
+        )
+    by_answer = {
+        said: [m.rival for m in made.matches if m.answer == said]
+        for said in (SUPPORTED, REFUTED, UNDECIDED)
+    }
+    told = [
+        f"{said} against {', '.join(names) if len(names) < 4 else f'{len(names)} rivals'}"
+        for said, names in by_answer.items()
+        if names
+    ]
+    return f"{head}: {'; '.join(told)}."
+
+
+def explained(match: Match) -> str:
+    """Why, for one rival."""
+    first = match.pairs[0]
+    if match.answer == REFUTED and first.equal.answer == REFUTED:
+        return "less accurate by more than the margin at any dial of the sweep"
+    if match.answer == REFUTED:
+        return "at equal accuracy a price is less than twice as high"
+    return match.needed or "as accurate, at half of every price that was measured"
+
+
+def turned(pair: Pair) -> str:
+    """Which settings a pair compares."""
+    both = (pair.subject, pair.rival)
+    dials = [", ".join(dict.fromkeys(j.dial for j in some if j.dial)) for some in both]
+    return " against ".join(f"dial {d}" if d else "no dial" for d in dials)
+
+
+def times(price: PriceRatio | None) -> str:
+    """A ratio with its interval."""
+    if price is None:
+        return "–"
+    if price.ratio is None:
+        return "–"
+    at, low, high = (f"{x:.2g}" if x < 1000 else "∞" for x in (price.ratio, *price.ci))
+    return f"{at} [{low}, {high}]"
+
+
+def cells(row: Row) -> dict[str, str]:
+    """What a table shows of a method."""
+    cost = row.cost
+    return {
+        "dial": row.dial or "–",
+        "learns from": row.learns_from or "–",
+        "accuracy": f"{pct(row.accuracy)} [{100 * row.ci[0]:.1f}, {100 * row.ci[1]:.1f}]",
+        "gain": points(row.gain),
+        "against": "–" if row.against is None else f"{points(row.against)} ({p_value(row.p)})",
+        "fixed": str(row.fixed),
+        "broken": str(row.broken),
+        BROKEN: ratio(row.prices[BROKEN]),
+        OFF_TARGET: pct(row.prices[OFF_TARGET]),
+        KL: short(row.prices[KL]),
+        "fitting": _spent(cost["fit_seconds"], cost["fit_peak_mb"]),
+        "answering": _spent(cost["answer_seconds"], cost["answer_peak_mb"]),
+    }
+
+
+def _spent(seconds: float | None, megabytes: float | None) -> str:
+    if seconds is None:
+        return "–"
+    memory = "" if megabytes is None else f", {megabytes / 1000:.1f} GB"
+    return f"{seconds:.1f} s{memory}"
+
+
+COLUMNS = {
+    "dial": "Dial", "learns from": "Learns from", "accuracy": "Accuracy", "gain": "Gain",
+    "against": "Subject is ahead by", "fixed": "Fixed", "broken": "Broken",
+    BROKEN: "Broken per fixed", OFF_TARGET: "Off-target", KL: "KL (nats)",
+    "fitting": "Fitting", "answering": "Answering",
+}  # fmt: skip
+NOTE = (
+    "Each method as validation chose it, on the same test questions. Marked: every other method"
+    " is worse by a paired test, corrected for their number. Off-target: unrelated prompts"
+    " answered otherwise than without the method. KL: on neutral texts, per position; not measured"
+    " of prompts. Fitting and answering (the validation split): the most that a job of the method"
+    " took in this sweep; what another job had computed is not counted again. “Front”: no other"
+    " method is as accurate at a lower price."
+)
+
+
+def markdown(made: Comparison) -> str:
+    """For a README."""
+    titles = ["Method", "Front", *COLUMNS.values()]
+    lines = [sentence(made), "", "| " + " | ".join(titles) + " |"]
+    lines.append("|---|---|" + "---:|" * len(COLUMNS))
+    for row in made.rows:
+        shown = cells(row)
+        marked = [f"**{shown[n]}**" if n in row.best else shown[n] for n in COLUMNS]
+        lines.append(f"| {row.name} | {'yes' if row.front else ''} | " + " | ".join(marked) + " |")
+    lines += ["", NOTE, "", "| Rival | Compared | Subject | Rival | Difference | Equal |"]
+    for name in (BROKEN, OFF_TARGET, KL):
+        lines[-1] += f" {name} |"
+    lines[-1] += " Answer |"
+    lines.append("|---|---|" + "---:|" * 3 + "---|" + "---:|" * 3 + "---|")
+    for match in made.matches:
+        for n, pair in enumerate(match.pairs):
+            prices = [times(pair.prices[p]) for p in (BROKEN, OFF_TARGET, KL)]
+            said = f"**{match.answer}**: {explained(match)}" if n == 0 else ""
+            accuracies = [pct(a) for a in pair.accuracies]
+            difference = f"{points(pair.equal.difference)} {interval(pair.equal.ci)}"
+            row_cells = [match.rival, turned(pair), *accuracies, difference, pair.equal.answer]
+            lines.append("| " + " | ".join([*row_cells, *prices, said]) + " |")
+    return "\n".join([*lines, "", match_note(made), "", ""])
+
+
+def match_note(made: Comparison) -> str:
+    return (
+        f"{made.asked.subject} turned to the rival's validation accuracy, then the rival turned to"
+        f" its own. Difference: subject less rival, with its 90 % interval; equal: it lies within"
+        f" {100 * made.asked.margin:g} points (two one-sided tests at 5 %). Then how many times the"
+        " subject's price the rival pays, by paired bootstrap; the intervals of a row hold together"
+        " at 95 %. Supported: equal, and every ratio at least 2 with its interval above 1. Refuted:"
+        " less accurate by more than the margin, or at equal accuracy the interval of a ratio below"
+        " 2."
+    )
+
+
+def plane(made: Comparison) -> Figure:
+    """Accuracy against the price of the front: a point with intervals per method, and its dial as a
+    curve; methods on the front have a ring."""
+    figure = go.Figure()
+    table, reach, places = [], [], []
+    for symbol, row in zip(cycle(SYMBOLS), made.rows, strict=False):
+        own = row.name == made.asked.subject
+        paint = colour(STEERED) if own else "var(--random)"
+        curve = [
+            (100 * share_of(j, made.axis), 100 * j.record.arms[STEERED].accuracy)
+            for j in made.dials[row.name]
+        ]
+        figure.add_scatter(
+            x=[x for x, _ in curve],
+            y=[y for _, y in curve],
+            mode="lines",
+            line={"color": paint, "width": 2 if own else 1, "dash": "solid" if own else "dot"},
+            hoverinfo="skip",
+        )
+        changed, n = _counts(row, made.axis)
+        share = changed / n
+        x, y = 100 * share, 100 * row.accuracy
+        low, high = proportion_ci(changed, n)
+        figure.add_scatter(
+            x=[x],
+            y=[y],
+            mode="markers",
+            marker={"color": paint, "symbol": symbol, "size": 10},
+            error_x=error_bars([x], [[100 * low, 100 * high]]),
+            error_y=error_bars([y], [[100 * b for b in row.ci]]),
+            hovertemplate=f"{plot_text(row.name, 40)}: %{{y:.1f}} %, %{{x:.1f}} %<extra></extra>",
+        )
+        places.append((x, y, plot_text(row.name, 24)))
+        reach += [y, *(100 * b for b in row.ci)]  # a dial that ruins everything is cut off
+        table.append(
+            {
+                "method": row.name,
+                "accuracy": row.accuracy,
+                "low": row.ci[0],
+                "high": row.ci[1],
+                "price": share,
+                "price_low": low,
+                "price_high": high,
+                "front": row.front,
+            }
+        )
+    ring(figure, [(100 * _at(r, made.axis), 100 * r.accuracy) for r in made.rows if r.front])
+    base = 100 * made.rows[0].jobs[0].record.arms[BASELINE].accuracy
+    span = around([*reach, base])
+    figure.update_layout(
+        shapes=[line("y", base, "baseline")], annotations=_labels(places, span), height=460
+    )
+    figure.update_yaxes(title="accuracy on test", ticksuffix=" %", range=span)
+    figure.update_xaxes(title=AXES[made.axis], ticksuffix=" %")
+    return Figure.of(figure, table, right=90)
+
+
+def _labels(
+    places: Sequence[tuple[float, float, str]], reach: Sequence[float]
+) -> list[dict[str, object]]:
+    """The names of points (x and y in percent), each at the first place beside its point that no
+    earlier name has taken."""
+    wide = max([1.0, *(x for x, _, _ in places)])
+    tall = reach[1] - reach[0]
+    taken: list[tuple[float, float, float]] = []
+    made: list[dict[str, object]] = []
+    for x, y, name in places:
+        across, up = x / wide, (y - reach[0]) / tall
+        length = 0.009 * len(name)
+        tries = [(side, step) for step in (1, -1, 2, -2, 3, -3, 4, -4, 5, -5) for side in (1, -1)]
+        spots = [
+            (side, step, across if side > 0 else across - length, up + 0.035 * step)
+            for side, step in tries
+        ]
+        free = (
+            spot
+            for spot in spots
+            if not any(
+                spot[2] < left + size and left < spot[2] + length and abs(spot[3] - at) < 0.035
+                for left, at, size in taken
+            )
+        )
+        side, step, left, at = next(free, spots[0])
+        taken.append((left, at, length))
+        made.append(
+            {
+                **{"x": x, "y": y, "text": name, "showarrow": False, "yanchor": "middle"},
+                "xanchor": "left" if side > 0 else "right",
+                **{"xshift": 6 * side, "yshift": 13 * step},
+                "font": {"size": 11, "color": "var(--text)"},
+            }
+        )
+    return made
+
+
+def _counts(row: Row, axis: str) -> tuple[int, int]:
+    changed = n = 0
+    for job in row.jobs:
+        effects = job.record.side_effects
+        if axis == OFF_TARGET and effects is not None and effects.off_target is not None:
+            changed += effects.off_target.arms[STEERED].changed
+            n += effects.off_target.n
+        else:
+            changed += job.record.flips.broken
+            n += job.record.flips.n
+    return changed, n
+
+
+def _at(row: Row, axis: str) -> float:
+    changed, n = _counts(row, axis)
+    return changed / n
+
+
+def shown(made: Sequence[Comparison]) -> list[dict[str, object]]:
+    """What the page's template reads of each comparison."""
+    return [
+        {
+            "sentence": sentence(one),
+            "answers": [(m.rival, m.answer, explained(m)) for m in one.matches],
+            "rows": [(row, cells(row)) for row in one.rows],
+            "columns": COLUMNS,
+            "note": NOTE,
+            "matches": [
+                (m, explained(m), [(p, turned(p), [times(x) for x in p.prices.values()])
+                                   for p in m.pairs])
+                for m in one.matches
+            ],
+            "prices": [BROKEN, OFF_TARGET, KL],
+            "match_note": match_note(one),
+            "figure": plane(one),
+        }
+        for one in made
+    ]  # fmt: skip

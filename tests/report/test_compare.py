@@ -1,0 +1,113 @@
+"""Rivals at equal accuracy: which jobs are compared, the numbers, and the page."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+
+from corrsteer.report.compare import compare
+from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, Asked, Job
+from corrsteer.report.compare_jobs import asked as asked_of
+from corrsteer.report.compare_page import explained, markdown, plane, sentence
+from corrsteer.report.record import read_record
+from corrsteer.report.sweep_page import write_sweep_report
+from corrsteer.report.terminal import told
+from corrsteer.stats.matching import UNDECIDED
+from tests.report.fabricated_run import fabricate_run
+
+STUDY = {"claim": "<b>A</b> matches", "subject": "CorrSteer-A", "margin": 2}
+JOBS = [  # variant, coef, validation accuracy, share of wrong answers fixed on test, KL per text
+    ("A", 1.0, 0.60, 0.1, 0.2),
+    ("A", 2.0, 0.70, 0.4, 0.4),
+    ("LoRA", 1.0, 0.71, 0.3, 0.9),
+    ("LoRA", 2.0, 0.80, 0.6, 1.0),
+]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    for n, (variant, coef, validation, fixed, kl) in enumerate(JOBS):
+        home = folder / str(n)
+        fabricate_run(
+            home, coef=coef, n_test=80, fixed=fixed, validation_steered=validation, transfer=()
+        )
+        config = yaml.safe_load((home / "config.yaml").read_text())
+        text = yaml.safe_dump({**config, "study": STUDY, "strategy": {"variant": variant}})
+        (home / "config.yaml").write_text(text)
+        metrics = json.loads((home / "metrics.json").read_text())
+        (home / "metrics.json").write_text(json.dumps({**metrics, "variant": variant}))
+        texts = {"arm": "steered", "text": range(30), "kl": kl, "positions": 10}
+        pd.DataFrame(texts).to_csv(home / "divergence.csv", index=False)
+        spent = {"seconds": 2.0 + n, "peak_mb": 900.0}
+        learns = "gold answers" if variant == "LoRA" else "outcomes"
+        method = {"learns_from": learns, "fit": spent, "answer": spent}
+        (home / "method.json").write_text(json.dumps(method))
+    return folder
+
+
+def jobs(sweep, chosen=(0, 3)):
+    return [
+        (("0",), Job(n, sweep / str(n), read_record(sweep / str(n)), n in chosen)) for n in range(4)
+    ]
+
+
+@pytest.mark.long
+def test_a_pair_is_matched_on_validation_and_measured_on_test(sweep):
+    made = compare(Asked("a claim", "CorrSteer-A", 0.02), jobs(sweep))
+    (match,) = made.matches
+    to_rival, to_subject = match.pairs
+    assert [j.number for j in (*to_rival.subject, *to_rival.rival)] == [1, 3]
+    assert [j.number for j in (*to_subject.subject, *to_subject.rival)] == [0, 2]
+    records = [read_record(sweep / str(n)) for n in range(4)]
+    accuracy = [r.arms["steered"].accuracy for r in records]
+    assert to_rival.accuracies == pytest.approx((accuracy[1], accuracy[3]))
+    assert to_rival.equal.difference == pytest.approx(accuracy[1] - accuracy[3])
+    for pair, a, b in ((to_rival, 3, 1), (to_subject, 2, 0)):
+        prices = [r.flips.broken / r.flips.fixed for r in (records[a], records[b])]
+        if prices[1]:
+            assert pair.prices[BROKEN].ratio == pytest.approx(prices[0] / prices[1])
+        rates = [r.side_effects.off_target.arms["steered"].rate for r in (records[a], records[b])]
+        assert pair.prices[OFF_TARGET].ratio == pytest.approx(rates[0] / rates[1])
+    assert to_subject.prices[KL].ratio == pytest.approx(0.9 / 0.2)
+    rows = {row.name: row for row in made.rows}
+    assert rows["CorrSteer-A"].jobs[0].number == 0 and rows["CorrSteer-LoRA"].jobs[0].number == 3
+    assert rows["CorrSteer-LoRA"].learns_from == "gold answers"
+    assert rows["CorrSteer-LoRA"].cost["fit_seconds"] == 5.0
+    assert rows["CorrSteer-A"].cost["fit_seconds"] == 3.0  # of the job that found nothing cached
+    assert rows["CorrSteer-A"].prices[KL] == pytest.approx(0.02)
+    assert KL in rows["CorrSteer-A"].best and KL not in rows["CorrSteer-LoRA"].best
+    top = max(rows.values(), key=lambda row: row.accuracy)
+    assert top.front and all(row.front or row.accuracy < top.accuracy for row in rows.values())
+    assert len(plane(made).rows) == 2 and explained(match)
+
+
+@pytest.mark.long
+def test_a_price_that_was_not_measured_of_both_is_none(sweep, tmp_path):
+    some = jobs(sweep)
+    (sweep / "3" / "divergence.csv").rename(tmp_path / "kept")
+    try:
+        made = compare(Asked("a claim", "CorrSteer-A", 0.02), some)
+    finally:
+        (tmp_path / "kept").rename(sweep / "3" / "divergence.csv")
+    assert made.matches[0].pairs[0].prices[KL] is None and "–" in markdown(made)
+
+
+@pytest.mark.long
+def test_without_the_subject_it_is_undecided(sweep):
+    made = compare(Asked("a claim", "CorrSteer-P", 0.02), jobs(sweep))
+    assert made.matches == [] and sentence(made).startswith(f"A claim: {UNDECIDED}, since no job")
+    assert compare(Asked("a claim", "CorrSteer-P", 0.02), []) is None
+    assert asked_of(sweep, [7]) is None
+
+
+@pytest.mark.long
+def test_a_sweep_says_so_on_page_terminal_and_table(sweep):
+    page = write_sweep_report(sweep).read_text()
+    assert "&lt;b&gt;A&lt;/b&gt; matches: " in page and "Rivals at equal accuracy" in page
+    assert told(pd.read_csv(sweep / "summary.csv"))[0].startswith("<b>A</b> matches: ")
+    verdict = (sweep / "verdict.md").read_text()
+    assert "| CorrSteer-LoRA |" in verdict and "gold answers" in verdict
