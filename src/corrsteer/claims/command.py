@@ -100,9 +100,10 @@ def run(study: Study, words: Sequence[str], model: str, limit: int | None) -> Ra
     given = study.taken(words)
     home = HOME / digest(sorted(words))[:8]
     folder, commit = home / study.name, _commit()
+    limited = any(word.startswith("limit=") for word in given)
     base = {
         "study": study.name, "model": model, "words": [study.module, *study.words, *given],
-        "limit": limit if any(word.startswith("limit=") for word in given) else None, "commit": commit,
+        "limit": limit if limited else None, "commit": commit,
     }  # fmt: skip
     left = home / f"{study.name}.{DONE}"
     before = None if commit.endswith("+") else _left(left)
