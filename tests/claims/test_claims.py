@@ -181,10 +181,16 @@ def test_what_ended_well_is_not_run_again_at_the_same_commit(made_up, tmp_path, 
     command.claims([], ["seeds"], docs, render=False)
     (tmp_path / "good.py").write_text("raise SystemExit('error: ran again')")
     assert command.claims([], ["seeds"], docs, render=False) == 0
-    monkeypatch.setattr(command, "_commit", lambda: "abd")  # it is another program now
-    assert command.claims([], ["seeds"], docs, render=False) == 0  # which left its folder as it was
-    assert read(docs).runs[0].commit == "abd"
     assert not list((tmp_path / "outputs/claims").glob("*/bad*"))
+
+
+def test_what_an_earlier_command_left_is_not_taken_for_its_own(made_up, tmp_path, monkeypatch):
+    docs = tmp_path / "docs"
+    command.claims([], ["seeds"], docs, render=False)
+    (tmp_path / "good.py").write_text("raise SystemExit('error: broken')")
+    monkeypatch.setattr(command, "_commit", lambda: "abd")  # it is another program now
+    assert command.claims([], ["seeds"], docs, render=False) == 1
+    assert [(r.commit, r.failed) for r in read(docs).runs] == [("abc", None)]
 
 
 def test_the_time_is_said_before(made_up, tmp_path, capsys):

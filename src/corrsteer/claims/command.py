@@ -110,22 +110,32 @@ def run(study: Study, words: Sequence[str], model: str, limit: int | None) -> Ra
     if before is not None and all(getattr(before, name) == base[name] for name in base):
         return before
     home.mkdir(parents=True, exist_ok=True)
-    began, log = time.monotonic(), home / f"{study.name}.log"
+    began, log = time.time(), home / f"{study.name}.log"
     code = _call(study, given, folder, log)
     rest = {
         "date": datetime.now(UTC).date().isoformat(),
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(time.time() - began, 1),
     }  # fmt: skip
     try:
-        # Some jobs of a sweep may have failed: what the others say still counts.
+        if code and not _reported(folder, began):
+            raise DataError(_last_line(log))
         answers = dict(study.read(folder))
         ran = Ran.model_validate({**base, **rest, "answers": answers})
     except Exception as error:  # whatever a half-finished folder makes a reader raise
-        why = _last_line(log) if code else " ".join(f"{error}".split())[:300]
+        why = " ".join(f"{error}".split())[:300]
         return Ran.model_validate({**base, **rest, "failed": why or type(error).__name__})
     if not code:
         left.write_text(ran.model_dump_json(), encoding="utf-8")
     return ran
+
+
+def _reported(folder: Path, began: float) -> bool:
+    """Whether a sweep went through, if with jobs that failed: what the others say still counts.
+    Else what lies there may be what an earlier command left."""
+    try:
+        return (folder / "summary.csv").stat().st_mtime >= began
+    except OSError:
+        return False
 
 
 def _call(study: Study, given: Sequence[str], folder: Path, log: Path) -> int:

@@ -112,7 +112,7 @@ def positions(folder: Path) -> dict[str, Found]:
     )
     found = Found(
         answer=answer,
-        sentence=f"{len(differ)} of {len(rows)} other places give another accuracy{_least_p(rows)}.",
+        sentence=f"{len(differ)} of {len(rows)} other places change accuracy{_least_p(rows)}.",
         number=number,
         smallest=far.least(len(rows)),
         table=_table("Positions", "generation", arms["generation"][1], rows),
