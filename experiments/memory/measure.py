@@ -1,6 +1,6 @@
 """Does memory grow with samples or tokens? Peak memory of a selection, against both.
 
-    python -m experiments.memory.measure FOLDER                     # four minutes on two cores
+    python -m experiments.memory.measure FOLDER
     python -m experiments.memory.measure FOLDER --small task=mmlu   # any settings of a run
 
 Each point is a process of its own that answers, collects and selects (``method.fit``) with an empty
@@ -27,7 +27,7 @@ import numpy as np
 from scipy.stats import linregress, t
 
 ROOT = Path(__file__).parents[2]
-SAMPLES, SHOTS, BATCH = (250, 500, 1000, 2000, 3000), (0, 4), 32
+SAMPLES, SHOTS, BATCH = (250, 1000, 2000, 3000), (0, 4), 32
 SMALL = (32, 48, 64)
 SHARE = 0.05  # of what storing everything would add
 ONE = "--one"
@@ -113,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(ONE, type=int, nargs=2, help=argparse.SUPPRESS)
     args, words = parser.parse_known_args(arguments)
     if args.one:
-        print(json.dumps(peak(*args.one, words)))
+        samples, shots = args.one
+        print(json.dumps(peak(samples, shots, words)))
         return
     points = []
     for shots in SHOTS:

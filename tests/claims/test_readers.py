@@ -11,7 +11,7 @@ from corrsteer.claims.concepts import shares
 from corrsteer.claims.dial import reversal_p, usable
 from corrsteer.claims.reading import detectable, of_mean
 from corrsteer.claims.record import Table
-from experiments.memory.measure import answered, slope
+from experiments.memory.measure import answered, peak, slope
 
 TABLE = Table(columns=[], rows=[])
 
@@ -115,3 +115,11 @@ def test_the_slope_is_least_squares():
     value, low, high = slope(some)
     expected = linregress([p["samples"] for p in some], [p["peak"] for p in some])
     assert value == pytest.approx(expected.slope) and low < value < high
+
+
+@pytest.mark.night
+@pytest.mark.long
+def test_a_point_is_measured():
+    point = peak(8, 1, [])
+    assert point["peak"] > 1e8 and 30 < point["tokens"] < 300
+    assert point["stored"] == point["tokens"] * 6 * 128 * 4  # layers, width, bytes

@@ -241,8 +241,6 @@ STUDIES = (
         "positions", ("-m", "task=bbq", "positions=generation,all,decode", *BARE), sweeps.positions
     ),
     Study("seeds", ("-m", "task=bbq", "seed=0,1,2,3,4", *BARE), sweeps.seeds),
-    Study("memory", (), study_file("memory"), "experiments.memory.measure", place="", whole=True),
-    Study("dial", ("-m", "task=bbq", dial.WORD, "controls=few"), dial.read),
     Study("concepts", ("-m", TASKS, "selector=correlation,random", *BARE), concepts.read),
     Study(
         "features",
@@ -252,6 +250,8 @@ STUDIES = (
         ),
         sweeps.features,
     ),
+    Study("dial", ("-m", "task=bbq", dial.WORD, "controls=few"), dial.read),
+    Study("memory", (), study_file("memory"), "experiments.memory.measure", place="", whole=True),
     experiment("verified_layers", "variants"),
     experiment("gating", "gates"),
     experiment("selector", "selectors"),
