@@ -1,4 +1,8 @@
-"""The answer that a study writes itself: ``study.json`` in its folder."""
+"""The answer that a study writes itself: ``study.json`` in its folder.
+
+Either the fields of :class:`corrsteer.claims.record.Found`, or what an experiment writes, which has
+``rows``.
+"""
 
 from __future__ import annotations
 
@@ -35,25 +39,29 @@ def study_file(claim: str, unit: Unit = "points") -> Callable[[Path], Mapping[st
 
 
 def of_experiment(content: Mapping[str, Any], unit: Unit) -> Found:
-    """What :mod:`corrsteer.report.study` writes, as an answer here."""
-    reference, number = content["reference"], content["number"]
-    against = f"against {reference}" if reference and unit == "points" else "deciding number"
+    """What :mod:`corrsteer.report.study` writes, as an answer here. An interval is the deciding
+    number's only where it holds it: some experiments give that of another one."""
+    first, number, ci = content["reference"], content["number"], content["interval"]
+    reference = first["name"] if isinstance(first, Mapping) else first
     deciding = next((r["name"] for r in content["rows"] if r["gain"]["gain"] == number), "")
+    what = f"{deciding} against {reference}".strip()
+    if unit != "points":
+        what = "deciding number"
+    own = number is not None and ci is not None and ci[0] <= number <= ci[1]
     return Found(
         answer=content["answer"],
         sentence=content["sentence"],
         number=None
         if number is None
-        else Number(
-            what=f"{deciding} {against}".strip(), value=number, ci=content["interval"], unit=unit
-        ),
+        else Number(what=what, value=number, ci=tuple(ci) if own else None, unit=unit),
         smallest=content["smallest_gain"],
-        table=_table(content["rows"], reference),
+        table=_table(content["rows"], first if isinstance(first, Mapping) else {"name": first}),
     )
 
 
-def _table(rows: Sequence[Mapping[str, Any]], reference: str) -> Table:
-    lines = []
+def _table(rows: Sequence[Mapping[str, Any]], first: Mapping[str, Any]) -> Table:
+    name = first["name"] or "the reference"
+    lines = [[name, first.get("dial") or "–", pct(first.get("accuracy")), "–", "–", "–"]]
     for row in rows:
         equal = row.get("equal")
         lines.append([
@@ -62,6 +70,6 @@ def _table(rows: Sequence[Mapping[str, Any]], reference: str) -> Table:
             p_value(row["p"])[4:],
             f"{points(equal['gain'])} {interval(equal['ci'])}" if equal else "–",
         ])  # fmt: skip
-    columns = ["Arm", "coef", "Accuracy", f"Against {reference or 'the reference'} [95 %]",
-               "p (Holm)", "At equal norm [95 %]"]  # fmt: skip
+    columns = ["Arm", "coef", "Accuracy", f"Against {name} [95 %]", "p (Holm)",
+               "At equal norm [95 %]"]  # fmt: skip
     return Table(columns=columns, rows=lines)
