@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from corrsteer.claims import asked, command
 from corrsteer.claims.answer_file import of_experiment
 from corrsteer.claims.asked import CLAIMS, STUDIES, Study
+from corrsteer.claims.figure import FIGURE, LEFT, WIDE, figure
 from corrsteer.claims.page import PAGE, anchor, deciding, page
 from corrsteer.claims.record import FILE, Found, Kept, Number, Ran, Table, read, with_run, write
 from corrsteer.errors import ConfigError, DataError
@@ -39,6 +41,18 @@ def test_the_page_is_what_the_file_says():
     assert (DOCS / PAGE).read_text(encoding="utf-8") == page(read(DOCS)), (
         "docs/claims.md and docs/claims.json differ: type python -m corrsteer claims --render"
     )
+
+
+def test_the_figure_is_what_the_file_says():
+    assert (DOCS / FIGURE).read_text(encoding="utf-8") == figure(read(DOCS))
+
+
+def test_the_figure_draws_numbers_where_they_are():
+    text = figure(Kept(runs=[ran()]))  # +5 points, from +1 to +9, on an axis from -10 to +10
+    at = {share: f"{LEFT + WIDE * (share + 10) / 20:.1f}" for share in (1, 5, 9)}
+    assert f'x1="{at[1]}" x2="{at[9]}"' in text and f'cx="{at[5]}"' in text
+    assert "<circle" not in figure(Kept())
+    ElementTree.fromstring(text)
 
 
 def test_every_claim_has_one_study_and_every_study_a_claim():

@@ -114,3 +114,23 @@ def test_concepts_need_both_selectors(tmp_path):
     found = concepts.read(tmp_path)["concepts"]
     assert found.answer == "undecided" and found.number.ci is None  # one task has no spread
     assert found.table.rows[0][0] == "bbq"
+
+
+def test_a_tuned_plan_that_changes_other_text_is_not_free(tmp_path):
+    fabricate_run(tmp_path / "0", n_test=200, broken=0.0, transfer=())
+    effects = read_record(tmp_path / "0").side_effects.model_dump(mode="json")
+    for kl, answer in ((3.5, "refuted"), (0.1, "undecided"), (0.01, "supported")):
+        effects["neutral"]["arms"]["steered"] |= {"kl": kl, "kl_ci": [0.9 * kl, 1.1 * kl]}
+        edit(tmp_path / "0", side_effects=effects)
+        found = sweeps.optimised(tmp_path)["tuned_for_free"]
+        assert (found.answer, found.number.value) == (answer, kl)
+
+
+def test_how_often_it_is_wrong(tmp_path):
+    head = "data,what,count,of,rate,low,high,promised"
+    for low, high, answer in ((0.01, 0.04, "supported"), (0.01, 0.07, "undecided"),
+                              (0.06, 0.1, "refuted")):  # fmt: skip
+        row = f"{evidence.SHUFFLED},raises,7,200,0.035,{low},{high},0.05"
+        (tmp_path / "calibration.csv").write_text(f"{head}\na random plan,raises,1,9,0,0,1,\n{row}")
+        found = evidence.calibration(tmp_path)["seldom_wrong"]
+        assert found.answer == answer and found.number.ci == (low, high)

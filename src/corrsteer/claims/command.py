@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from corrsteer.claims.asked import STUDIES, Study
+from corrsteer.claims.figure import FIGURE, figure
 from corrsteer.claims.page import PAGE, page
 from corrsteer.claims.record import FILE, Kept, Ran, read, with_run, write
 from corrsteer.errors import ConfigError, DataError
@@ -185,9 +186,10 @@ def _forecast(chosen: Sequence[Study], runs: Sequence[Ran], model: str, limit: i
 
 
 def publish(docs: Path, runs: Sequence[Ran]) -> None:
-    """Write the file and the page."""
+    """Write the file, and page and figure from it."""
     kept = Kept(runs=list(runs), missing=[study.name for study in STUDIES if not study.there])
     write(docs, kept)
-    temporary = docs / f".{PAGE}"
-    temporary.write_text(page(kept), encoding="utf-8")
-    temporary.replace(docs / PAGE)
+    for name, text in ((FIGURE, figure(kept)), (PAGE, page(kept))):
+        temporary = docs / f".{name}"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(docs / name)

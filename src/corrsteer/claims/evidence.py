@@ -10,11 +10,13 @@ from corrsteer.claims.record import Found, Number, Table, Word
 from corrsteer.report.numbers import interval, p_value, pct, points, ratio, short
 from corrsteer.report.record import Record
 from corrsteer.report.sweep_verdict import Verdict
+from corrsteer.report.tables import read_table
 from corrsteer.stats.claims import Claim
-from corrsteer.stats.intervals import proportion_ci
+from corrsteer.stats.intervals import SIGNIFICANT, proportion_ci
 from corrsteer.steering.arms import BASELINE, STEERED
 
 LOW_SER, ALONE = 0.2, 0.1
+SHUFFLED = "outcomes shuffled before selection"
 
 
 def read(folder: Path) -> dict[str, Found]:
@@ -136,3 +138,31 @@ def _ser(records: Sequence[Record]) -> Found | None:
     )
     turned: dict[Word, Word] = {"supported": "refuted", "refuted": "supported"}
     return found.model_copy(update={"answer": turned.get(found.answer, found.answer)})
+
+
+def calibration(folder: Path) -> dict[str, Found]:
+    """From ``calibration.csv`` of :mod:`experiments.calibration.measure`."""
+    columns = ["data", "what", "count", "of", "rate", "low", "high"]
+    table = read_table(folder / "calibration.csv", columns)
+    table = table[table["what"].isin(["raises", "random features alone", "McNemar alone"])]
+    row = table[(table["data"] == SHUFFLED) & (table["what"] == "raises")].iloc[0]
+    low, high = float(row["low"]), float(row["high"])
+    answer: Word = "undecided"
+    if high < SIGNIFICANT:
+        answer = "supported"
+    elif low > SIGNIFICANT:
+        answer = "refuted"
+    rows = [
+        [r["data"], r["what"], str(r["count"]), str(r["of"]),
+         f"{pct(r['rate'])} [{pct(r['low'])}, {pct(r['high'])}]"] for _, r in table.iterrows()
+    ]  # fmt: skip
+    found = Found(
+        answer=answer,
+        sentence=f"An effect was claimed of {row['count']} of {row['of']} such plans.",
+        number=Number(
+            what="plans of which one is claimed",
+            value=float(row["rate"]), ci=(low, high), unit="percent",
+        ),
+        table=Table(columns=["Data", "Said", "Count", "Of", "Rate [95 %]"], rows=rows),
+    )  # fmt: skip
+    return {"seldom_wrong": found}

@@ -11,12 +11,18 @@ from corrsteer.claims.record import Found, Kept, Number, Ran, Table
 from corrsteer.report.numbers import pct, points, short
 
 PAGE = "claims.md"
+_PICTURE = """
+![Deciding numbers with their intervals](claims.svg)
+
+Differences in points that decide, with their 95 % intervals: green supported, red refuted, grey
+undecided. Which sign is the claim's own, its section says.
+"""
 MODELS = {"bundled": "Bundled model", "smollm2_135m_it": "SmolLM2 135M"}
 
 
 def page(kept: Kept) -> str:
     sections = [_section(one, kept) for one in CLAIMS]
-    parts = [_prose("head"), *_small(kept), _summary(kept), *sections, _prose("first")]
+    parts = [_prose("head"), *_small(kept), _summary(kept), _PICTURE, *sections, _prose("first")]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 

@@ -17,6 +17,7 @@ from corrsteer.stats.flips import flip_table
 from corrsteer.stats.intervals import SIGNIFICANT, detectable_gain, holm, mcnemar_exact, paired_ci
 from corrsteer.steering.arms import BASELINE, STEERED
 
+KL = 0.1  # nats a token: what a usable plan may cost (Arditi et al., arXiv 2406.11717)
 ENOUGH = 0.02  # a gain that is as good as none
 
 
@@ -159,3 +160,32 @@ def features(folder: Path) -> dict[str, Found]:
         table=Table(columns=columns, rows=every),
     )  # fmt: skip
     return {"one_feature": found}
+
+
+def optimised(folder: Path) -> dict[str, Found]:
+    _, results = done_jobs(folder)
+    (record, *_) = results.values()
+    effects = record.side_effects
+    if effects is None or effects.neutral is None:
+        raise DataError(f"{folder} has no neutral text: leave side_effects as it is")
+    own = effects.neutral.arms[STEERED]
+    helped = record.gain > 0 and record.flips.mcnemar_p <= SIGNIFICANT
+    answer: Word = "undecided"
+    if own.kl_ci[0] > KL:
+        answer = "refuted"
+    elif own.kl_ci[1] < KL and helped:
+        answer = "supported"
+    rows = [
+        [name, short(arm.kl), f"[{short(arm.kl_ci[0])}, {short(arm.kl_ci[1])}]",
+         pct(arm.top1_changed)] for name, arm in effects.neutral.arms.items()
+    ]  # fmt: skip
+    gain = f"{points(record.gain)} points {interval(record.gain_ci)}"
+    found = Found(
+        answer=answer,
+        sentence=f"The gain on test is {gain}.",
+        number=Number(
+            what="KL divergence on neutral text", value=own.kl, ci=own.kl_ci, unit="nats"
+        ),
+        table=Table(columns=["Plan", "KL, nats", "95 %", "Likeliest token changes"], rows=rows),
+    )  # fmt: skip
+    return {"tuned_for_free": found}
