@@ -56,8 +56,8 @@ def _cell(claim: Claim, model: str, kept: Kept) -> str:
     text = f"**{found.answer}**"
     if found.number is not None:
         text += f"<br>{deciding(found.number)}"
-    if found.answer == "undecided" and found.smallest is not None and found.number is not None:
-        text += f"<br>smallest that could have been shown: {amount(found.smallest, found.number)}"
+    if found.answer == "undecided":
+        text += f"<br>{_smallest(found)}"
     if ran.limit is not None:
         text += f"<br>*small version, {ran.limit} questions*"
     return text
@@ -134,9 +134,16 @@ def _numbers(found: Found) -> str:
         return ""
     text = deciding(found.number)
     text = f"{text[:1].upper()}{text[1:]}."
-    if found.smallest is not None:
-        text += f" Smallest that could have been shown: {amount(found.smallest, found.number)}."
+    if found.answer == "undecided" or found.smallest is not None:
+        said = _smallest(found)
+        text += f" {said[:1].upper()}{said[1:]}."
     return text
+
+
+def _smallest(found: Found) -> str:
+    if found.smallest is None or found.number is None:
+        return "too few data to show any effect"
+    return f"smallest that could have been shown: {amount(found.smallest, found.number)}"
 
 
 def _made(ran: Ran) -> str:
