@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run": BELOW_STAGES | {"stages", "methods", "report", "trackers"},
     "export": BELOW_STAGES | {"stages", "run.build"},
     "serve": BELOW_STAGES | {"export.source"},
-    "claims": GROUND | {"report", "stats", "steering.arms", "store.keys"},
+    "claims": GROUND | {"report", "stats", "steering.arms", "store.keys", "store.runfolder"},
     "sweep": GROUND | {"store", "run", "report", "trackers"},
     "__main__": GROUND | {"claims", "export", "report", "serve", "store", "sweep", "trackers"},
     "main": {"config", "run", "sweep"},

@@ -128,7 +128,7 @@ def claims(options: argparse.Namespace) -> int:
     """Run the studies of all claims, and write the page with their answers."""
     from corrsteer.claims.command import claims as answer
 
-    return answer(options.words, options.only, options.docs, options.render)
+    return answer(options.words, options.only, options.docs, options.render, options.folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -285,6 +285,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument(
         "--only", action="append", default=[], metavar="STUDY", help="this study; may be repeated"
+    )
+    one.add_argument(
+        "--folder",
+        action="append",
+        default=[],
+        metavar="STUDY=FOLDER",
+        help="read this sweep of an earlier run, and run nothing; may be repeated",
     )
     one.add_argument(
         "--docs", type=Path, default=Path("docs"), metavar="FOLDER", help="docs where none is given"

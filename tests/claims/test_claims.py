@@ -84,7 +84,7 @@ def test_a_row_says_number_interval_and_what_could_have_been_shown():
     assert "smallest that could have been shown: 4.0 points" in row
     assert "small version, 100 questions" in row
     without = page(Kept(runs=[ran(answers={"seeds": found("undecided")})]))
-    assert "too few data to show any effect" in without
+    assert "too few answers differ to show any effect" in without
     assert "**Part of this page is a small version**" in text
     assert "| a/b | +5.0 |" in text  # in a table, a bar would begin a cell
     assert "Part of this page" not in page(Kept(runs=[ran()]))

@@ -9,6 +9,8 @@ import yaml
 from scipy.stats import binomtest
 
 from corrsteer.claims import concepts, dial, evidence, sweeps
+from corrsteer.claims.asked import STUDIES
+from corrsteer.claims.command import anywhere, earlier
 from corrsteer.errors import DataError
 from corrsteer.report.record import read_record
 from corrsteer.stats.intervals import paired_ci, t_ci
@@ -134,3 +136,33 @@ def test_how_often_it_is_wrong(tmp_path):
         (tmp_path / "calibration.csv").write_text(f"{head}\na random plan,raises,1,9,0,0,1,\n{row}")
         found = evidence.calibration(tmp_path)["seldom_wrong"]
         assert found.answer == answer and found.number.ci == (low, high)
+
+
+def test_the_folder_of_an_earlier_run_is_read(tmp_path):
+    (study,) = (one for one in STUDIES if one.name == "seeds")
+    for n in (0, 1):
+        fabricate_run(tmp_path / str(n), seed=n, **BARE)
+        configure(tmp_path / str(n), limit=60)
+    words = ["task=bbq", "seed=0,1", "data=/a/b/${task.name}", "cache=/c", "hydra.sweep.dir=/d"]
+    (tmp_path / "multirun.yaml").write_text(
+        yaml.safe_dump({"hydra": {"overrides": {"task": words}}})
+    )
+    ran = earlier(study, tmp_path)
+    assert ran.words == ["src.main", "-m", "task=bbq", "seed=0,1", "data=PATH/${task.name}"]
+    assert (ran.model, ran.limit, ran.commit) == ("bundled", 60, "")
+    assert ran.answers == sweeps.seeds(tmp_path)
+    with pytest.raises(DataError, match="there is no folder"):
+        earlier(study, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("data=/a/b c/d", "data=PATH"),
+        ("data=/a/${task.name}", "data=PATH/${task.name}"),
+        ("layers=[1,3]", "layers=[1,3]"),
+        ("sae.path=saes/mine", "sae.path=saes/mine"),
+    ],
+)
+def test_a_place_of_one_machine_is_not_kept(typed, kept):
+    assert anywhere(typed) == kept

@@ -8,6 +8,7 @@ here.
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -15,23 +16,42 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from corrsteer.claims.asked import STUDIES, Study
 from corrsteer.claims.figure import FIGURE, figure
 from corrsteer.claims.page import PAGE, page
 from corrsteer.claims.record import FILE, Kept, Ran, read, with_run, write
 from corrsteer.errors import ConfigError, DataError
+from corrsteer.report.record import read_record
 from corrsteer.store.keys import digest
+from corrsteer.store.runfolder import RunFolder, jobs
 
 HOME = Path("outputs/claims")
 DONE = "done.json"
 BUNDLED = "bundled"
 
 
-def claims(words: Sequence[str], only: Sequence[str], docs: Path, render: bool) -> int:
+def claims(
+    words: Sequence[str],
+    only: Sequence[str],
+    docs: Path,
+    render: bool,
+    folders: Sequence[str] = (),
+) -> int:
     """``words``: settings of every study, such as ``limit=100``. ``only``: these studies; none:
-    all that are there. ``render``: write the page from ``docs/claims.json`` alone. Returns the exit
-    code: 1 where a study failed."""
+    all that are there. ``folders``: STUDY=FOLDER, earlier runs that are read, and nothing is run.
+    ``render``: write the page from ``docs/claims.json`` alone. Returns the exit code: 1 where a
+    study failed."""
+    for word in folders:
+        name, _, place = word.partition("=")
+        (study,) = _chosen([name])
+        publish(docs, with_run(read(docs).runs, earlier(study, Path(place), words)))
+    if folders:
+        print(f"page: {docs / PAGE}")
+        return 0
     if render:
         if not (docs / FILE).exists():
             raise DataError(f"there is no {docs / FILE}: type make claims, which runs the studies")
@@ -130,6 +150,51 @@ def run(study: Study, words: Sequence[str], model: str, limit: int | None) -> Ra
     return ran
 
 
+def earlier(study: Study, folder: Path, words: Sequence[str] = ()) -> Ran:
+    """What a folder says that was made before, by a command like the study's. ``words``: as for
+    :func:`claims`, of a study that is no sweep, whose folder does not say what was typed. Raises
+    DataError for a folder that does not hold the study's results."""
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}: type --folder {study.name}=FOLDER")
+    answers = dict(study.read(folder))
+    said: dict[str, Any] = {"study": study.name, "commit": "", "answers": answers}
+    if not study.place:
+        model, limit = settings(words)
+        newest = max(file.stat().st_mtime for file in folder.iterdir())
+        said |= {"model": model, "limit": limit, "seconds": None}
+        said |= {"words": [study.module, *study.words, *study.taken(words)]}
+        said |= {"date": datetime.fromtimestamp(newest, UTC).date().isoformat()}
+        return Ran.model_validate(said)
+    statuses = {n: RunFolder(folder / str(n)).status() for n in jobs(folder)}
+    first = next(n for n, status in statuses.items() if status.get("state") == "done")
+    overrides = _yaml(folder / "multirun.yaml").get("hydra", {}).get("overrides", {})
+    typed_then = [anywhere(str(w)) for w in overrides.get("task", []) if not _place(str(w))]
+    said |= {"words": [study.module, "-m", *typed_then]}
+    said |= {"model": read_record(folder / str(first)).model}
+    said |= {"limit": _yaml(folder / str(first) / "config.yaml").get("limit")}
+    said |= {"date": max(str(s.get("ended") or "") for s in statuses.values())[:10]}
+    said |= {"seconds": round(sum(s.get("seconds") or 0.0 for s in statuses.values()), 1)}
+    return Ran.model_validate(said)
+
+
+def anywhere(word: str) -> str:
+    """A setting without where files lie on one machine: data=/a/b/${task.name} is
+    data=PATH/${task.name}."""
+    return re.sub(r"(?<==)/[^$,\]]*[^$,\]/]", "PATH", word)
+
+
+def _place(word: str) -> bool:
+    return word.split("=")[0].split(".")[0] in ("cache", "hydra", "tracker", "name")
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _reported(folder: Path, began: float) -> bool:
     """Whether a sweep went through, if with jobs that failed: what the others say still counts.
     Else what lies there may be what an earlier command left."""
@@ -175,7 +240,11 @@ def _commit() -> str:
 
 def _forecast(chosen: Sequence[Study], runs: Sequence[Ran], model: str, limit: int | None) -> str:
     """How long it will take: what the last run of the same model and limit took."""
-    took = {r.study: r.seconds for r in runs if (r.model, r.limit) == (model, limit)}
+    took = {
+        r.study: r.seconds
+        for r in runs
+        if (r.model, r.limit) == (model, limit) and r.seconds is not None
+    }
     known = [took[study.name] for study in chosen if study.name in took]
     text = f"{len(chosen)} studies"
     if known:

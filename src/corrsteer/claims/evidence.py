@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from corrsteer.claims.reading import done_jobs, of_mean
 from corrsteer.claims.record import Found, Number, Table, Word
-from corrsteer.report.numbers import interval, p_value, pct, points, ratio, short
-from corrsteer.report.record import Record
+from corrsteer.report.judgement import claim_of_seeds
+from corrsteer.report.numbers import interval, pct, points, ratio
 from corrsteer.report.sweep_verdict import Verdict
 from corrsteer.report.tables import read_table
 from corrsteer.stats.claims import Claim
 from corrsteer.stats.intervals import SIGNIFICANT, proportion_ci
-from corrsteer.steering.arms import BASELINE, STEERED
+from corrsteer.steering.arms import STEERED
 
 LOW_SER, ALONE = 0.2, 0.1
 SHUFFLED = "outcomes shuffled before selection"
 
 
 def read(folder: Path) -> dict[str, Found]:
+    """Each task at the dial that validation chose; of several seeds, the mean, and the claim of
+    most of them."""
     found, _ = done_jobs(folder)
-    records = [v.record for v in found]
     made = {
         "chosen_features": _chosen_features(found),
-        "content": _content(records),
-        "beats_prompt": _against(records, "instruction", "a sentence before the prompt"),
-        "layer_matters": _against(records, "layers", "the same vectors at other layers"),
-        "ser_is_enough": _ser(records),
+        "content": _content(found),
+        "beats_prompt": _against(found, "instruction", "a sentence before the prompt"),
+        "layer_matters": _against(found, "layers", "the same vectors at other layers"),
+        "ser_is_enough": _ser(found),
     }
     return {name: one for name, one in made.items() if one is not None}
 
 
 def _chosen_features(found: Sequence[Verdict]) -> Found:
-    claims = [v.judged[0].claim for v in found]
+    claims = [claim_of_seeds(v.judged) for v in found]
     holds, n = sum(c is Claim.RAISES for c in claims), len(found)
     ci = proportion_ci(holds, n)
     answer: Word = "undecided"
@@ -44,18 +46,14 @@ def _chosen_features(found: Sequence[Verdict]) -> Found:
     words = {Claim.RAISES: "yes", Claim.LOWERS: "no: accuracy is lower"}
     rows = [
         [
-            v.name, short(v.record.coef), pct(v.record.arms[BASELINE].accuracy),
-            pct(v.record.arms[STEERED].accuracy),
-            f"{points(v.record.gain)} {interval(v.record.gain_ci)}",
-            p_value(v.judged[0].p)[4:],
-            p_value(v.judged[0].null_p)[4:] if v.judged[0].null_p is not None else "–",
-            points(v.record.best_gain("random")), points(v.record.best_gain("shuffled")),
-            words.get(v.judged[0].claim, f"no: {v.judged[0].claim}"),
+            v.name, c["coef"], c["unsteered"], c["steered"], f"{c['gain']} {c['spread']}", c["p"],
+            c["null_p"], points(v.best_gain("random")), points(v.best_gain("shuffled")),
+            words.get(claim, f"no: {claim}"),
         ]
-        for v in found
+        for v, claim in zip(found, claims, strict=True) for c in (v.cells,)
     ]  # fmt: skip
-    columns = ["Task", "coef", "Unsteered", "Steered", "Gain [95 %]", "p (Holm)", "p (null)",
-               "Best random", "Best shuffled", "Holds"]  # fmt: skip
+    columns = ["Task", "coef", "Unsteered", "Steered", "Gain [95 %, or ± SD]", "p (Holm)",
+               "p (null)", "Best random", "Best shuffled", "Holds"]  # fmt: skip
     return Found(
         answer=answer,
         sentence=f"It holds on {holds} of {n} tasks.",
@@ -64,15 +62,17 @@ def _chosen_features(found: Sequence[Verdict]) -> Found:
     )
 
 
-def _against(records: Sequence[Record], kind: str, words: str) -> Found | None:
+def _against(found: Sequence[Verdict], kind: str, words: str) -> Found | None:
     rows, gains = [], []
-    for record in records:
-        control = record.controls.get(kind)
-        if control is None:
+    for v in found:
+        controls = [r.controls[kind] for r in v.records if kind in r.controls]
+        if not controls:
             continue
-        gains.append(control.paired_gain)
-        difference = f"{points(control.paired_gain)} {interval(control.paired_ci)}"
-        rows.append([record.task, points(record.gain), points(control.best), difference])
+        gains.append(fmean(c.paired_gain for c in controls))
+        one = f" {interval(controls[0].paired_ci)}" if len(controls) == 1 else ""
+        best = points(fmean(c.best for c in controls))
+        steered = points(fmean(r.gain for r in v.records))
+        rows.append([v.record.task, steered, best, f"{points(gains[-1])}{one}"])
     if not rows:
         return None
     columns = ["Task", "Steered", words[:1].upper() + words[1:], "Difference [95 %]"]
@@ -86,9 +86,16 @@ def _against(records: Sequence[Record], kind: str, words: str) -> Found | None:
     )
 
 
-def _content(records: Sequence[Record]) -> Found | None:
-    fixed = sum(r.flips.fixed for r in records)
-    wrong = sum(r.format.fixed_from_wrong for r in records)
+def _content(found: Sequence[Verdict]) -> Found | None:
+    rows, fixed, wrong = [], 0, 0
+    for v in found:
+        counts = [
+            sum(r.flips.fixed for r in v.records),
+            sum(r.format.fixed_from_wrong for r in v.records),
+            sum(r.format.fixed_from_invalid for r in v.records),
+        ]
+        fixed, wrong = fixed + counts[0], wrong + counts[1]
+        rows.append([v.record.task, *map(str, counts)])
     if not fixed:
         return None
     ci = proportion_ci(wrong, fixed)
@@ -97,10 +104,6 @@ def _content(records: Sequence[Record]) -> Found | None:
         answer = "supported"
     elif ci[1] < 0.5:
         answer = "refuted"
-    rows = [
-        [r.task, str(r.flips.fixed), str(r.format.fixed_from_wrong),
-         str(r.format.fixed_from_invalid)] for r in records
-    ]  # fmt: skip
     return Found(
         answer=answer,
         sentence=f"Of {fixed} fixed answers, {wrong} could be read before, and were wrong.",
@@ -112,10 +115,11 @@ def _content(records: Sequence[Record]) -> Found | None:
     )  # fmt: skip
 
 
-def _ser(records: Sequence[Record]) -> Found | None:
+def _ser(found: Sequence[Verdict]) -> Found | None:
     """Turned about: that more than ``ALONE`` of the answers change refutes it."""
     rows, rates = [], []
-    for record in records:
+    for v in found:
+        record = v.record
         effects, ser = record.side_effects, record.flips.ser
         if effects is None or effects.off_target is None or ser is None or ser > LOW_SER:
             continue
@@ -128,16 +132,16 @@ def _ser(records: Sequence[Record]) -> Found | None:
     if not rows:
         return None
     columns = ["Task", "SER", "Unrelated answers that change [95 %]", "The same, random features"]
-    found = of_mean(
+    made = of_mean(
         f"unrelated answers that change, mean over {len(rows)} tasks",
         rates,
         "percent",
-        f"{len(rows)} of {len(records)} tasks have a SER of at most {LOW_SER}.",
+        f"{len(rows)} of {len(found)} tasks have a SER of at most {LOW_SER}.",
         Table(columns=columns, rows=rows),
         least=ALONE,
     )
     turned: dict[Word, Word] = {"supported": "refuted", "refuted": "supported"}
-    return found.model_copy(update={"answer": turned.get(found.answer, found.answer)})
+    return made.model_copy(update={"answer": turned.get(made.answer, made.answer)})
 
 
 def calibration(folder: Path) -> dict[str, Found]:

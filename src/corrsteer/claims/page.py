@@ -142,20 +142,25 @@ def _numbers(found: Found) -> str:
 
 def _smallest(found: Found) -> str:
     if found.smallest is None or found.number is None:
-        return "too few data to show any effect"
+        return "too few answers differ to show any effect"
     return f"smallest that could have been shown: {amount(found.smallest, found.number)}"
 
 
 def _made(ran: Ran) -> str:
     limit = "" if ran.limit is None else f", at most {ran.limit} questions per split"
-    extra = " ".join(word for word in ran.words if word in _extra(ran))
+    where = ran.commit or "an earlier run's folder, whose commit is not on record"
+    extra = " ".join(_extra(ran))
     typed = f" with `{extra}`" if extra else ""
-    return f"{ran.date}, {ran.commit}, {_lasted(ran.seconds)}{limit}{typed}."
+    lasted = "" if ran.seconds is None else f", {_lasted(ran.seconds)}"
+    return f"{ran.date}, {where}{lasted}{limit}{typed}."
 
 
 def _extra(ran: Ran) -> Sequence[str]:
-    own = next((s for s in STUDIES if s.name == ran.study), None)
-    return [word for word in ran.words[1:] if own is None or word not in own.words]
+    """What was typed besides the command above it, or all of it where that is another one."""
+    own = next((s.words for s in STUDIES if s.name == ran.study), ())
+    if not set(own) <= set(ran.words):
+        return ["python", "-m", *ran.words]
+    return [word for word in ran.words[1:] if word not in own]
 
 
 def _lasted(seconds: float) -> str:

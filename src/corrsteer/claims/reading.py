@@ -40,6 +40,8 @@ def of_mean(
         answer = "supported"
     elif ci is not None and ci[1] < least:
         answer = "refuted"
+    if ci is not None and unit == "percent":  # a share, which Student's interval does not know
+        ci = max(ci[0], 0.0), min(ci[1], 1.0)
     number = Number(what=what, value=mean, ci=ci, unit=unit)
     return Found(
         answer=answer, sentence=sentence, number=number, smallest=detectable(values), table=table

@@ -52,8 +52,9 @@ class Found(Part):
 
 class Ran(Part):
     """A study's run. ``words``: what was typed after the command, but for folders. ``seconds``: by
-    the clock, the most that the same words have taken. ``limit``: at most so many questions per
-    split; None: all. ``commit`` ends in + where files differed from it. ``failed``: why there is no
+    the clock, the most that the same words have taken; None where nobody knows. ``limit``: at most
+    so many questions per split; None: all. ``commit`` ends in + where files differed from it, and is
+    empty where the folder of an earlier run was read. ``failed``: why there is no
     answer."""
 
     study: str
@@ -62,7 +63,7 @@ class Ran(Part):
     limit: int | None
     commit: str
     date: str
-    seconds: float
+    seconds: float | None
     failed: str | None = None
     answers: dict[str, Found] = Field(default_factory=dict)
     """By claim."""
@@ -135,6 +136,7 @@ def with_run(runs: Sequence[Ran], new: Ran) -> list[Ran]:
         if old.failed is None and (fewer or new.failed is not None):
             return list(runs)
         if old.words == new.words:  # one that goes on with another's work takes less
-            new = new.model_copy(update={"seconds": max(old.seconds, new.seconds)})
+            known = [s for s in (old.seconds, new.seconds) if s is not None]
+            new = new.model_copy(update={"seconds": max(known, default=None)})
     kept = [ran for ran in runs if (ran.study, ran.model) != (new.study, new.model)]
     return [*kept, new]

@@ -22,14 +22,16 @@ ENOUGH = 0.02  # a gain that is as good as none
 
 
 def seeds(folder: Path) -> dict[str, Found]:
-    _, results = done_jobs(folder)
+    """Each seed at the dial that validation chose for it."""
+    verdicts, _ = done_jobs(folder)
+    records = [record for verdict in verdicts for record in verdict.records]
     rows = [
-        [str(r.seed), pct(r.arms[BASELINE].accuracy), pct(r.arms[STEERED].accuracy),
-         f"{points(r.gain)} {interval(r.gain_ci)}"] for r in results.values()
+        [str(r.seed), short(r.coef), pct(r.arms[BASELINE].accuracy), pct(r.arms[STEERED].accuracy),
+         f"{points(r.gain)} {interval(r.gain_ci)}"] for r in records
     ]  # fmt: skip
-    gains = [r.gain for r in results.values()]
+    gains = [r.gain for r in records]
     above = sum(gain > 0 for gain in gains)
-    columns = ["Seed", "Unsteered", "Steered", "Gain [95 %]"]
+    columns = ["Seed", "coef", "Unsteered", "Steered", "Gain [95 %]"]
     found = of_mean(
         f"gain, mean over {len(gains)} seeds", gains, "points",
         f"Accuracy is higher in {above} of {len(gains)} seeds.", Table(columns=columns, rows=rows),
