@@ -157,11 +157,12 @@ def earlier(study: Study, folder: Path, words: Sequence[str] = ()) -> Ran:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}: type --folder {study.name}=FOLDER")
     answers = dict(study.read(folder))
-    said: dict[str, Any] = {"study": study.name, "commit": "", "answers": answers}
+    # What a job took depends on what the cache held then.
+    said: dict[str, Any] = {"study": study.name, "commit": "", "seconds": None, "answers": answers}
     if not study.place:
         model, limit = settings(words)
         newest = max(file.stat().st_mtime for file in folder.iterdir())
-        said |= {"model": model, "limit": limit, "seconds": None}
+        said |= {"model": model, "limit": limit}
         said |= {"words": [study.module, *study.words, *study.taken(words)]}
         said |= {"date": datetime.fromtimestamp(newest, UTC).date().isoformat()}
         return Ran.model_validate(said)
@@ -173,7 +174,6 @@ def earlier(study: Study, folder: Path, words: Sequence[str] = ()) -> Ran:
     said |= {"model": read_record(folder / str(first)).model}
     said |= {"limit": _yaml(folder / str(first) / "config.yaml").get("limit")}
     said |= {"date": max(str(s.get("ended") or "") for s in statuses.values())[:10]}
-    said |= {"seconds": round(sum(s.get("seconds") or 0.0 for s in statuses.values()), 1)}
     return Ran.model_validate(said)
 
 

@@ -134,16 +134,20 @@ def _numbers(found: Found) -> str:
         return ""
     text = deciding(found.number)
     text = f"{text[:1].upper()}{text[1:]}."
-    if found.answer == "undecided" or found.smallest is not None:
+    if found.answer == "undecided" or (found.smallest and found.number.unit == "points"):
         said = _smallest(found)
         text += f" {said[:1].upper()}{said[1:]}."
     return text
 
 
 def _smallest(found: Found) -> str:
-    if found.smallest is None or found.number is None:
+    number = found.number
+    if number is not None and number.ci is not None and number.unit != "points":
+        low, high = number.ci
+        return f"its interval is {amount(high - low, number)} wide"
+    if found.smallest is None or number is None:
         return "too few answers differ to show any effect"
-    return f"smallest that could have been shown: {amount(found.smallest, found.number)}"
+    return f"smallest that could have been shown: {amount(found.smallest, number)}"
 
 
 def _made(ran: Ran) -> str:

@@ -53,8 +53,8 @@ class Found(Part):
 class Ran(Part):
     """A study's run. ``words``: what was typed after the command, but for folders. ``seconds``: by
     the clock, the most that the same words have taken; None where nobody knows. ``limit``: at most
-    so many questions per split; None: all. ``commit`` ends in + where files differed from it, and is
-    empty where the folder of an earlier run was read. ``failed``: why there is no
+    so many questions per split; None: all. ``commit`` ends in + where files differed from it, and
+    is empty where the folder of an earlier run was read. ``failed``: why there is no
     answer."""
 
     study: str
