@@ -50,7 +50,7 @@ def of_experiment(content: Mapping[str, Any], unit: Unit) -> Found:
     own = number is not None and ci is not None and ci[0] <= number <= ci[1]
     return Found(
         answer=content["answer"],
-        sentence=content["sentence"],
+        sentence=" ".join(filter(None, (content["sentence"], content.get("note")))),
         number=None
         if number is None
         else Number(what=what, value=number, ci=tuple(ci) if own else None, unit=unit),

@@ -25,7 +25,7 @@ from corrsteer.claims.figure import FIGURE, figure
 from corrsteer.claims.page import PAGE, page
 from corrsteer.claims.record import FILE, Kept, Ran, read, with_run, write
 from corrsteer.errors import ConfigError, DataError
-from corrsteer.report.record import read_record
+from corrsteer.report.record import FILE as RECORD
 from corrsteer.store.keys import digest
 from corrsteer.store.runfolder import RunFolder, jobs
 
@@ -47,8 +47,7 @@ def claims(
     study failed."""
     for word in folders:
         name, _, place = word.partition("=")
-        (study,) = _chosen([name])
-        publish(docs, with_run(read(docs).runs, earlier(study, Path(place), words)))
+        publish(docs, with_run(read(docs).runs, earlier(_named(name), Path(place), words)))
     if folders:
         print(f"page: {docs / PAGE}")
         return 0
@@ -80,14 +79,17 @@ def claims(
     return 1 if failed else 0
 
 
-def _chosen(only: Sequence[str]) -> list[Study]:
+def _named(name: str) -> Study:
     names = {study.name: study for study in STUDIES}
-    if unknown := [name for name in only if name not in names]:
-        raise ConfigError(f"there is no study {unknown[0]}: type one of {', '.join(names)}")
-    if absent := [name for name in only if not names[name].there]:
-        raise ConfigError(
-            f"the study {absent[0]} is not there yet: it needs {names[absent[0]].needs}"
-        )
+    if name not in names:
+        raise ConfigError(f"there is no study {name}: type one of {', '.join(names)}")
+    return names[name]
+
+
+def _chosen(only: Sequence[str]) -> list[Study]:
+    for study in map(_named, only):
+        if not study.there:
+            raise ConfigError(f"the study {study.name} is not there yet: it needs {study.needs}")
     return [study for study in STUDIES if study.there and (not only or study.name in only)]
 
 
@@ -171,7 +173,7 @@ def earlier(study: Study, folder: Path, words: Sequence[str] = ()) -> Ran:
     overrides = _yaml(folder / "multirun.yaml").get("hydra", {}).get("overrides", {})
     typed_then = [anywhere(str(w)) for w in overrides.get("task", []) if not _place(str(w))]
     said |= {"words": [study.module, "-m", *typed_then]}
-    said |= {"model": read_record(folder / str(first)).model}
+    said |= {"model": _yaml(folder / str(first) / RECORD).get("model", BUNDLED)}
     said |= {"limit": _yaml(folder / str(first) / "config.yaml").get("limit")}
     said |= {"date": max(str(s.get("ended") or "") for s in statuses.values())[:10]}
     return Ran.model_validate(said)
