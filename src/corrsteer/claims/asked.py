@@ -119,26 +119,28 @@ CLAIMS = (
         "every_layer",
         "Static steering is pushed to its limit by steering every layer: more layers gain more.",
         METHODS,
-        "k = 0 to L layers in several orders, beside random features, shuffled outcomes, one layer"
-        " at the same norm, and the total norm held equal. Supported: all layers gain more than the"
-        " best single one, and more than the controls at equal total norm.",
+        "One and some layers in three orders against all of them, each at the dial that "
+        "validation chose and at equal total norm, paired. Supported: every arm of one layer "
+        "is below, and all layers beat random features; refuted: one layer gains more.",
         "depth",
     ),
     Claim(
         "memory",
         "No activations are stored: memory grows neither with samples nor with tokens.",
         PAPER,
-        "Peak memory of a collection against samples and tokens. Supported: both slopes' intervals"
-        " stay under 5 % of what storing every pooled activation, or every residual, would add, and"
-        " contain 0 or are below it.",
+        "Peak memory of a selection at several sizes and two lengths of prompt, all tokens "
+        "pooled. Supported: at both the slope's upper bound is below 5 % of what storing every "
+        "residual of every layer would add per sample; refuted: at one the lower bound is "
+        "above it.",
         "memory",
     ),
     Claim(
         "generated_tokens",
         "Features pooled over generated tokens are better than features of the prompt.",
         PAPER,
-        "One arm per token source at equal norm, paired on test; the prompt's positions against"
-        " the generated ones.",
+        "One arm per token source, each at the dial that validation chose and at equal norm, "
+        "paired on test. Supported: generated tokens gain more than the prompt's and than "
+        "random features; refuted: they gain less.",
         "token_source",
     ),
     Claim(
@@ -163,15 +165,18 @@ CLAIMS = (
         "instability",
         "Steering every layer is clearly unstable: it collapses soon after its best dial.",
         METHODS,
-        "Dial of collapse (more than 5 % degenerate answers) over the best one; spread over seeds;"
-        " norms layer by layer; the same for random directions of equal norm.",
+        "Unreadable or degenerate answers, dial by dial. Supported: more than 5 % of the "
+        "answers at a dial up to twice the best one; refuted: surely not. Beside random "
+        "directions of equal norm, spread over seeds, and norms layer by layer.",
         "instability",
     ),
     Claim(
         "filling",
         "What steers is filling sparse activations: adding where the feature is inactive.",
         METHODS,
-        "Add only where inactive, only where active, to a level, and a uniform push, paired.",
+        "Add only where inactive, only where active, to a level, and a uniform push, paired. "
+        "Supported: filling is no worse than adding by 2 points, and the rise of active "
+        "features predicts the gain beyond the norm; refuted: it is worse.",
         "filling",
     ),
     Claim(
@@ -195,7 +200,9 @@ CLAIMS = (
         "selector",
         "Correlation is the right way to rank features.",
         PAPER,
-        "Every selector against correlation, each at the dial that validation chose, paired.",
+        "Every selector against correlation, paired, each at the dial that validation chose "
+        "and at equal norm. Supported: no other gains 2 points and a choice by chance is "
+        "worse; refuted: one gains more.",
         "selectors",
     ),
     Claim(

@@ -16,7 +16,7 @@ from corrsteer.claims.record import Found, Kept
 from corrsteer.report.numbers import points
 
 FIGURE = "claims.svg"
-LEFT, WIDE, ROW, TOP = 200, 420, 26, 34
+LEFT, WIDE, ROW, TOP = 260, 420, 26, 34
 STYLE = (
     "text{font:13px sans-serif;fill:#222}line,path{stroke:#222}.grid{stroke:#ccc}"
     ".supported{fill:#1a7f37;stroke:#1a7f37}.refuted{fill:#b3261e;stroke:#b3261e}"
@@ -46,7 +46,7 @@ def figure(kept: Kept) -> str:
     most = max(5, 5 * math.ceil(max(reach, default=0.0) / 5))
     height = TOP + ROW * len(drawn) + 10
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDE + 20} {height}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDE + 30} {height}"'
         ' role="img">',
         f"<title>Deciding numbers in points, with 95 % intervals</title><style>{STYLE}</style>",
         *_axis(most, height),
@@ -63,8 +63,9 @@ def _at(share: float, most: float) -> str:
 def _axis(most: float, height: int) -> Iterator[str]:
     for tick in (-most, -most / 2, 0.0, most / 2, most):
         x, kind = _at(tick / 100, most), "" if tick == 0 else ' class="grid"'
+        said = points(tick / 100) if tick else "0"
         yield f'<line{kind} x1="{x}" x2="{x}" y1="{TOP - 8}" y2="{height - 6}"/>'
-        yield f'<text x="{x}" y="{TOP - 14}" text-anchor="middle">{points(tick / 100)}</text>'
+        yield f'<text x="{x}" y="{TOP - 14}" text-anchor="middle">{said}</text>'
 
 
 def _row(label: str, found: Found, y: float, most: float) -> Iterator[str]:
