@@ -212,7 +212,7 @@ def test_what_an_earlier_command_left_is_not_taken_for_its_own(made_up, tmp_path
 def test_the_time_is_said_before(made_up, tmp_path, capsys):
     write(tmp_path, Kept(runs=[ran(seconds=90.0), ran("gates", seconds=1000.0)]))
     command.claims([], ["seeds"], tmp_path, render=False)
-    assert capsys.readouterr().out.startswith("bundled: 1 studies; 1 of them took 0:01:30")
+    assert capsys.readouterr().out.startswith("bundled: 1 study; 1 of them took 0:01:30")
 
 
 @pytest.mark.parametrize(

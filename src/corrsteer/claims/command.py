@@ -172,7 +172,8 @@ def earlier(study: Study, folder: Path, words: Sequence[str] = ()) -> Ran:
     first = next(n for n, status in statuses.items() if status.get("state") == "done")
     overrides = _yaml(folder / "multirun.yaml").get("hydra", {}).get("overrides", {})
     typed_then = [anywhere(str(w)) for w in overrides.get("task", []) if not _place(str(w))]
-    said |= {"words": [study.module, "-m", *typed_then]}
+    several = [] if any(word.startswith("experiment=") for word in typed_then) else ["-m"]
+    said |= {"words": [study.module, *several, *typed_then]}
     said |= {"model": _yaml(folder / str(first) / RECORD).get("model", BUNDLED)}
     said |= {"limit": _yaml(folder / str(first) / "config.yaml").get("limit")}
     said |= {"date": max(str(s.get("ended") or "") for s in statuses.values())[:10]}
@@ -248,10 +249,10 @@ def _forecast(chosen: Sequence[Study], runs: Sequence[Ran], model: str, limit: i
         if (r.model, r.limit) == (model, limit) and r.seconds is not None
     }
     known = [took[study.name] for study in chosen if study.name in took]
-    text = f"{len(chosen)} studies"
+    text = f"{len(chosen)} {'study' if len(chosen) == 1 else 'studies'}"
     if known:
         total = timedelta(seconds=round(sum(known)))
-        text += f"; {len(known)} of them took {total} from an empty cache"
+        text += f"; {len(known)} of them took {total} when they found least in the cache"
     new = [study.name for study in chosen if study.name not in took]
     return text + (f"; never run like this: {', '.join(new)}" if new else "")
 
