@@ -57,7 +57,7 @@ def claims(
         publish(docs, read(docs).runs)
         print(f"page: {docs / PAGE}")
         return 0
-    chosen = _chosen(only)
+    chosen, words = _chosen(only), sorted(words)  # in any order it is the same command
     model, limit = settings(words)
     print(f"{model}: {_forecast(chosen, read(docs).runs, model, limit)}", flush=True)
     failed = []
@@ -121,7 +121,7 @@ def typed(study: Study, words: Sequence[str]) -> str:
 def run(study: Study, words: Sequence[str], model: str, limit: int | None) -> Ran:
     """Run a study, or take what the same command left at the same commit; read its answers."""
     given = study.taken(words)
-    home = HOME / digest(sorted(words))[:8]
+    home = HOME / digest(list(words))[:8]
     folder, commit = home / study.name, _commit()
     limited = any(word.startswith("limit=") for word in given)
     base = {
