@@ -7,8 +7,8 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run quick test test-all check model bench report cache clean-cache inspect ndif smollm2 \
-  smollm2-saes
+.PHONY: help setup run quick test test-all check model bench report claims cache clean-cache inspect \
+  ndif smollm2 smollm2-saes
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -81,6 +81,10 @@ report: $(STAMP) ## write the report of the newest finished run or sweep again, 
 	@test -n "$(FOLDER)" || { \
 	  echo "error: outputs/ holds no finished run yet; type make run" >&2; exit 2; }
 	$(PY) -m corrsteer report $(FOLDER)
+
+# limit=100: a small version; model=, data=: of another model; ARGS='--only dial': one study.
+claims: $(STAMP) ## run the studies of all claims, and write docs/claims.md; limit=100: in a small version
+	$(PY) -m corrsteer claims $(foreach n,model data limit,$(if $($(n)),$(n)=$($(n)))) $(ARGS)
 
 cache: $(STAMP) ## list the stage cache; ARGS=--all: each entry, ARGS=--help: what else
 	$(PY) -m corrsteer cache $(ARGS)

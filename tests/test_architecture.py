@@ -45,8 +45,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run": BELOW_STAGES | {"stages", "methods", "report", "trackers"},
     "export": BELOW_STAGES | {"stages", "run.build"},
     "serve": BELOW_STAGES | {"export.source"},
+    "claims": GROUND | {"report", "stats", "steering.arms", "store.keys", "store.runfolder"},
     "sweep": GROUND | {"store", "run", "report", "trackers"},
-    "__main__": GROUND | {"export", "report", "serve", "store", "sweep", "trackers"},
+    "__main__": GROUND | {"claims", "export", "report", "serve", "store", "sweep", "trackers"},
     "main": {"config", "run", "sweep"},
     "hydra_plugins": GROUND | {"sweep"},
     "": GROUND | {"steering", "models"},  # the front door: corrsteer/__init__.py

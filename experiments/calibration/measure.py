@@ -6,7 +6,8 @@
 Answers the test split once without steering, under many plans of random features, and under plans
 that a selection on shuffled outcomes chose, all at the norms of the plan of these settings; then
 makes chains of them (:mod:`experiments.calibration.chains`). Answers are kept in the stage cache.
-Leaves ``calibration.csv`` and ``calibration.html`` in ``outputs/calibration``.
+Leaves ``calibration.csv`` and ``calibration.html`` in ``outputs/calibration``, or in the folder
+that is typed before the settings.
 """
 
 from __future__ import annotations
@@ -115,9 +116,12 @@ def figure(rows: pd.DataFrame) -> go.Figure:
 def main(words: Sequence[str] | None = None) -> pd.DataFrame:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("corrsteer").setLevel(logging.INFO)  # how far it is
-    answered = pool(sys.argv[1:] if words is None else words)
-    rows = table(answered, CHAINS, TABLES, SAMPLES)
+    words = sys.argv[1:] if words is None else words
     folder = Path("outputs/calibration")
+    if words and "=" not in words[0]:
+        folder, words = Path(words[0]), words[1:]
+    answered = pool(words)
+    rows = table(answered, CHAINS, TABLES, SAMPLES)
     folder.mkdir(parents=True, exist_ok=True)
     rows.to_csv(folder / "calibration.csv", index=False)
     figure(rows).write_html(folder / "calibration.html")

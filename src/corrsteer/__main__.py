@@ -124,6 +124,13 @@ def dial(options: argparse.Namespace) -> None:
     )
 
 
+def claims(options: argparse.Namespace) -> int:
+    """Run the studies of all claims, and write the page with their answers."""
+    from corrsteer.claims.command import claims as answer
+
+    return answer(options.words, options.only, options.docs, options.render, options.folder)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     parser = _parser()
@@ -144,6 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             plans(options)
         elif options.command == "dial":
             dial(options)
+        elif options.command == "claims":
+            return claims(options)
         else:
             if not options.folder.is_dir():
                 raise DataError(
@@ -265,6 +274,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument(
         "--waiting", type=_count, default=32, metavar="N", help="requests that may wait; 32"
+    )
+    one = add(
+        "claims",
+        "run the studies of all claims, and write docs/claims.md",
+        ": typed again, the same command goes on; typed in the checkout",
+    )
+    one.add_argument(
+        "words", nargs="*", metavar="NAME=VALUE", help="settings of every study, such as limit=100"
+    )
+    one.add_argument(
+        "--only", action="append", default=[], metavar="STUDY", help="this study; may be repeated"
+    )
+    one.add_argument(
+        "--folder",
+        action="append",
+        default=[],
+        metavar="STUDY=FOLDER",
+        help="read this sweep of an earlier run, and run nothing; may be repeated",
+    )
+    one.add_argument(
+        "--docs", type=Path, default=Path("docs"), metavar="FOLDER", help="docs where none is given"
+    )
+    one.add_argument(
+        "--render", action="store_true", help="write the page from claims.json, and run nothing"
     )
     return parser
 

@@ -1,0 +1,168 @@
+"""Claims that are read from a sweep's folders, on fabricated runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from scipy.stats import binomtest
+
+from corrsteer.claims import concepts, dial, evidence, sweeps
+from corrsteer.claims.asked import STUDIES
+from corrsteer.claims.command import anywhere, earlier
+from corrsteer.errors import DataError
+from corrsteer.report.record import read_record
+from corrsteer.stats.intervals import paired_ci, t_ci
+from tests.report.fabricated_run import edit, fabricate_run
+
+pytestmark = pytest.mark.long
+
+BARE = {"n_test": 60, "transfer": (), "side_effects": False}
+
+
+def configure(home: Path, **settings: str) -> None:
+    """Settings by dotted name, in a run's config.yaml."""
+    config = yaml.safe_load((home / "config.yaml").read_text())
+    for name, value in settings.items():
+        *groups, leaf = name.split("__")
+        node = config
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[leaf] = value
+    (home / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_claims_of_the_verdict(tmp_path):
+    for n, task in enumerate(("bbq", "mmlu")):
+        fabricate_run(tmp_path / str(n), task=task, n_test=60, transfer=(), broken=0.0)
+    found = evidence.read(tmp_path)
+    records = [read_record(tmp_path / str(n)) for n in (0, 1)]
+    fixed = sum(r.flips.fixed for r in records)
+    wrong = sum(r.format.fixed_from_wrong for r in records)
+    assert found["content"].number.value == wrong / fixed
+    wilson = binomtest(wrong, fixed).proportion_ci(method="wilson")
+    assert found["content"].number.ci == pytest.approx((wilson.low, wilson.high))
+    gains = [r.controls["instruction"].paired_gain for r in records]
+    assert found["beats_prompt"].number.ci == pytest.approx(t_ci(gains))
+    assert found["chosen_features"].number.what == "share of tasks where it holds"
+    assert found["chosen_features"].table.rows[0][-1][:2] in ("ye", "no")
+    rates = [r.side_effects.off_target.arms["steered"].rate for r in records]
+    assert found["ser_is_enough"].number.value == pytest.approx(sum(rates) / 2)
+    if min(rates) > 0.1:
+        assert found["ser_is_enough"].answer != "supported"
+
+
+def test_claims_of_seeds_and_positions(tmp_path):
+    for n, seed in enumerate((0, 1, 2)):
+        fabricate_run(tmp_path / "seeds" / str(n), seed=seed, **BARE)
+    gains = [read_record(tmp_path / "seeds" / str(n)).gain for n in range(3)]
+    found = sweeps.seeds(tmp_path / "seeds")["seeds"]
+    assert found.number.ci == pytest.approx(t_ci(gains))
+    assert found.answer == ("supported" if found.number.ci[0] > 0 else "undecided")
+    for n, (place, fixed) in enumerate((("generation", 0.1), ("all", 0.6), ("decode", 0.1))):
+        home = tmp_path / "positions" / str(n)
+        fabricate_run(home, fixed=fixed, **BARE)
+        configure(home, positions=place)
+        edit(home, positions=place)
+    found = sweeps.positions(tmp_path / "positions")["positions"]
+    assert found.number.what == "all against generation positions"
+    first, other = (read_record(tmp_path / f"positions/{n}").arms["steered"] for n in (0, 1))
+    assert found.number.value == pytest.approx(other.accuracy - first.accuracy)
+    assert found.answer == "supported"
+    assert [row[0] for row in found.table.rows] == ["generation", "all", "decode"]
+
+
+def test_more_features_are_compared_with_one_at_equal_norm(tmp_path):
+    n = 0
+    for norm in ("MeanRight", "TotalNorm"):
+        for k, fixed in ((1, 0.1), (2, 0.6 if norm == "TotalNorm" else 0.1)):
+            fabricate_run(tmp_path / str(n), fixed=fixed, **BARE)
+            target = f"corrsteer.steering.coefficients.{norm}"
+            configure(tmp_path / str(n), strategy__k=k, coefficient___target_=target)
+            n += 1
+    found = sweeps.features(tmp_path)["one_feature"]
+    assert found.answer == "refuted"
+    assert found.number.what == "k = 2 against k = 1 at equal norm"
+    rows = sweeps.against(
+        tmp_path, {f"k = {k}": (2 + i, read_record(tmp_path / str(2 + i)))
+                   for i, k in enumerate((1, 2))}, "k = 1",
+    )  # fmt: skip
+    assert found.number.ci == pytest.approx(paired_ci(rows[0].fixed, rows[0].broken, rows[0].n))
+    assert len(found.table.rows) == 4
+
+
+def test_a_dial_that_breaks_the_text_is_not_usable_there(tmp_path):
+    for n, coef in enumerate((-1.0, 0.0, 1.0, 2.0, 3.0)):
+        fabricate_run(tmp_path / str(n), coef=coef, n_test=60, transfer=())
+        record = read_record(tmp_path / str(n))
+        effects = record.side_effects.model_dump(mode="json")
+        effects["neutral"]["arms"]["steered"]["kl"] = 0.01 if coef < 2 else 0.5
+        effects["off_target"]["text"]["arms"]["steered"]["degenerate"] = 0
+        arms = {name: arm.model_dump(mode="json") for name, arm in record.arms.items()}
+        arms["steered"]["degenerate"] = 0
+        edit(tmp_path / str(n), side_effects=effects, arms=arms)
+    found = dial.read(tmp_path)["dial"]
+    assert found.number.ci == (-1.0, 1.0) and found.number.value == 1.0
+    assert [row[-1] for row in found.table.rows] == ["yes", "yes", "yes", "no", "no"]
+
+
+def test_concepts_need_both_selectors(tmp_path):
+    fabricate_run(tmp_path / "0", **BARE)
+    with pytest.raises(DataError, match="no task of .* has both selectors"):
+        concepts.read(tmp_path)
+    fabricate_run(tmp_path / "1", **BARE)
+    edit(tmp_path / "1", score="random number", selector="Random")
+    found = concepts.read(tmp_path)["concepts"]
+    assert found.answer == "undecided" and found.number.ci is None  # one task has no spread
+    assert found.table.rows[0][0] == "bbq"
+
+
+def test_a_tuned_plan_that_changes_other_text_is_not_free(tmp_path):
+    fabricate_run(tmp_path / "0", n_test=200, broken=0.0, transfer=())
+    effects = read_record(tmp_path / "0").side_effects.model_dump(mode="json")
+    for kl, answer in ((3.5, "refuted"), (0.1, "undecided"), (0.01, "supported")):
+        effects["neutral"]["arms"]["steered"] |= {"kl": kl, "kl_ci": [0.9 * kl, 1.1 * kl]}
+        edit(tmp_path / "0", side_effects=effects)
+        found = sweeps.optimised(tmp_path)["tuned_for_free"]
+        assert (found.answer, found.number.value) == (answer, kl)
+
+
+def test_how_often_it_is_wrong(tmp_path):
+    head = "data,what,count,of,rate,low,high,promised"
+    for low, high, answer in ((0.01, 0.04, "supported"), (0.01, 0.07, "undecided"),
+                              (0.06, 0.1, "refuted")):  # fmt: skip
+        row = f"{evidence.SHUFFLED},raises,7,200,0.035,{low},{high},0.05"
+        (tmp_path / "calibration.csv").write_text(f"{head}\na random plan,raises,1,9,0,0,1,\n{row}")
+        found = evidence.calibration(tmp_path)["seldom_wrong"]
+        assert found.answer == answer and found.number.ci == (low, high)
+
+
+def test_the_folder_of_an_earlier_run_is_read(tmp_path):
+    (study,) = (one for one in STUDIES if one.name == "seeds")
+    for n in (0, 1):
+        fabricate_run(tmp_path / str(n), seed=n, **BARE)
+        configure(tmp_path / str(n), limit=60)
+    words = ["task=bbq", "seed=0,1", "data=/a/b/${task.name}", "cache=/c", "hydra.sweep.dir=/d"]
+    (tmp_path / "multirun.yaml").write_text(
+        yaml.safe_dump({"hydra": {"overrides": {"task": words}}})
+    )
+    ran = earlier(study, tmp_path)
+    assert ran.words == ["src.main", "-m", "task=bbq", "seed=0,1", "data=PATH/${task.name}"]
+    assert (ran.model, ran.limit, ran.commit) == ("bundled", 60, "")
+    assert ran.answers == sweeps.seeds(tmp_path)
+    with pytest.raises(DataError, match="there is no folder"):
+        earlier(study, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("data=/a/b c/d", "data=PATH"),
+        ("data=/a/${task.name}", "data=PATH/${task.name}"),
+        ("layers=[1,3]", "layers=[1,3]"),
+        ("sae.path=saes/mine", "sae.path=saes/mine"),
+    ],
+)
+def test_a_place_of_one_machine_is_not_kept(typed, kept):
+    assert anywhere(typed) == kept
