@@ -47,7 +47,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serve": BELOW_STAGES | {"export.source"},
     "sweep": GROUND | {"store", "run", "report", "trackers"},
     "__main__": GROUND | {"export", "report", "serve", "store", "sweep", "trackers"},
-    "main": {"config", "run", "sweep"},
+    "main": {"run"},
+    "cli": {"__main__", "run"},
     "hydra_plugins": GROUND | {"sweep"},
     "": GROUND | {"steering", "models"},  # the front door: corrsteer/__init__.py
 }
@@ -62,7 +63,7 @@ ONLY_IN = {
 HEAVY = {"torch", "nnsight", "sae_lens", "wandb", "transformers", "transformer_lens", "lm_eval"}
 CONFIG_TIME = [
     "config", "errors", "records", "layers", "hub", "progress", "seams", "wording", "report.record",
-    "store", "sweep", "run.app", "run.typed", "saes", "tasks", "scorers", "steering",
+    "store", "sweep", "run.app", "run.main", "run.typed", "cli", "saes", "tasks", "scorers", "steering",
     "selectors", "trackers", "__main__",
 ]  # fmt: skip
 """Imported while a command is still being checked, beside what ``conf/`` names; rooms stand for all
