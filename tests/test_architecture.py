@@ -63,8 +63,8 @@ ONLY_IN = {
 HEAVY = {"torch", "nnsight", "sae_lens", "wandb", "transformers", "transformer_lens", "lm_eval"}
 CONFIG_TIME = [
     "config", "errors", "records", "layers", "hub", "progress", "seams", "wording", "report.record",
-    "store", "sweep", "run.app", "run.main", "run.typed", "cli", "saes", "tasks", "scorers", "steering",
-    "selectors", "trackers", "__main__",
+    "store", "sweep", "run.app", "run.main", "run.typed", "cli", "saes", "tasks", "scorers",
+    "steering", "selectors", "trackers", "__main__",
 ]  # fmt: skip
 """Imported while a command is still being checked, beside what ``conf/`` names; rooms stand for all
 their modules."""

@@ -37,7 +37,7 @@ def first_sentence(page: Path) -> str:
 
 
 def tree(place: str) -> ast.Module:
-    """The syntax tree of a module of the package, such as ``steering.plan``; "" is its front door."""
+    """The syntax tree of a module of the package: ``steering.plan``; "" is its front door."""
     file = ROOT / "src" / "corrsteer" / ((place or "__init__").replace(".", "/") + ".py")
     return ast.parse(file.read_text(encoding="utf-8"))
 

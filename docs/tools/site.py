@@ -4,8 +4,8 @@
     python -m docs.tools.site --out FOLDER
 
 The pages are plain Markdown that reads as well without it. What the generator gets is a copy, so it
-may be another one: the order is read from the folders, so a page that is put into ``docs/how-to`` is
-in it, and links to sources, which the site does not hold, become plain text.
+may be another one: the order is read from the folders, so a page that is put into ``docs/how-to``
+is in it, and links to sources, which the site does not hold, become plain text.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def places() -> dict[str, str]:
     """Of every page: where it lies in the repository -> where on the site."""
     found = [page.relative_to(ROOT).as_posix() for page in [*DOCS.rglob("*.md"), *studies()]]
     found = [place for place in [*found, *BESIDE] if place != "docs/README.md"]
-    # README is the site's first page, in the place of docs/README.md; others are indexes of folders.
+    # README is the first page, in the place of docs/README.md; others are indexes of folders.
     on_site = {place: re.sub(r"README\.md$", "index.md", place) for place in found}
     return {"README.md": "index.md"} | {k: v.removeprefix("docs/") for k, v in on_site.items()}
 

@@ -1,7 +1,7 @@
 """The command ``corrsteer``, which comes with the package and works in any folder.
 
-It takes the words of ``python -m src.main``, with the settings that the package holds (``conf/``,
-which a link puts here in a checkout): ``corrsteer task=bbq layers=all -m coef=0.5,1,2``; and those of
+It takes the words of ``python -m src.main``, as in ``corrsteer task=bbq -m coef=0.5,1,2``, with the
+settings that the package holds: ``conf/``, which a link puts here in a checkout. And those of
 ``python -m corrsteer``, whose commands are no settings: ``corrsteer report FOLDER``.
 """
 
