@@ -218,3 +218,14 @@ def test_a_new_page_is_in_the_navigation_and_in_its_folders_list(tmp_path, monke
         monkeypatch.setattr(site, name, value)
     assert {"How-To": ["how-to/index.md", "how-to/fly.md"]} in site.navigation()
     assert site.listing(home / "how-to") == "\n- [Fly](fly.md): With wings.\n"
+
+
+@pytest.mark.night
+def test_the_site_builds_and_asks_nothing_of_other_hosts(tmp_path):
+    """Strictly: no link and no anchor leads nowhere."""
+    pytest.importorskip("zensical")
+    first = site.build(tmp_path)
+    for page in first.parent.rglob("*.html"):
+        tags = re.findall(r"<(?:script|img|link|iframe)\b[^>]*>", page.read_text(encoding="utf-8"))
+        assert not [tag for tag in tags if "//" in tag.replace("http://www.w3.org", "")], page
+    assert "Search" in first.read_text(encoding="utf-8")
