@@ -107,7 +107,8 @@ def test_k_features_of_a_layer_add_up_and_all_are_named(bench, tmp_path):
             assert entry.feature == own[0].feature
     draws = [random_features(fitted.observed.stats, fitted.plan.entries, n, 0) for n in range(300)]
     taken = {(f.layer, f.feature) for f in fitted.chosen}
-    assert not taken & {pick for draw in draws for pick in draw.items()}
+    drawn = {(layer, pick) for draw in draws for layer, picks in draw.items() for pick in picks}
+    assert drawn and not taken & drawn
 
 
 @pytest.mark.parametrize("k", [0, 1.5, True])

@@ -16,6 +16,7 @@ from corrsteer.report.notes import chance, edge
 from corrsteer.report.verdict import (
     compared,
     constrained,
+    elsewhere,
     form,
     headline,
     headline_of_seeds,
@@ -362,6 +363,37 @@ def test_one_answer_that_is_always_right_is_told_with_its_other_half():
     )
     alone = one_answer(made_up(one_answer={"answer": "unknown", "half": None}))
     assert alone.endswith(", and a mere push towards it would look the same.")
+
+
+def beside_the_task(kl: float, perplexity: float | None) -> dict[str, object]:
+    moved = {"kl": kl, "kl_ci": [0.97 * kl, 1.03 * kl], "top1_changed": 0.5}
+    read = {"n": 9, "n_tokens": 90, "repetition": None, "repetition_n": 0, "degenerate": 0}
+    texts = {"baseline": read | {"perplexity": 2.15}, "steered": read | {"perplexity": perplexity}}
+    changed = {"steered": {"changed": 3, "rate": 1 / 3, "ci": [0.1, 0.6]}}
+    return {
+        "neutral": {"n_texts": 9, "n_positions": 90, "source": "world", "arms": {"steered": moved}},
+        "off_target": {"n": 9, "source": "world", "arms": changed, "text": {"arms": texts}},
+        "text": None,
+        "activity": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kl", "perplexity", "said"),
+    [
+        (0.101, 20.0, ""),
+        (3.4645, 20.0, "Outside its task this plan changes the model: 3.46 nats per token on"
+         " neutral text, where 0.1 is a usual limit."),
+        (0.05, None, ""),
+        (0.05, 10545.0, "Outside its task this plan changes the model: the perplexity of answers to"
+         " unrelated prompts goes from 2.15 to 10,545."),
+    ],
+)  # fmt: skip
+def test_a_model_that_is_broken_elsewhere_is_told_at_once(kl, perplexity, said):
+    record = made_up(side_effects=beside_the_task(kl, perplexity))
+    assert elsewhere(record) == said
+    assert elsewhere(made_up()) == ""
+    assert verdict(record)[1:2] == ([said] if said else verdict(made_up())[1:2])
 
 
 @pytest.mark.parametrize(

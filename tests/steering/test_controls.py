@@ -15,6 +15,7 @@ from corrsteer.stages.controls import controls as controls_stage
 from corrsteer.steering.controls import KINDS, control_plans
 from corrsteer.steering.operators import Ablate, Add, Clamp, NormPreserving, ProjectOut
 from corrsteer.steering.plan import Plan, PlanEntry
+from corrsteer.steering.random_features import random_features
 from corrsteer.store.entries import Store
 from tests.operators import made_encoder
 
@@ -58,6 +59,25 @@ def encoders(layer: int, features):
     rows = directions(layer, features)
     made = [made_encoder(100 * layer + f, WIDTH) for f in features]
     return [replace(e, decoder=row) for e, row in zip(made, rows, strict=True)]
+
+
+def test_random_plans_of_several_features_add_up_as_the_plan_does():
+    weights = [2.0, -1.0, 0.5]
+    several = [
+        {"feature": f, "r": 0.1, "coefficient": c} for f, c in zip((2, 4, 9), weights, strict=True)
+    ]
+    plan = plan_of()
+    plan = plan.with_entries(tuple(replace(e, about={"features": several}) for e in plan.entries))
+    made = controls(plan)
+    for n in range(DRAWS["random"]):
+        picks = random_features(STATS, plan.entries, n, 0)
+        for own, entry in zip(plan.entries, made[f"random_{n + 1}"].entries, strict=True):
+            drawn = picks[own.layer]
+            assert len(drawn) == 3 and entry.feature == drawn[0]
+            rows = directions(own.layer, drawn)
+            total = sum(np.float32(c) * row for c, row in zip(weights, rows, strict=True))
+            total *= np.linalg.norm(own.vector) / np.linalg.norm(total)
+            np.testing.assert_allclose(entry.vector, total, rtol=1e-5)
 
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["towards", "away"])

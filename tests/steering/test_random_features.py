@@ -8,6 +8,7 @@ from scipy.stats import chi2_contingency, chisquare
 
 from corrsteer.errors import DataError
 from corrsteer.records import LayerStats, RankedFeature
+from corrsteer.steering.plan import PlanEntry
 from corrsteer.steering.random_features import random_features
 
 
@@ -31,7 +32,7 @@ STATS = [layer_stats(2, FREQ), layer_stats(0, FREQ), layer_stats(1, FREQ)]
 
 
 def test_uniform_over_the_other_live_features():
-    picks = [random_features(STATS, [chosen(1, 3)], draw, seed=0)[1] for draw in range(1_000)]
+    picks = [random_features(STATS, [chosen(1, 3)], draw, seed=0)[1][0] for draw in range(1_000)]
     values, counts = np.unique(picks, return_counts=True)
     assert values.tolist() == [0, 2, 5, 6, 7]
     assert chisquare(counts).pvalue > 0.001
@@ -49,7 +50,7 @@ def test_draws_layers_and_seeds_are_independent(vary):
             "layers": lambda here=here: here[1],
             "seeds": lambda i=i: random_features(STATS, both, draw=i, seed=1)[0],
         }[vary]()
-        table[here[0], other] += 1
+        table[here[0][0], other[0]] += 1
     live = [0, 2, 5, 6, 7]
     assert table[np.ix_(live, live)].sum() == 1_000
     assert chi2_contingency(table[np.ix_(live, live)]).pvalue > 0.001
@@ -65,8 +66,30 @@ def test_only_the_chosen_layers_and_the_same_whatever_the_others():
     together = random_features(STATS[::-1], [chosen(2, 0), chosen(1, 3)], draw=4, seed=7)
     assert list(alone) == [1] and list(together) == [1, 2]
     assert alone[1] == together[1]
-    assert type(alone[1]) is int
+    assert [type(feature) for feature in alone[1]] == [int]
     assert together == random_features(STATS, [chosen(1, 3), chosen(2, 0)], draw=4, seed=7)
+
+
+def test_as_many_as_the_plan_has_and_no_two_alike():
+    """The first is that of a plan of one."""
+    entry = plan_entry([3, 6])
+    draws = [random_features(STATS, [entry], draw, seed=0)[1] for draw in range(1_000)]
+    alone = [random_features(STATS, [plan_entry([3])], draw, seed=0)[1] for draw in range(5)]
+    assert {len(set(drawn)) for drawn in draws} == {2}
+    pairs, counts = np.unique(np.sort(draws, axis=1), axis=0, return_counts=True)
+    assert pairs.tolist() == [[0, 2], [0, 5], [0, 7], [2, 5], [2, 7], [5, 7]]
+    assert chisquare(counts).pvalue > 0.001
+    assert all(len(drawn) == 1 for drawn in alone)
+    with pytest.raises(
+        DataError, match=r"only 2 besides the chosen \[0, 2, 3, 5\] .* no random control of 4;"
+    ):
+        random_features(STATS, [plan_entry([0, 2, 3, 5])], draw=0, seed=0)
+
+
+def plan_entry(features: list[int]) -> PlanEntry:
+    several = [{"feature": n, "r": 0.5, "coefficient": 1.0} for n in features]
+    about = {"features": several} if len(features) > 1 else {}
+    return PlanEntry(1, features[0], 0.5, 1.0, np.ones(4, np.float32), about=about)
 
 
 def test_a_layer_without_another_live_feature():

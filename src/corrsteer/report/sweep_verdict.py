@@ -23,6 +23,7 @@ from corrsteer.report.tables import control_kinds, in_words
 from corrsteer.report.verdict import (
     compared,
     constrained,
+    elsewhere,
     form,
     headline,
     headline_of_seeds,
@@ -122,8 +123,8 @@ class Verdict:
         if len(self.chosen) > 1:
             return [self.advice] if self.advice else []
         record = self.record
-        first = (self.advice, all_noise(record), compared(self.judged[0]), form(record))
-        more = (constrained(record), one_answer(record), chance(record))
+        first = (elsewhere(record), self.advice, all_noise(record), compared(self.judged[0]))
+        more = (form(record), constrained(record), one_answer(record), chance(record))
         return [sentence for sentence in (*first, *more) if sentence][:5]
 
     @property

@@ -18,13 +18,17 @@ from corrsteer.report.judgement import (
     judge,
 )
 from corrsteer.report.notes import all_noise, chance, end_of_search, nothing_steers
-from corrsteer.report.numbers import counted, interval, p_value, pct, points, whole
+from corrsteer.report.numbers import counted, interval, p_value, pct, points, short, whole
 from corrsteer.report.record import Control, Record
 from corrsteer.report.tables import control_kinds, in_words, subject
 from corrsteer.stats.claims import Claim, least_draws
 from corrsteer.stats.intervals import SIGNIFICANT
-from corrsteer.steering.arms import KINDS, NULL, SECOND
+from corrsteer.steering.arms import BASELINE, KINDS, NULL, SECOND, STEERED
 
+_KL_LIMIT = 0.1
+"""Nats per token: the cut that Arditi et al. (2024) and SteeringSafety use for a changed model."""
+_TEXT_LIMIT = 10
+"""Times the perplexity of the model's own answers, from which on they are called broken."""
 _NULLS = {NULL: KINDS[NULL].plural, SECOND: f"features chosen on {KINDS[SECOND].plural}"}
 
 # -- a run -------------------------------------------------------------------------------------
@@ -34,8 +38,8 @@ def verdict(record: Record) -> list[str]:
     """The verdict in one sentence, and at most five short ones that a reader of it needs next."""
     judged = judge(record)
     more = (compared(judged), form(record), constrained(record), one_answer(record))
-    first = (headline(judged), nothing_steers(record), end_of_search(record), all_noise(record))
-    said = [*first, *more, chance(record)]
+    first = (headline(judged), elsewhere(record), nothing_steers(record), end_of_search(record))
+    said = [*first, all_noise(record), *more, chance(record)]
     return [sentence for sentence in said if sentence][:6]
 
 
@@ -136,6 +140,27 @@ def compared(judged: Judgement) -> str:
             than = "it" if clauses else "steering"
             clauses.append(f"{_named(kinds, judged.controls)} {how} {than}")
     return f"{_capital('; '.join(clauses))}." if clauses else ""
+
+
+def elsewhere(record: Record) -> str:
+    """That the plan breaks the model outside its task; empty where it was not found to."""
+    effects = record.side_effects
+    if effects is None:
+        return ""
+    clauses = []
+    if effects.neutral and (moved := effects.neutral.arms[STEERED]).kl_ci[0] > _KL_LIMIT:
+        clauses.append(
+            f"{short(moved.kl)} nats per token on neutral text, where {_KL_LIMIT} is a usual limit"
+        )
+    if effects.off_target:
+        texts = effects.off_target.text.arms
+        before, after = texts[BASELINE].perplexity, texts[STEERED].perplexity
+        if before and after and after > _TEXT_LIMIT * before:
+            clauses.append(
+                f"the perplexity of answers to unrelated prompts goes from {short(before)} to"
+                f" {whole(after)}"
+            )
+    return f"Outside its task this plan changes the model: {'; '.join(clauses)}." if clauses else ""
 
 
 def form(record: Record) -> str:

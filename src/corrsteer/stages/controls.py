@@ -49,6 +49,9 @@ def controls(
         "draws": dict(draws),
         "seed": bench.seed,
     }
+    several = {e.layer: e.about["features"] for e in plan.entries if "features" in e.about}
+    if several:
+        settings["features"] = several
     encoders = None
     if any(e.encoder is not None for e in plan.entries):
         encoders, settings["encoders"] = bench.encoders, True

@@ -4,13 +4,16 @@ Every control is the plan with one thing changed. In each layer its vector is as
 plan's (``subset``: as the vector that the method began with), and the dial is the plan's:
 
 =========  ====================================================================================
-random     a feature drawn from the live ones: does the choice of feature matter?
+random     features drawn from the live ones, as many: does the choice of feature matter?
 direction  a direction drawn at random: does it matter that it is a feature?
 shuffled   the feature that correlates best with shuffled outcomes: does the outcome matter?
 layers     the plan's own vectors, dealt to other layers: does the layer matter?
 subset     as many layers, drawn from those that the method chose from: does their choice matter?
 flipped    the plan's vectors with their sign changed: does the direction matter?
 =========  ====================================================================================
+
+Vectors of several features of a layer add up: those that were drawn as the plan's own do, each in
+turn times the coefficient of one of these. ``shuffled`` has one feature per layer all the same.
 
 Where an operator or a gate reads how active a feature is, a feature that was drawn is read itself;
 the other kinds read the plan's own at each layer, so that they do as much, and write elsewhere.
@@ -121,16 +124,16 @@ def control_plans(
     its place where the plan's entries have one.
     """
     by_layer = {s.layer: s for s in stats}
-    picks: dict[str, dict[int, int]] = {}
+    picks: dict[str, dict[int, list[int]]] = {}
     for n in range(draws["random"]):
         picks[f"random_{n + 1}"] = random_features(stats, plan.entries, n, seed)
     shuffles = min(len(by_layer[e.layer].shuffled_best) for e in plan.entries)
     for n in range(min(draws["shuffled"], shuffles)):
-        best = {e.layer: int(by_layer[e.layer].shuffled_best[n]) for e in plan.entries}
+        best = {e.layer: [int(by_layer[e.layer].shuffled_best[n])] for e in plan.entries}
         picks[f"shuffled_{n + 1}"] = best
     plans: dict[str, list[PlanEntry]] = {arm: [] for arm in picks}
     for entry in plan.entries:
-        features = sorted({features[entry.layer] for features in picks.values()})
+        features = sorted({f for drawn in picks.values() for f in drawn[entry.layer]})
         if not features:
             break
         read: dict[int, Encoder] = {}
@@ -140,9 +143,14 @@ def control_plans(
         else:
             rows = dict(zip(features, directions(entry.layer, features), strict=True))
         for arm, chosen in picks.items():
-            feature = chosen[entry.layer]
+            feature, *more = chosen[entry.layer]
             r = float(by_layer[entry.layer].r[feature])
-            one = as_long(entry, rows[feature], feature, r)
+            direction = rows[feature]
+            if more:
+                weights = [one["coefficient"] for one in entry.about["features"]]
+                drawn = np.stack([rows[f] for f in (feature, *more)])
+                direction = np.asarray(weights, np.float32) @ drawn
+            one = as_long(entry, direction, feature, r)
             plans[arm].append(replace(one, encoder=read.get(feature)))
     for n in range(draws["direction"]):
         plans[f"direction_{n + 1}"] = [

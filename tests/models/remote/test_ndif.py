@@ -194,6 +194,7 @@ def test_a_run_whose_server_dies_twice_ends_as_one_on_this_machine(
             patch.setattr(RemoteModel, name, lost_after(calls, server, method))
             with pytest.raises(ModelError, match="cannot be reached|was lost"):
                 story(there)
+        assert f"{server.url} cannot be reached" in failure(there.model)
         server.start_api()
         ask_until_it_is_answered(there.model)
     requests = []
@@ -241,12 +242,6 @@ def test_a_wrong_key(restored, spec, monkeypatch):
         assert wrong is None or wrong not in text
     monkeypatch.setenv("NDIF_API_KEY", key)
     assert load(restored, spec).generate(PROMPTS, [None], max_new_tokens=1)
-
-
-def test_a_server_that_went_away(restored, spec):
-    remote = load(restored, spec)
-    restored.stop_api()
-    assert f"{restored.url} cannot be reached" in failure(remote)
 
 
 def test_a_server_that_falls_silent(restored, spec):
