@@ -30,10 +30,9 @@ pytestmark = pytest.mark.night
 FEW = {
     "limit": "24", "controls": "few", "side_effects": "none", "collect.shuffles": "20",
     "collect.resamples": "20", "layers": "[1,3]", "backend.device": "cpu", "descriptions": "false",
-    "search.trials": "4", "search.batch": "2", "controls.random_features": "2",
 }  # fmt: skip
 """Said of every run, in place of what the page says where it says more."""
-LARGER = ("limit", "search.trials", "collect.shuffles", "controls")
+LARGER = ("limit", "collect.shuffles", "controls")
 ELSEWHERE = {
     r"model=(gemma|llama|qwen|folder|gguf|smollm2)": "weights",
     r"hydra/launcher=(slurm|local)": "a cluster, or processes of its own: tests/sweep",
@@ -41,6 +40,9 @@ ELSEWHERE = {
     r"task=lm_eval": "data of the Hub",
     r"tracker=wandb": "wandb, which its own tests run",
     r"experiment=": "twenty jobs, which its own tests run",
+    r"search=": "tests/methods/test_search_run.py",
+    r"transfer=": "tests/run/test_main_job.py",
+    r"controls=many": "hundreds of draws",
     r"selector\.classes=": "more samples than these",
     r"=(FILE|FILES|PATH|MODEL|SAES|FOLDER)\b": "a file of the reader's",
 }
@@ -69,11 +71,7 @@ def small(settings: tuple[str, ...]) -> list[str]:
         if "-m" in settings and "," in value and value[:1] not in "[{'\"":
             value = ",".join(value.split(",")[: 2 if key == "coef" else 1])
         words.append(f"{key}{equals}{value}")
-    search = any(word.startswith("search=") for word in settings)
-    more = {
-        k: v for k, v in FEW.items() if k not in said and (search or not k.startswith("search."))
-    }
-    return words + [f"{key}={value}" for key, value in more.items()]
+    return words + [f"{key}={value}" for key, value in FEW.items() if key not in said]
 
 
 @pytest.fixture(scope="module")
