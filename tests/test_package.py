@@ -30,6 +30,7 @@ def type_(
     return subprocess.run(typed, cwd=cwd, env=env, capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_the_command_is_that_of_the_checkout(tmp_path):
     words = "task=mmlu coef=2 --cfg job"
     ended = type_(words, tmp_path, ROOT / "src")
@@ -39,6 +40,7 @@ def test_the_command_is_that_of_the_checkout(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "line"),
     [

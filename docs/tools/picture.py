@@ -14,7 +14,7 @@ from pathlib import Path
 from docs.tools.repo import DOCS
 
 PICTURE = DOCS / "pictures" / "run.png"
-SIZE = {"width": 1100, "height": 760}
+WIDTH, HEIGHT = 1100, 760
 
 
 def take(run: Path, out: Path = PICTURE) -> None:
@@ -22,7 +22,7 @@ def take(run: Path, out: Path = PICTURE) -> None:
 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"))
-        page = browser.new_page(viewport=SIZE, color_scheme="light")
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
         page.goto((run / "report.html").resolve().as_uri())
         page.wait_for_timeout(1500)  # figures are drawn when they are seen
         out.parent.mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,7 +79,7 @@ def about(file: Path) -> str:
     return paragraph(ast.get_docstring(tree(module)))
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "".join(f"| {' | '.join(map(cell, line))} |\n" for line in lines)
 
@@ -136,12 +136,12 @@ def settings_page() -> str:
     text += "\n## The program\n\n"
     rows = [(code(s.name), code(s.default) if s.default else "", s.meaning) for s in of_file(whole)]
     text += table(("Setting", "Default", "Meaning"), rows)
-    rows = [
+    chosen_of = [
         (f"[`{name}`](#{name})", code(str(default.get(name) or "none"))) for name in groups
         if name != "scorer"
     ]  # fmt: skip
     text += "\nand groups, of each of which one option is chosen:\n\n"
-    text += table(("Group", "Default"), rows)
+    text += table(("Group", "Default"), chosen_of)
     return text + "".join(map(group, [*groups, "hydra/launcher"]))
 
 

@@ -15,7 +15,7 @@ import yaml
 from corrsteer.__main__ import _parser
 from corrsteer.run.typed import check_command, flags_first, plain_words
 from docs.tools import reference, site
-from docs.tools.repo import BESIDE, ROOT, pages, studies
+from docs.tools.repo import BESIDE, ROOT, SECTIONS, pages, studies
 from tests.docs.typed import Command, Shown, commands, shown
 
 CONF = ROOT / "conf"
@@ -193,7 +193,7 @@ def test_the_site_has_every_page_and_no_link_that_leads_out_of_it(tmp_path):
     settings = yaml.safe_load(site.write_pages(tmp_path).read_text())
     written = {p.relative_to(tmp_path / "pages").as_posix() for p in tmp_path.rglob("*.md")}
 
-    def listed(part: object) -> list[str]:
+    def listed(part) -> list[str]:
         parts = part.values() if isinstance(part, dict) else part
         return [part] if isinstance(part, str) else [x for one in parts for x in listed(one)]
 
@@ -209,7 +209,7 @@ def test_the_site_has_every_page_and_no_link_that_leads_out_of_it(tmp_path):
 
 def test_a_new_page_is_in_the_navigation_and_in_its_folders_list(tmp_path, monkeypatch):
     home = tmp_path / "docs"
-    for section in site.SECTIONS:
+    for section in SECTIONS:
         (home / section).mkdir(parents=True)
         (home / section / "README.md").write_text(f"# {section.title()}\n")
     (home / "how-to" / "fly.md").write_text("# Fly\n\nWith wings. And more.\n")
