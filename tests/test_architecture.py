@@ -56,11 +56,21 @@ SHARED_BY_STAGES = "bench"
 """A stage imports no other, and this one, which holds the values of all stages, imports none."""
 ONLY_IN = {
     "nnsight": "corrsteer/models/",
+    "peft": "corrsteer/models/training.py",
     "sae_lens": "corrsteer/saes/",
     "wandb": "corrsteer/trackers/wandb.py",
     "lm_eval": "corrsteer/tasks/harness.py",
 }
-HEAVY = {"torch", "nnsight", "sae_lens", "wandb", "transformers", "transformer_lens", "lm_eval"}
+HEAVY = {
+    "torch",
+    "nnsight",
+    "sae_lens",
+    "wandb",
+    "transformers",
+    "transformer_lens",
+    "lm_eval",
+    "peft",
+}
 CONFIG_TIME = [
     "config", "errors", "records", "layers", "hub", "progress", "seams", "wording", "report.record",
     "store", "sweep", "run.app", "run.main", "run.typed", "cli", "saes", "tasks", "scorers",

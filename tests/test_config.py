@@ -20,7 +20,7 @@ CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(
     (file.parent.name, file.stem)
     for file in CONF.glob("*/*.yaml")
-    if file.parent.name not in ("hydra", "experiment")
+    if file.parent.name not in ("hydra", "experiment", "arm")
 )
 OPTIONS = [o for o in OPTIONS if o not in (("search", "none"), ("job", "steer"))]  # no components
 OPEN = {  # settings without a default
@@ -219,13 +219,40 @@ def test_hydra_makes_an_option_of_its_file_alone(group, name):
 
 
 @pytest.mark.long
-def test_an_experiment_is_a_sweep_with_a_claim():
-    cfg = composed("experiment=variants")
+@pytest.mark.parametrize("name", sorted(file.stem for file in CONF.glob("experiment/*.yaml")))
+def test_an_experiment_is_a_sweep_with_a_claim(name):
+    cfg = composed(f"experiment={name}")
     config.check(cfg)
-    assert set(cfg.study) == {"claim", "subject", "reference", "control"}
+    assert cfg.study.claim and ("rule" in cfg.study) == (name != "variants")
+    swept = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
+    named = [cfg.study.get("subject") or [], cfg.study.get("reference") or []]
+    for by in cfg.study.get("by", []):
+        arms = str(swept[by]).split(",")
+        assert by == "coef" or set(
+            sum(([n] if isinstance(n, str) else list(n) for n in named), [])
+        ) <= {*arms}
+
+
+@pytest.mark.night
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(file.stem for file in CONF.glob("arm/*.yaml")))
+def test_an_arm_is_a_few_settings_that_fit_together(name):
+    cfg = composed(f"arm={name}", "coefficient=total_norm")
+    assert "arm" not in cfg
+    config.check(cfg)
+    for group in OPENED:
+        if group != "search":
+            config.instantiate(cfg[group])
+
+
+@pytest.mark.long
+def test_a_study_that_lacks_something_is_refused():
     assert "study.subjekt" in refusal("experiment=variants", "+study.subjekt=x")
     assert "study.subject has no value" in refusal("+study={claim: c}")
     assert "study=P: type experiment=variants" in refusal("study=P")
+    assert "study.control has no value" in refusal("experiment=gates", "study.control=null")
+    assert "study.rule=gate is unknown" in refusal("experiment=gates", "study.rule=gate")
+    assert "study.measure=x is unknown" in refusal("experiment=gates", "+study.measure=[x]")
 
 
 def test_no_knob_shares_its_name_with_a_folder_of_choices():

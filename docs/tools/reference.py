@@ -267,7 +267,8 @@ def said(page: Path, word: str) -> str:
     text = page.read_text(encoding="utf-8")
     begins = rf"(?:\*\*{word}s?\.\*\*|^## {word}\n\n)"
     found = re.search(rf"{begins} *(.+?)(?:\n\n|\*\*|\Z)", text, re.MULTILINE | re.DOTALL)
-    return " ".join(found[1].split()) if found else ""
+    words = " ".join(found[1].split()) if found else ""
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", words)  # links are the page's
 
 
 def studies_page() -> str:

@@ -27,7 +27,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from corrsteer.errors import ConfigError, CorrSteerError
+from corrsteer.errors import ConfigError, CorrSteerError, check_known
 from corrsteer.seams import fits, hints, in_words, require
 from corrsteer.wording import command, nearest, unknown_key
 from corrsteer.wording import explain as explain
@@ -35,6 +35,19 @@ from corrsteer.wording import explain as explain
 DECODINGS = ("auto", "free", "constrained", "loglikelihood")
 POOLINGS = ("max", "mean")
 TOKEN_SOURCES = ("generated", "last_prompt", "prompt", "all")
+WAYS = ("replay", "writing")
+
+STUDY_RULES = {
+    "better": ("claim", "subject", "reference", "control"),
+    "gates": ("claim", "reference", "control"),
+    "selectors": ("claim", "reference", "control"),
+    "depth": ("claim", "subject", "reference", "control"),
+    "filling": ("claim", "subject", "reference"),
+    "instability": ("claim",),
+}
+"""How a study answers its claim (:mod:`corrsteer.report.study_rules`), and what that needs."""
+STUDY_MEASURES = ("held_out", "norms")
+"""What the jobs of a study measure besides, as a table in their folders."""
 
 JOB_READS = ("job", "model", "backend", "layers", "seed", "cache", "name")
 """What a job other than steering reads; the rest may be without a value."""
@@ -63,6 +76,7 @@ class Collect:
     shuffles: int = MISSING
     resamples: int = MISSING
     shards: int = MISSING
+    way: str = MISSING
 
 
 @dataclass
@@ -163,17 +177,7 @@ def check(cfg: DictConfig) -> None:
         legal = [f.name for f in fields(OmegaConf.get_type(cfg, group))]
         _check_keys(group, cfg[group], legal)
     if cfg.study is not None:
-        said = ("claim", "subject", "reference", "control")
-        if not _is_mapping(cfg.study):
-            raise ConfigError(
-                f"study={cfg.study}: type experiment=variants, or study=null for none"
-            )
-        _check_keys("study", cfg.study, said)
-        if lacking := [name for name in said if not cfg.study.get(name)]:
-            raise ConfigError(
-                f"study.{lacking[0]} has no value: type +study.{lacking[0]}=VALUE, or"
-                " experiment=variants for a whole study"
-            )
+        _check_study(cfg.study)
     for name, node in cfg.transfer.items():
         if not _is_mapping(node) or "_target_" not in node:
             raise ConfigError(
@@ -181,8 +185,8 @@ def check(cfg: DictConfig) -> None:
             )
     if not abs(cfg.coef) < 1e30:  # NaN, infinite, or so in float32
         raise ConfigError(f"coef={cfg.coef}: it must be a finite number, such as coef=1")
-    for key in ("pooling", "token_source"):
-        legal_values = POOLINGS if key == "pooling" else TOKEN_SOURCES
+    legal_of = {"pooling": POOLINGS, "token_source": TOKEN_SOURCES, "way": WAYS}
+    for key, legal_values in legal_of.items():
         if cfg.collect[key] not in legal_values:
             raise ConfigError(
                 f"collect.{key}={cfg.collect[key]} is unknown"
@@ -207,6 +211,21 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"{key} is empty: type {key}=VALUE, or leave it out")
     if cfg.classes == "":
         raise ConfigError("classes is empty: type classes=FILE, or classes=null for none")
+
+
+def _check_study(study: Any) -> None:
+    if not _is_mapping(study):
+        raise ConfigError(f"study={study}: type experiment=variants, or study=null for none")
+    _check_keys("study", study, [*STUDY_RULES["better"], "rule", "by", "measure"])
+    rule = study.get("rule") or "better"
+    check_known("study.rule", rule, STUDY_RULES)
+    for name in study.get("measure") or ():
+        check_known("study.measure", name, STUDY_MEASURES)
+    if lacking := [name for name in STUDY_RULES[rule] if not study.get(name)]:
+        raise ConfigError(
+            f"study.{lacking[0]} has no value: type +study.{lacking[0]}=VALUE, or"
+            " experiment=variants for a whole study"
+        )
 
 
 def _check_prompts(task: Any) -> None:

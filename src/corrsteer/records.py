@@ -89,7 +89,8 @@ class Example:
     """One question as a model is asked it.
 
     ``options`` are the option texts in letter order, empty if it has none; ``aliases`` are other
-    answers that are as right as ``gold``.
+    answers that are as right as ``gold``. ``answer``: a right one as a model should write it, its
+    reasoning included where it is asked for; None where the benchmark has none.
     """
 
     id: str
@@ -99,6 +100,7 @@ class Example:
     meta: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    answer: str | None = None
 
 
 @dataclass(frozen=True)

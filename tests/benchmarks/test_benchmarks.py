@@ -83,6 +83,26 @@ def test_variants_print_what_p_asks(capsys):
 
 
 @pytest.mark.night
+def test_options_are_compared_before_they_are_timed(capsys):
+    from benchmarks import options
+
+    said = options.main(["--small"])
+    assert said["1 arm, one pass per option"] == (1, 1) and len(said) == 4
+    assert "4 questions of 40 tokens" in capsys.readouterr().out
+
+
+@pytest.mark.night
+def test_collecting_compares_what_is_chosen_before_it_is_timed(capsys):
+    from benchmarks import collecting
+
+    said = collecting.main(["--small"])
+    assert list(said) == [1, 64]
+    for table_of in said.values():
+        assert table_of["plain generate"] == (1, 1) and len(table_of) == 5
+    assert capsys.readouterr().out.count("chosen both ways") == 2
+
+
+@pytest.mark.night
 def test_training_all_layers_runs_the_model_once(capsys):
     from benchmarks import train_saes
 

@@ -44,10 +44,10 @@ def asked(call):
     """(result, arms that were asked for: (split, name, plan), in order); answers in ANSWERS."""
     calls, real = [], drawing.answers  # type: ignore[attr-defined]
 
-    def answers(bench, asking, split, arms, what=None):
+    def answers(bench, asking, split, arms, what=None, **how):
         arms = list(arms)
         calls.extend((split, arm.name, arm.intervention) for arm in arms)
-        frames = real(bench, asking, split, arms, what)
+        frames = real(bench, asking, split, arms, what, **how)
         ANSWERS.update({(split, name): frame for name, frame in frames.items()})
         return frames
 

@@ -90,6 +90,24 @@ def test_plans_that_share_their_prompts_weigh_as_plain_hooks_do(model, monkeypat
     assert max(shared) > 100  # alone, too: its numbers are not to depend on who is asked along
 
 
+def test_all_options_and_arms_share_one_pass_over_their_prompt(llama):
+    """And each of them adds no more than the positions that predict its tokens."""
+    options, read = ("no, not at all", "B", "the other"), []
+    handle = llama._module.register_forward_pre_hook(
+        lambda module, args, given: read.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    tokens = []
+    for plans in ([plan_of()], [None, plan_of()]):
+        read.clear()
+        llama.choose(PROMPTS[:1], plans, [options])
+        tokens.append(sum(read))
+    handle.remove()
+    (answers,) = llama.choose(PROMPTS[:1], [None], [options])
+    own = sum(option.tokens for option in answers[0].options)
+    prompt = llama.n_tokens(PROMPTS[0]) - 1
+    assert tokens == [prompt + own, prompt + 2 * own]
+
+
 @pytest.mark.parametrize("plan", [None, plan_of()], ids=["unsteered", "steered"])
 def test_the_likeliest_option_is_the_one_that_plain_hooks_find(model, plan):
     for likelihood in LIKELIHOODS:
@@ -164,19 +182,18 @@ def test_features_are_read_where_an_option_is_scored_and_steered(model, plan):
 
 def test_likelihoods_agree_with_plain_hooks(model, monkeypatch):
     taken = []
-    likelihoods = model._likelihoods
+    likelihood = model._likelihood
 
     def spy(*args):
-        for result in likelihoods(*args):
-            taken.append(result[0])
-            yield result
+        taken.append(likelihood(*args))
+        return taken[-1]
 
-    monkeypatch.setattr(model, "_likelihoods", spy)
+    monkeypatch.setattr(model, "_likelihood", spy)
     for plan in (None, plan_of(), plan_of([1], seed=3)):
         for option in OPTIONS[1]:
             taken.clear()
             model.choose(PROMPTS[1:2], [plan], [(option,)])
-            mine = float(taken[0][0]) / len(option)
+            mine = float(taken[0][0][0]) / len(option)
             assert mine == pytest.approx(by_hooks(model, PROMPTS[1], option, plan), abs=1e-4)
 
 
@@ -212,7 +229,7 @@ def test_likelihoods_of_tokens_are_those_of_plain_hooks(model, monkeypatch):
     found = model.likelihood(*asked)
     assert found == pytest.approx([*expected, 0.0], abs=1e-3)
     assert found[-1] == 0.0
-    monkeypatch.setattr("corrsteer.models.loaded.LOGITS_BYTES", 1)
+    monkeypatch.setattr("corrsteer.models.weighing.LOGITS_BYTES", 1)
     rows = []
     handle = model._module.register_forward_hook(lambda m, a, out: rows.append(len(out.logits)))
     assert model.likelihood(*asked) == pytest.approx(found, abs=1e-3)

@@ -137,7 +137,7 @@ def test_the_logits_of_a_batch_stay_below_their_limit(llama, monkeypatch):
     expected = llama.divergence(TEXTS, [plan])
     positions = 4 * llama.n_tokens(PROMPTS[3])  # two texts of 26 tokens, twice
     limit = positions * llama._vocabulary * 4
-    monkeypatch.setattr("corrsteer.models.loaded.LOGITS_BYTES", limit)
+    monkeypatch.setattr("corrsteer.models.weighing.LOGITS_BYTES", limit)
     monkeypatch.setattr("corrsteer.models.tracing._CHUNK", 7)
     handle = llama._module.register_forward_hook(
         lambda m, a, output: shapes.append(output.logits.shape)

@@ -163,6 +163,20 @@ def test_words_of_small_things(run: Path) -> None:
     assert "“ oil” , “↵”" in text
 
 
+def test_a_run_that_trained_shows_its_checkpoints(run: Path) -> None:
+    rows = [
+        "lr,epoch,loss,seconds,accuracy,fixed,broken,chosen",
+        ",0,,0,0.5,0,0,False",
+        "0.0003,1,0.25,61.5,0.625,9,2,True",
+    ]
+    (run / "training.csv").write_text("\n".join(rows))
+    text = Page(report.write_run_report(run)).text
+    assert "not trained 0 – 0 50.0 % 0 0 no 0.0003 1 0.25 61.5 62.5 % 9 2 yes" in text
+    (run / "training.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows))
+    with pytest.raises(DataError, match="training.csv is damaged"):
+        report.write_run_report(run)
+
+
 def test_failed_run_shows_its_error(run: Path) -> None:
     set_status(run, "failed", "out of <memory>")
     assert "This run failed: out of <memory>" in Page(report.write_run_report(run)).text

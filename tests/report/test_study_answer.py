@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,13 +11,16 @@ import pandas as pd
 import pytest
 import yaml
 
-from corrsteer.report.study import REFUTED, SUPPORTED, UNDECIDED, answered, compared, markdown
-from corrsteer.report.sweep_page import _methods, write_sweep_report
+from corrsteer.report.study import answered, at_the_end, compared, markdown
+from corrsteer.report.study_arms import arms, at_equal_norm
+from corrsteer.report.study_collapse import Excess, excess, said
+from corrsteer.report.study_rules import REFUTED, SUPPORTED, UNDECIDED, Asked, Partial
+from corrsteer.report.sweep_page import write_sweep_report
 from corrsteer.report.terminal import told
 from corrsteer.stats.intervals import detectable_gain, holm, mcnemar_exact
 from tests.report.fabricated_run import fabricate_run
 
-ASKED = {"claim": "some do better", "subject": "P", "reference": "A", "control": "subset"}
+ASKED = Asked("some do better", "A", ("P",), ("subset",))
 
 
 def frame(right, start=0):
@@ -47,18 +52,75 @@ def test_what_could_be_shown_shrinks_with_the_methods_that_are_compared():
     assert [row.smallest for row in rows] == [detectable_gain(400, 0.05, level=0.05 / 3)] * 3
 
 
-def test_methods_are_compared_under_one_model_and_selector():
-    def done(job, method, model="tiny", selector="Correlation"):
-        record = SimpleNamespace(task="t", method_name=method, model=model, selector=selector)
-        return SimpleNamespace(job=job, seeds={"seed": 0}, record=record)
+def table_of(tmp_path, jobs):
+    """``jobs``: (method, what was typed, setting, chosen, model, selector) in order; seed 0."""
+    rows, results = [], {}
+    for n, (method, typed, setting, chosen, model, selector) in enumerate(jobs):
+        (tmp_path / str(n)).mkdir()
+        (tmp_path / str(n) / "status.json").write_text(
+            json.dumps({"state": "done", "overrides": typed.split()})
+        )
+        about = {"task": "t", "method_name": method, "model": model, "selector": selector}
+        results[n] = SimpleNamespace(**about)
+        rows.append({"job": n, "seed": 0, "splits_seed": None, "setting": setting})
+        rows[-1]["chosen"] = chosen
+    return pd.DataFrame(rows), results
 
-    # CorrSteer-A failed under the second model, and P under the first.
-    jobs = [done(3, "P", "other"), done(2, "S", selector="AUROC"), done(1, "A"), done(4, "S")]
-    found = _methods([SimpleNamespace(chosen=[job]) for job in jobs])
-    assert {name: [job for job, _ in some.values()] for name, some in found.items()} == {
-        "A": [1],
-        "S": [4],
+
+def numbers(found):
+    return {
+        name: [int(job.home.name) for jobs in some.values() for job in jobs]
+        for name, some in found.items()
     }
+
+
+def test_methods_are_compared_under_one_model_and_selector(tmp_path):
+    jobs = [
+        ("A", "", "1", True, "tiny", "r"),
+        ("S", "", "2", True, "tiny", "AUROC"),
+        ("P", "", "3", True, "other", "r"),
+        ("S", "", "4", True, "tiny", "r"),
+    ]
+    table, results = table_of(tmp_path, jobs)
+    assert numbers(arms(tmp_path, table, results, [])) == {"A": [0], "S": [3]}
+
+
+def test_arms_are_called_what_was_typed_and_keep_their_dials(tmp_path):
+    jobs = [
+        ("A", "collect.token_source=prompt coef=1", "1", False, "tiny", "r"),
+        ("A", "collect.token_source=prompt coef=2", "1", True, "tiny", "r"),
+        ("A", "+collect.token_source=all coef=1", "2", True, "tiny", "AUROC"),
+        ("A", "collect.token_source=all coef=1 k=2", "3", True, "tiny", "r"),  # another setting
+    ]
+    by = ["collect.token_source"]
+    table, results = table_of(tmp_path, jobs)
+    assert numbers(arms(tmp_path, table, results, by)) == {"prompt": [0, 1], "all": [2]}
+    dials = arms(tmp_path, table.assign(setting="1")[:2], results, ["coef"])
+    assert numbers(dials) == {"coef 1": [0], "coef 2": [1]}
+
+
+def test_arms_are_compared_where_both_are_as_long_as_the_better_one():
+    def job(norm, validation, chosen=False):
+        return SimpleNamespace(norm=norm, validation=validation, chosen=chosen)
+
+    low, high = [job(50.0, 0.5, True), job(100.0, 0.4)], [job(50.0, 0.6), job(100.4, 0.7, True)]
+    found = at_equal_norm(
+        {0: high, 1: [job(None, 0.9, True)], 2: high}, {0: low, 1: low, 2: low[:1]}
+    )
+    assert {seed: (a.norm, b.norm) for seed, (a, b) in found.items()} == {0: (100.4, 100.0)}
+    (pair,) = at_equal_norm({0: low}, {0: high}).values()
+    assert [one.norm for one in pair] == [100.0, 100.4]
+
+
+def test_a_dial_at_the_end_of_its_range_is_named():
+    def jobs(*dials, chosen):
+        return [SimpleNamespace(record=SimpleNamespace(coef=d), chosen=d == chosen) for d in dials]
+
+    inside, one = jobs(1.0, 2.0, 4.0, chosen=2.0), jobs(1.0, chosen=1.0)
+    assert at_the_end({"A": {0: inside}, "B": {0: one}}) == ""
+    ends = {"A": {0: inside}, "B": {0: inside, 1: jobs(1.0, 2.0, chosen=2.0)}}
+    ends["C"] = {0: jobs(1.0, 4.0, 2.0, chosen=1.0)}
+    assert at_the_end(ends).endswith(": B (2), C (1).")
 
 
 def test_only_seeds_that_both_have_are_compared():
@@ -75,7 +137,9 @@ def answer(gain, n=400, control_p=0.001, flips=100, name="P"):
     fixed = (flips + gain) // 2
     one = frame([0] * fixed + [1] * (n - fixed))
     now = frame([1] * fixed + [0] * (flips - fixed) + [1] * (n - flips))
-    return answered(ASKED, compared({"A": {0: one}, name: {0: now}}, "A", {name: 0.5}), control_p)
+    rows = compared({"A": {0: one}, name: {0: now}}, "A", {name: 0.5})
+    controls = {} if control_p is None else {"subset": control_p}
+    return answered(ASKED, [replace(row, controls=controls) for row in rows])
 
 
 @pytest.mark.parametrize(
@@ -98,7 +162,7 @@ def test_what_decides(gain, control_p, expected):
         assert "smallest gain the data could have shown: 7." in made.sentence
     if expected == UNDECIDED and gain == 40:
         assert "not shown to beat" in made.sentence
-    assert made.sentence in markdown(made) and "| P | 50.0 |" in markdown(made)
+    assert made.sentence in markdown(made) and "| P |  | 50.0 |" in markdown(made)
 
 
 def test_without_the_subject_it_is_undecided():
@@ -107,15 +171,159 @@ def test_without_the_subject_it_is_undecided():
     assert "no job of both P and A is done (compared with A: other)" in made.sentence
 
 
+# -- each study's rule ---------------------------------------------------------------------------
+
+
+def row(name, gain, equal=None, flips=60, n=400, **controls):
+    """An arm with ``gain`` more of ``flips`` answers fixed than broken against the reference."""
+
+    def pair(more):
+        fixed = (flips + more) // 2
+        one = frame([0] * fixed + [1] * (n - fixed))
+        return one, frame([1] * fixed + [0] * (flips - fixed) + [1] * (n - flips))
+
+    one, now = pair(gain)
+    (made,) = compared({"A": {0: one}, name: {0: now}}, "A", {name: 0.5})
+    if equal is not None:
+        one, now = pair(equal)
+        (at,) = compared({"A": {0: one}, name: {0: now}}, "A", {name: 0.5})
+        made = replace(made, equal=at.gain, equal_p=at.p)
+    return replace(made, controls=controls)
+
+
+def decided(rule, *rows, subject=(), control=(), own=None, partial=None):
+    made = answered(Asked("so it is", "A", subject, control, rule), rows, own, partial)
+    assert made.sentence.startswith(f"So it is: {made.answer}")
+    return made.answer
+
+
+DEALT = {"dealt": 0.001, "dosed": 0.001}
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([row("g", -40), row("h", -30)], SUPPORTED),
+        ([row("g", -40), row("h", -4)], UNDECIDED),  # one is not shown to be worse
+        ([row("g", -40), row("h", 40, **DEALT)], REFUTED),
+        ([row("g", 40, dealt=0.001)], UNDECIDED),  # no equal dose was asked
+        ([row("g", 40, dealt=0.001, dosed=0.2)], UNDECIDED),
+        ([], UNDECIDED),
+    ],
+)
+def test_gates_are_worse_if_all_are_and_better_beside_their_controls(rows, expected):
+    assert decided("gates", *rows, control=("dealt", "dosed")) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([row("auroc", -10, n=4000), row("random", -40, n=4000)], SUPPORTED),
+        ([row("auroc", 4), row("random", -40)], UNDECIDED),  # two points more is possible
+        ([row("auroc", 0, n=4000), row("random", -4, n=4000)], UNDECIDED),  # chance does as well
+        ([row("auroc", 0, n=4000)], UNDECIDED),
+        ([row("auroc", 40), row("random", -40)], REFUTED),
+        ([row("auroc", 40, equal=-2), row("random", -40)], UNDECIDED),  # it pushes harder
+        ([row("auroc", 40, equal=40), row("random", -40)], REFUTED),
+        ([row("random", -40)], UNDECIDED),
+    ],
+)
+def test_a_selector_is_enough_if_no_other_gains_and_chance_is_worse(rows, expected):
+    assert decided("selectors", *rows, control=("random",)) == expected
+
+
+def test_a_source_is_better_only_if_it_is_so_at_equal_norm():
+    for equal, expected in ((None, SUPPORTED), (40, SUPPORTED), (4, UNDECIDED), (-40, UNDECIDED)):
+        one = row("P", 40, equal, subset=0.001)
+        assert decided("better", one, subject=("P",), control=("subset",)) == expected
+    assert decided("better", row("P", -40, -40), subject=("P",)) == REFUTED
+
+
+@pytest.mark.parametrize(
+    ("rows", "own", "expected"),
+    [
+        ([row("one", -40), row("two", 0)], 0.001, SUPPORTED),
+        ([row("one", -40)], 0.2, UNDECIDED),
+        ([row("one", -40), row("other", -4)], 0.001, UNDECIDED),
+        ([row("one", -40), row("other", 40)], 0.001, REFUTED),
+        ([row("two", -40)], 0.001, UNDECIDED),  # no arm of one layer is done
+    ],
+)
+def test_all_layers_beat_one_if_they_beat_each_and_random_features(rows, own, expected):
+    made = decided(
+        "depth", *rows, subject=("one", "other"), control=("random",), own={"random": own}
+    )
+    assert made == expected
+
+
+def test_filling_helps_if_it_is_no_worse_and_activity_predicts_the_gain():
+    for gain, low, expected in (
+        (4, 0.1, SUPPORTED),
+        (4, -0.1, UNDECIDED),
+        (-40, 0.1, REFUTED),
+        (-10, 0.1, UNDECIDED),
+    ):
+        one = row("fill", gain, flips=40, n=1000)
+        partial = Partial(0.5, (low, 0.9), 30)
+        assert decided("filling", one, subject=("fill",), partial=partial) == expected
+    assert decided("filling", one, subject=("fill",)) == UNDECIDED
+
+
+def test_answers_that_fall_apart_are_counted_against_the_unsteered_ones():
+    arm = {"baseline": "0100000000", "steered": "1111000000", "direction_1": "0100000000"}
+    made = pd.DataFrame(
+        {"id": f"q{n}", "arm": name, "invalid": bool(int(x)), "degenerate": None}
+        for name, bits in arm.items()
+        for n, x in enumerate(bits)
+    )
+    made.loc[(made["arm"] == "steered") & (made["id"] == "q9"), "degenerate"] = "loop"
+    assert excess([made], "steered").share == pytest.approx(0.4)
+    assert excess([made, made], "direction").share == 0
+    assert excess([made], "random") is None
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ({1: 0.0, 2: 0.0, 3: 0.3, 4: 0.6}, SUPPORTED),
+        ({1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0, 8: 0.9}, REFUTED),
+        ({1: 0.0, 2: 0.0, 3: 0.0}, UNDECIDED),  # twice the best was not tried
+        ({2: 0.0, 4: 0.05}, UNDECIDED),
+    ],
+)
+def test_steering_is_unstable_if_answers_fall_apart_near_the_best_dial(at, expected):
+    some = {dial: Excess(x, (x - 0.02, x + 0.02)) for dial, x in at.items()}
+    made = said("So it is", 2.0, some, {}, "")
+    assert made["answer"] == expected and f"So it is: {expected} (" in made["sentence"]
+
+
+# -- what they say where there is nothing to say -------------------------------------------------
+
+
+def nothing(rule, names, rng, n=80, **asked):
+    """The answer on outcomes that are independent of everything, controls among them."""
+    answers = {name: {0: frame(rng.random(n) < 0.6)} for name in ("A", *names)}
+    rows = [
+        replace(made, controls=dict.fromkeys(("dealt", "dosed", "subset"), 0.0))
+        for made in compared(answers, "A", dict.fromkeys(answers, 0.5))
+    ]
+    return answered(Asked("c", "A", rule=rule, **asked), rows).answer
+
+
 @pytest.mark.night
 @pytest.mark.long
-def test_without_an_effect_it_is_undecided_at_least_95_times_in_100():
+def test_without_an_effect_studies_are_undecided_at_least_95_times_in_100():
+    """Although every control is beaten, which would not be so either."""
     rng, found = np.random.default_rng(1), []
     for _ in range(200):
-        answers = {name: {0: frame(rng.random(80) < 0.6)} for name in ("A", "P", "greedy")}
-        rows = compared(answers, "A", dict.fromkeys(answers, 0.5))
-        found.append(answered(ASKED, rows, 0.0).answer)
-    assert found.count(UNDECIDED) >= 190 and len(set(found)) > 1
+        found += [
+            nothing("better", ["P", "greedy"], rng, subject=("P",), control=("subset",)),
+            nothing("gates", ["probe", "prompt"], rng, control=("dealt", "dosed")),
+            nothing("selectors", ["auroc", "random"], rng, control=("random",)),
+        ]
+    for first in range(3):
+        assert found[first::3].count(UNDECIDED) >= 190
+    assert len(set(found)) > 1
 
 
 @pytest.mark.long
@@ -135,3 +343,8 @@ def test_a_sweep_with_a_claim_says_so_on_page_terminal_and_table(tmp_path):
     assert "&lt;b&gt;some&lt;/b&gt; do better: " in page and "Against CorrSteer-A" in page
     assert told(pd.read_csv(tmp_path / "summary.csv"))[0].startswith("<b>some</b> do better: ")
     assert "| CorrSteer-P |" in (tmp_path / "verdict.md").read_text()
+    made = json.loads((tmp_path / "study.json").read_text())
+    assert made["answer"] in (SUPPORTED, REFUTED, UNDECIDED) and made["claim"] == asked["claim"]
+    (one,) = made["rows"]
+    assert (made["number"], made["interval"]) == (one["gain"]["gain"], one["gain"]["ci"])
+    assert (one["name"], made["reference"]["name"]) == ("CorrSteer-P", "CorrSteer-A")

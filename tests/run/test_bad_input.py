@@ -40,6 +40,8 @@ SETTINGS = [
     ("model.dtype=float64", "auto, float32"),
     ("backend.device_map=everywhere", "balanced"),
     ("backend=ndif backend.host=nowhere", "https://"),
+    ("backend=ndif strategy=lora", "needs training, weights, but backend NDIF supports"),
+    ("strategy=lora strategy.data=silver", "gold, own_right, shuffled"),
     ("backend=ndif backend.api_key=secret", "unknown key"),
 ]
 

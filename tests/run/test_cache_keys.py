@@ -38,6 +38,7 @@ from corrsteer.methods import search
 from corrsteer.methods.corrsteer import CorrSteer
 from corrsteer.models.gguf import GGUF
 from corrsteer.models.local import Local
+from corrsteer.models.recipe import Recipe
 from corrsteer.models.spec import Model
 from corrsteer.records import R_BINS, Scored, SiteFit
 from corrsteer.run import build, pipeline
@@ -49,10 +50,12 @@ from corrsteer.scorers.semantic import Semantic
 from corrsteer.selectors.correlation import Correlation
 from corrsteer.stages import answers
 from corrsteer.stages.bench import Asking, Bench, Collect
+from corrsteer.stages.finetune import bias
 from corrsteer.stages.plan import make_plan
 from corrsteer.stages.statistics import read_stats
 from corrsteer.stats.bins import BINNED
 from corrsteer.stats.scores import SCORES, scored_to_arrays
+from corrsteer.steering import adapter
 from corrsteer.steering.encoder import Encoder
 from corrsteer.store import keys
 from corrsteer.store.entries import Store
@@ -86,6 +89,8 @@ SEMANTIC = ("selector.classes=[semantic]",)
 ALONE = frozenset({"layers_1 validation", "layers_3 validation", "layers_1_3 validation"})
 CHOSEN = frozenset({"steered", "random"})
 """The last candidate is taken for the best."""
+LEARNT = frozenset({"finetune", "lr", "steered"})
+"""Checkpoints, their answers to validation, and those of the one that is taken."""
 GATED = CHOSEN | {"gate", "inverse"}
 
 
@@ -116,6 +121,7 @@ SMALL = [
 BBQ = ["task=bbq", "data=@/bbq"]  # fewer of the bundled rows, which are read for every case
 CUSTOM = ["task=custom", "task.path=@/rows.jsonl", "task.prompt='{q} Answer:'"]
 CHECKED = ("task.path=@/rules.jsonl", "scorer@task.scorer=instructions")
+TRAINED_ONCE = ("strategy.lr=[0.1]", "strategy.epochs=1", "strategy.match=1.0")
 BASES = {
     "bundled": ["task=bbq"],
     "bbq": BBQ,
@@ -131,7 +137,10 @@ BASES = {
     "pareto": [*BBQ, "search=pareto", "search.trials=4"],
     "p": [*BBQ, "strategy=corrsteer_p", "seed=2"],  # by made-up answers it keeps layer 3
     "greedy": [*BBQ, "strategy=corrsteer_greedy"],
+    "some": [*BBQ, "strategy=corrsteer_some"],
     "optimised": [*BBQ, "strategy=corrsteer_optimised", "strategy.trials=3"],
+    "lora": [*BBQ, "strategy=lora", *TRAINED_ONCE],
+    "bias_only": [*BBQ, "strategy=bias_only", *TRAINED_ONCE],
     "hub": ["task=bbq", "data=hub", "task.hub.repo=made/rows", f"task.hub.revision={COMMIT}"],
     "gsm8k": ["task=gsm8k", "data=@/gsm8k"],
     "xstest": ["task=xstest"],
@@ -203,6 +212,7 @@ TABLE = [
     Case("collect.shuffles", "collect.shuffles=21", frozenset({"collect"})),
     Case("collect.resamples", "collect.resamples=21", frozenset({"collect"})),
     Case("collect.shards", "collect.shards=4", NOTHING),
+    Case("collect.way", "collect.way=writing", OUTCOMES),
     Case(
         "Controls.random_features",
         "controls.random_features=6",
@@ -419,8 +429,38 @@ TABLE = [
     Case("OfLayers.coef", "strategy.coef=2", ALONE | CHOSEN, "greedy"),
     Case("Verified.keep", "strategy.keep=mcnemar", CHOSEN | CONTROLS | {"explain"}, "p"),
     Case("Verified.level", "strategy.level=0.2", NOTHING, "p"),
+    Case("Some.coef", "strategy.coef=2", frozenset({"steered", "random"}), "some"),
+    Case("Some.layers", "strategy.layers=r_1", CHOSEN | CONTROLS | {"explain"}, "some"),
     Case("Optimised.price", "strategy.price=0", NOTHING, "optimised"),
     Case("Optimised.widen", "strategy.widen=0", NOTHING, "optimised"),
+    # Fine-tuning. The checkpoint is taken that made-up answers say comes nearest to all right.
+    Case("FineTuned.data", "strategy.data=own_right", LEARNT, "lora"),
+    Case("FineTuned.data", "strategy.data=shuffled", LEARNT, "lora"),
+    Case("FineTuned.batch", "strategy.batch=4", LEARNT, "lora"),
+    Case("FineTuned.coef", "strategy.coef=2", frozenset({"steered"}), "lora"),
+    Case(
+        "FineTuned.lr",
+        "strategy.lr=[0.1,0.2]",
+        frozenset({"steered"}),
+        "lora",
+        new=frozenset({"finetune 0.2 1", "lr_0.2_epoch_1 validation"}),
+    ),
+    Case(
+        "FineTuned.epochs",
+        "strategy.epochs=2",
+        frozenset({"steered"}),
+        "lora",
+        new=frozenset({"finetune 0.1 2", "lr_0.1_epoch_2 validation"}),
+    ),
+    Case("FineTuned.match", "strategy.match=0.0", frozenset({"steered"}), "lora"),
+    Case("LoRA.rank", "strategy.rank=4", LEARNT, "lora"),
+    Case("LoRA.alpha", "strategy.alpha=8", LEARNT, "lora"),
+    Case(
+        "BiasOnly.positions",
+        "strategy.positions=generation",
+        LEARNT | CHOSEN | CONTROLS,
+        "bias_only",
+    ),
     Case("Wandb.project", "tracker.project=mine", NOTHING, "wandb"),
     Case("Wandb.mode", "tracker.mode=disabled", NOTHING, "wandb"),
     Case("Wandb.group", "tracker.group=mine", NOTHING, "wandb"),
@@ -626,6 +666,8 @@ class Full(Store):
     def get(self, stage, settings, make, schema=1):
         key = keys.key(stage, schema, settings)
         label = f"{stage} {settings['layer']}" if "layer" in settings else stage
+        if stage == "finetune":
+            label = f"finetune {settings['lr']:g} {settings['epoch']}"
         label = {"generate": self.label, "score": f"score {self.label}"}.get(stage, label)
         if stage in ("divergence", "likelihood"):
             label = self._numbered(stage, settings, key)
@@ -637,7 +679,7 @@ class Full(Store):
             folder.mkdir(parents=True)
             makers = {"generate": self._answers, "site": site, "collect": statistics}
             makers |= {"explain": contexts, "divergence": effect, "likelihood": effect}
-            makers |= {"probe": probe, "gate": gate}
+            makers |= {"probe": probe, "gate": gate, "finetune": checkpoint}
             made = (makers | {"activity": effect, "bins": bins}).get(stage)
             made(settings, folder) if made else make(folder)
         return folder
@@ -662,13 +704,13 @@ class Full(Store):
 alike = answers._alike
 
 
-def one_by_one(bench, asking, examples, arms, what):
+def one_by_one(bench, asking, examples, arms, what, listen=None):
     """Tells the store whose answers it is asked for."""
     frames = {}
     for arm in arms:
         bench.store.label = what if arm.name == "baseline" else f"{arm.name} {what}"
         bench.store.examples = examples
-        frames |= alike(bench, asking, examples, [arm], what)
+        frames |= alike(bench, asking, examples, [arm], what, listen)
     return frames
 
 
@@ -715,6 +757,18 @@ def probe(settings, folder):
     numbers = np.array([0.1, 0.6 + settings["layer"] / 100], np.float32)
     levels = np.zeros(1, np.float32)
     np.savez(folder / "probe.npz", row=row, condition=condition, numbers=numbers, levels=levels)
+
+
+def checkpoint(settings, folder):
+    facts = {"steps": 1, "loss": 0.5, "seconds": 1.0}
+    (folder / "training.json").write_text(json.dumps(facts))
+    layers = settings.get("layers", [0])
+    arrays = {str(n): dice(settings, n).normal(size=128).astype(np.float32) for n in layers}
+    if settings["kind"] == "bias":
+        made = Recipe("bias", 0.1, 1, 0, layers=tuple(layers), positions=settings["positions"])
+        bias(made, arrays).save(folder)
+    else:
+        adapter.save(settings["kind"], arrays, {}, folder)
 
 
 def gate(settings, folder):

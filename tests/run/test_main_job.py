@@ -8,6 +8,8 @@ recomputation from the answers that were saved.
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +115,26 @@ def test_the_sweep_prints_its_table_and_leaves_one_report(sweep):
     assert table["coef"].tolist() == list(sweep.coefs)
     assert (table["state"] == "done").all()
     assert (sweep.folder / "report.html").stat().st_size > 100_000
+
+
+AGAIN = """
+import atexit, runpy, sys
+heavy = {"nnsight", "sae_lens", "transformer_lens", "wandb", "optuna"}
+atexit.register(lambda: print("heavy", sorted(heavy & set(sys.modules))))
+sys.argv[0] = "src/main.py"
+runpy.run_module("src.main", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.night
+def test_a_run_that_finds_everything_imports_nothing_to_read_models_and_saes_with(sweep):
+    few = FEW.split() if sweep.sizes["test"] == 12 else []
+    words = ["task=bbq", "layers=all", "coef=0.5", "hydra.run.dir=again", *few]
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN, *words], cwd=sweep.home, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy []"
 
 
 def test_every_job_leaves_all_its_files(sweep):

@@ -16,8 +16,9 @@ from corrsteer.records import LayerStats, RankedFeature, SiteFit
 from corrsteer.report.record import LayerChoice, Search
 from corrsteer.selectors.protocol import statistic
 from corrsteer.stages.answers import answers
-from corrsteer.stages.bench import Bench, Collect
+from corrsteer.stages.bench import WRITING, Bench, Collect
 from corrsteer.stages.bins import binned
+from corrsteer.stages.heard import Heard
 from corrsteer.stages.sites import sites
 from corrsteer.stages.statistics import statistics
 from corrsteer.stats.bins import BINNED
@@ -47,9 +48,15 @@ def observe(bench: Bench, collect: Collect | None = None, *, wholly: bool = Fals
     """
     collect = collect or bench.collect
     fits = sites(bench)
-    selection = answers(bench, bench.asking, "selection", [baseline()])[BASELINE]
+    heard = Heard(bench, collect) if collect.way == WRITING else None
+    listen = heard.listener if heard else None
+    unsteered = answers(bench, bench.asking, "selection", [baseline()], listen=listen)
+    selection = unsteered[BASELINE]
     by = statistic(bench.selector)
-    stats = statistics(bench, selection, collect=collect, wholly=wholly or by in SCORES)
+    every = wholly or by in SCORES
+    stats = statistics(bench, selection, collect=collect, wholly=every, heard=heard)
+    if heard is not None:
+        heard.clear()
     if by in BINNED:
         stats = binned(bench, selection, stats, collect)
     stats = [

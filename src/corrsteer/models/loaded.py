@@ -7,26 +7,26 @@ torch is imported by the methods that need it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from corrsteer.errors import ConfigError, ModelError
-from corrsteer.models.protocol import SOURCES, UNSTEERED, Prepared, Residuals, in_source, merged
-from corrsteer.models.tracing import Tracing, not_fired
-from corrsteer.records import Completion, Divergence, Weighed, named
+from corrsteer.errors import ConfigError
+from corrsteer.models.listening import Listener, Steps, residuals
+from corrsteer.models.protocol import SOURCES, UNSTEERED, Residuals, in_source, merged
+from corrsteer.models.tracing import not_fired
+from corrsteer.models.weighing import Weighing, not_finite
+from corrsteer.records import Completion, Divergence, Weighed
 from corrsteer.steering.protocol import Intervention
 
 if TYPE_CHECKING:
     import torch
 
-# The logits of every position of a batch in float32: with a vocabulary of 256k, those of 1,000
-# positions take this much. A single sample may take more.
-LOGITS_BYTES = 2**30
+    from corrsteer.models.tracing import Answer
 
 
-class LoadedModel(Tracing):
+class LoadedModel(Weighing):
     """A model that answers and is read. Not for use from several threads at once."""
 
     # -- generating ----------------------------------------------------------------------
@@ -39,12 +39,14 @@ class LoadedModel(Tracing):
         max_new_tokens: int,
         allowed: Sequence[str] | None = None,
         stop: Sequence[str] = (),
+        listener: Listener | None = None,
     ) -> list[list[Completion]]:
         """Greedy answers, ``[intervention][prompt]`` in the order given; None is no steering.
 
         ``allowed`` restricts the answer to one token: exactly one of these texts, without their
         leading space where the prompt ends in white space. An answer ends at the first of the
         ``stop`` texts: they are not in its text, and the tokens that wrote them are its last.
+        ``listener``: who reads along while no intervention writes, batch by batch.
 
         Raises DataError for prompts that are too long or empty, ConfigError for an allowed text
         that is not one token or for what :meth:`_prepare` refuses, ModelError when a plan
@@ -65,9 +67,18 @@ class LoadedModel(Tracing):
         texts: dict[tuple[int, ...], tuple[tuple[int, ...], str]] = {}
         answers: list[dict[int, Completion]] = [{} for _ in prepared]
         with torch.no_grad():
-            for batch in self._batches([len(row) for row in rows]):
+            batches = self._batches([len(row) for row in rows])
+            if listener is not None:
+                assert prepared == [UNSTEERED], interventions
+                batches = listener.halved(batches, options["max_new_tokens"], self.d_model)
+            for batch in batches:
                 inputs = self._pad_left([rows[i] for i in batch])
-                results = self._answers(inputs, prepared, options)
+                heard: Steps = {}
+                results: Iterable[Answer]
+                if listener is None:
+                    results = self._answers(inputs, prepared, options)
+                else:
+                    results, heard = self._overheard(inputs, options, listener.layers)
                 for how, column, (new, fired, logits) in zip(
                     prepared, answers, results, strict=True
                 ):
@@ -81,153 +92,12 @@ class LoadedModel(Tracing):
                         if how.layers and steered != how.steered(len(tokens)):
                             raise not_fired(steered, how.steered(len(tokens)), i)
                         column[i] = Completion(text, tokens, steered, options_of)
+                if listener is not None:
+                    written = [answers[0][i].tokens for i in batch]
+                    found = residuals(heard, [rows[i] for i in batch], written, self._special)
+                    listener.hear(batch, written, self._checked(found, steered=False))
         columns = [[column[i] for i in range(len(rows))] for column in answers]
         return merged(acts, columns)
-
-    # -- answers that are steered as a whole, or not at all ------------------------------
-
-    def decide(self, prompts: Sequence[str], intervention: Intervention | None) -> list[bool]:
-        """Which answers it acts on: all, but for a gate that decides for a whole answer
-        (:attr:`corrsteer.steering.plan.Plan.asked_at`). Raises what :meth:`generate` raises."""
-        return self._decisions(self._encode(prompts), self._prepare(intervention))
-
-    def _asked(
-        self, rows: Sequence[list[int]], interventions: Sequence[Intervention | None]
-    ) -> tuple[list[Prepared], list[list[bool]]]:
-        """The interventions, and on which rows each acts; the unsteered model is the last of the
-        former where one leaves rows alone (:func:`merged`)."""
-        prepared = [self._prepare(intervention) for intervention in interventions]
-        acts = [self._decisions(rows, how) for how in prepared]
-        if not all(map(all, acts)):
-            prepared.append(UNSTEERED)
-        return prepared, acts
-
-    def _decisions(self, rows: Sequence[list[int]], how: Prepared) -> list[bool]:
-        if (asks := how.asks) is None:
-            return [True] * len(rows)
-        import torch
-
-        opened: dict[int, bool] = {}
-        with torch.no_grad():
-            for batch in self._batches([len(row) for row in rows]):
-                inputs = self._pad_left([rows[i] for i in batch])
-                last = torch.zeros_like(inputs["attention_mask"], dtype=torch.bool)
-                last[:, -1] = True
-                with self._sent(len(batch), "decisions") as options:
-                    read, _ = self._residuals(inputs, last, [asks.layer], last, UNSTEERED, options)
-                x = read[asks.layer].float()
-                parts = {name: part.to(x.device) for name, part in asks.parts.items()}
-                opened |= dict(zip(batch, asks.opens(x, parts, asks.dial).tolist(), strict=True))
-        return [opened[i] for i in range(len(rows))]
-
-    # -- choosing ------------------------------------------------------------------------
-
-    def choose(
-        self,
-        prompts: Sequence[str],
-        interventions: Sequence[Intervention | None],
-        options: Sequence[Sequence[str]],
-        likelihood: str = "per_character",
-    ) -> list[list[Completion]]:
-        """The likeliest option of each prompt, ``[intervention][prompt]``: "B. its text", its
-        tokens, and how likely every option is.
-
-        An option follows its prompt after a space, or at once where the prompt is empty or ends in
-        white space; both are tokenised together. ``likelihood``: how the log probabilities of its
-        tokens are compared (:meth:`corrsteer.records.Weighed.by`). The
-        first of equally likely options is taken. Steering is as if the model had written the
-        option: its generation positions are those that predict it. Cost: for every option one pass
-        over the prompt, on this machine shared by all interventions that leave it alone, and for
-        each of them one over the option. Raises what :meth:`generate` raises.
-        """
-        import torch
-
-        rows = self._encode(prompts)
-        prepared, acts = self._asked(rows, interventions)
-        pairs = [(i, n) for i, texts in enumerate(options) for n in range(len(texts))]
-        by_prompt = self._continuations(prompts, rows, options)
-        answers = [answer for some in by_prompt for answer in some]
-        self._check_room([rows[i] for i, _ in pairs], [len(answer) for answer in answers])
-        weights = torch.zeros(len(prepared), len(pairs))
-        whole = [len(rows[i]) + len(a) for (i, _), a in zip(pairs, answers, strict=True)]
-        scored = [len(answer) + 1 for answer in answers]
-        with torch.no_grad():
-            for batch in self._bounded(whole, scored, self._batch_size):
-                new = [answers[k] for k in batch]
-                inputs = self._pad_left([rows[pairs[k][0]] + answers[k] for k in batch])
-                results = self._likelihoods(inputs, self._pad_targets(new), prepared)
-                for p, (logs, fired) in enumerate(results):
-                    if fired != len(prepared[p].layers):
-                        raise not_fired(0, len(new[0]), pairs[batch[0]][0])
-                    if logs.isnan().any():
-                        raise not_finite(self._model.name, "likelihoods", bool(prepared[p].layers))
-                    weights[p, batch] = logs.float().cpu()
-        chosen: list[list[Completion]] = []
-        for how, logs_of in zip(prepared, weights.tolist(), strict=True):
-            weighed: list[list[Weighed]] = [[] for _ in rows]
-            tokens: list[list[tuple[int, ...]]] = [[] for _ in rows]
-            for (i, n), answer, log in zip(pairs, answers, logs_of, strict=True):
-                characters = max(1, len(options[i][n].strip()))
-                weighed[i].append(Weighed(log, characters, len(answer)))
-                tokens[i].append(tuple(answer))
-            column = []
-            for texts, each, written in zip(options, weighed, tokens, strict=True):
-                best = max(range(len(texts)), key=lambda n: each[n].by(likelihood))
-                steered = how.steered(len(written[best]))
-                text = named(best, texts[best])
-                column.append(Completion(text, written[best], steered, tuple(each)))
-            chosen.append(column)
-        return merged(acts, chosen)
-
-    def likelihood(self, prompts: Sequence[str], answers: Sequence[Sequence[int]]) -> list[float]:
-        """Log probability in nats of each answer (token ids) after its prompt, unsteered.
-
-        The sum over the answer's tokens, 0 for an empty one. Cost: one pass over prompt and
-        answer. Raises DataError for a prompt that is empty or leaves no room for the answer.
-        """
-        import torch
-
-        rows = self._encode(prompts)
-        totals = [0.0] * len(rows)
-        written = [i for i, answer in enumerate(answers) if len(answer)]
-        if not written:
-            return totals
-        self._check_room(rows, max(map(len, answers)))
-        lengths = [len(rows[i]) + len(answers[i]) for i in written]
-        scored = [len(answers[i]) + 1 for i in written]
-        with torch.no_grad():
-            for batch in self._bounded(lengths, scored, self._batch_size):
-                indices = [written[k] for k in batch]
-                inputs = self._pad_left([rows[i] + list(answers[i]) for i in indices])
-                targets = self._pad_targets([answers[i] for i in indices])
-                with self._sent(len(batch), "likelihoods") as options:
-                    logs, _ = self._likelihood(inputs, targets, UNSTEERED, options)
-                for i, log in zip(indices, logs.tolist(), strict=True):
-                    totals[i] = log
-        return totals
-
-    def _bounded(self, lengths: list[int], scored: list[int], most: int) -> list[list[int]]:
-        """Batches of similar length and at most ``most`` samples, whose logits in float32 stay
-        below LOGITS_BYTES: ``scored`` is the number of positions of each whose logits are made,
-        as many for all of a batch as for its longest."""
-        batches: list[list[int]] = []
-        for (i,) in self._batches(lengths, 1):
-            together = [*batches[-1], i] if batches else [i]
-            positions = len(together) * max(scored[k] for k in together)
-            fits = positions * self._vocabulary * 4 <= LOGITS_BYTES
-            if batches and fits and len(together) <= most:
-                batches[-1] = together
-            else:
-                batches.append([i])
-        return batches
-
-    def _pad_targets(self, answers: Sequence[Sequence[int]]) -> torch.Tensor:
-        """[B, L] long, the answers at the right, -1 before them."""
-        import torch
-
-        width = max(map(len, answers))
-        rows = [[-1] * (width - len(a)) + list(a) for a in answers]
-        return torch.tensor(rows, device=self._entry)
 
     # -- reading -------------------------------------------------------------------------
 
@@ -269,23 +139,27 @@ class LoadedModel(Tracing):
         acts = torch.tensor(self._decisions(rows, how), device=steered.device)
         steered = steered & acts[:, None]
         with torch.no_grad(), self._sent(len(rows), "residuals") as options:
-            residuals, fired = self._residuals(
+            read, fired = self._residuals(
                 inputs, counted, sorted(layers), steered, how, options, before
             )
         if fired != len(how.layers):
             raise not_fired(0, len(answers[0]), 0)
-        if not all(x.isfinite().all() for x in residuals.values()):
-            raise not_finite(self._model.name, "activations", bool(how.layers))
         device = self.device
         last, end = (x.expand_as(counted)[counted].to(device) for x in self._ends(inputs, rows))
-        return Residuals(
-            layers={layer: x.to(device, torch.float32) for layer, x in residuals.items()},
+        found = Residuals(
+            layers={layer: x.to(device, torch.float32) for layer, x in read.items()},
             sample=counted.nonzero()[:, 0].to(device),
             token=inputs["input_ids"][counted].to(device),
             position=inputs["position_ids"][counted].to(device),
             last=last,
             end=end,
         )
+        return self._checked(found, steered=bool(how.layers))
+
+    def _checked(self, found: Residuals, *, steered: bool) -> Residuals:
+        if not all(x.isfinite().all() for x in found.layers.values()):
+            raise not_finite(self._model.name, "activations", steered)
+        return found
 
     def _positions(
         self, inputs: dict[str, torch.Tensor], rows: list[list[int]], source: str
@@ -384,11 +258,3 @@ def _weighed(
         tuple(Weighed(log, len(t.strip()), 1) for t, log in zip(texts, logs, strict=True))
         for logs in picked.tolist()
     ]
-
-
-def not_finite(name: str, what: str, steered: bool) -> ModelError:
-    remedy = "lower coef, or " if steered else ""
-    return ModelError(
-        f"model {name} gives {what} that are not finite (nan or inf){' under the plan' * steered}:"
-        f" {remedy}run the model in float32 (model.dtype=float32)."
-    )

@@ -14,20 +14,35 @@ of None takes transformers' own ``generate`` with no tracing. torch and nnsight 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError
 from corrsteer.models import reading, weights
-from corrsteer.models.loaded import LOGITS_BYTES, LoadedModel, not_finite
-from corrsteer.models.protocol import STEERING, Prepared, check_settings, chosen_device
+from corrsteer.models.listening import Steps, heard
+from corrsteer.models.protocol import (
+    RESIDUALS,
+    STEERING,
+    TRAINED,
+    UNSTEERED,
+    Prepared,
+    check_settings,
+    chosen_device,
+)
+from corrsteer.models.recipe import Epoch, Recipe
+from corrsteer.models.shared_prompts import SharedPrompts
 from corrsteer.models.spec import Model
+from corrsteer.models.weighing import LOGITS_BYTES, not_finite
+from corrsteer.steering.adapter import Adapter
+from corrsteer.steering.protocol import Intervention
 
 if TYPE_CHECKING:
     import torch
     from transformers import DynamicCache
+
+    from corrsteer.models.tracing import Answer
 
     Answered = tuple[torch.Tensor, Sequence[int]]
 
@@ -68,7 +83,9 @@ class Local:
         }
 
     def supports(self) -> frozenset[str]:
-        return STEERING
+        able = STEERING | {RESIDUALS}
+        # What is spread over devices may not be on one of them at all.
+        return able if self.device_map else able | TRAINED
 
     def dtype(self, model: Model) -> str:
         """The model's dtype; ``auto`` becomes bfloat16 on a GPU that has it, else float32."""
@@ -97,7 +114,7 @@ class Local:
         return LocalModel(wrapped, model, self.batch_size)
 
 
-class LocalModel(LoadedModel):
+class LocalModel(SharedPrompts):
     """A model in this process. Made by :meth:`Local.load`."""
 
     def __init__(self, wrapped: Any, model: Model, batch_size: int) -> None:
@@ -114,6 +131,7 @@ class LocalModel(LoadedModel):
         self._finite: torch.Tensor | None = None
         self._logits: torch.Tensor | None = None  # of the last pass
         self._takes_columns: bool | None = None  # not known yet
+        self._adapted: tuple[Adapter, Prepared] | None = None  # the last one: batches ask again
         # With a device map every block may sit elsewhere.
         self._homes = [next(b._module.parameters()).device for b in self._blocks]
 
@@ -124,12 +142,91 @@ class LocalModel(LoadedModel):
     def _sent(self, samples: int, what: str) -> AbstractContextManager[dict[str, Any]]:
         return nullcontext({})
 
+    # -- adapters --------------------------------------------------------------------------
+
+    def train(
+        self,
+        recipe: Recipe,
+        prompts: Sequence[str],
+        answers: Sequence[Sequence[int]],
+        epochs: int,
+        show: Callable[[int], None],
+        done: int = 0,
+        state: bytes = b"",
+    ) -> Iterator[Epoch]:
+        """Fine-tune a copy of the model on ``answers``, token ids, to ``prompts``; see
+        :func:`corrsteer.models.training.trained`. Raises DataError for what is too long."""
+        from corrsteer.models.training import trained
+
+        rows = self._encode(prompts)
+        self._check_room(rows, [len(answer) for answer in answers])
+        return trained(
+            self, recipe, list(zip(rows, answers, strict=True)), epochs, show, done, state
+        )
+
+    def _prepare(self, intervention: Intervention | None) -> Prepared:
+        if not isinstance(intervention, Adapter):
+            return super()._prepare(intervention)
+        from corrsteer.models.adapters import values
+
+        if intervention.does_nothing:
+            return UNSTEERED
+        if self._adapted is None or self._adapted[0] != intervention:
+            self._adapted = None  # before there are two
+            weights = values(self._module, intervention)
+            self._adapted = intervention, Prepared({}, idle=False, weights=weights)
+        return self._adapted[1]
+
+    def _worn(self, how: Prepared) -> AbstractContextManager[None]:
+        """Around a pass: the weights of an adapter, where it is one."""
+        from corrsteer.models.adapters import worn
+
+        return worn(self._module, how.weights) if how.weights else nullcontext()
+
+    def _residuals(
+        self,
+        inputs: dict[str, torch.Tensor],
+        counted: torch.Tensor,
+        layers: Sequence[int],
+        steered: torch.Tensor,
+        how: Prepared,
+        options: dict[str, Any],
+        before: bool = False,
+    ) -> tuple[dict[int, torch.Tensor], int]:
+        with self._worn(how):
+            return super()._residuals(inputs, counted, layers, steered, how, options, before)
+
+    def _likelihood(
+        self,
+        inputs: dict[str, torch.Tensor],
+        targets: torch.Tensor,
+        how: Prepared,
+        options: dict[str, Any],
+    ) -> tuple[torch.Tensor, int]:
+        with self._worn(how):
+            return super()._likelihood(inputs, targets, how, options)
+
+    def _diverged(
+        self,
+        inputs: dict[str, torch.Tensor],
+        counted: torch.Tensor,
+        how: Prepared,
+        options: dict[str, Any],
+    ) -> tuple[torch.Tensor, torch.Tensor, int]:
+        if not how.weights:
+            return super()._diverged(inputs, counted, how, options)
+        from corrsteer.models.adapters import diverged
+
+        return *diverged(self._module, inputs, counted, how.weights), 0
+
+    # -- answers ---------------------------------------------------------------------------
+
     def _answers(
         self,
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
+    ) -> Iterator[Answer]:
         steps, restricted = options["max_new_tokens"], "suppress_tokens" in options
         # The likelihoods of letters are kept: they must not depend on who answers beside.
         groups = {} if restricted else self._groups(inputs, interventions, steps)
@@ -152,6 +249,17 @@ class LocalModel(LoadedModel):
                 if self._finite is not None and not self._finite:
                     raise not_finite(self._model.name, "logits", bool(how.layers))
                 yield *answers, self._logits if restricted else None
+
+    def _overheard(
+        self, inputs: dict[str, torch.Tensor], options: dict[str, Any], layers: Sequence[int]
+    ) -> tuple[Sequence[Answer], Steps]:
+        with heard({n: self._blocks[n]._module for n in layers}) as steps:
+            answers = list(self._answers(inputs, [UNSTEERED], options))
+        for passes in steps.values():
+            # The prompt's own pass, where there is one, ends before its last token.
+            del passes[: int(inputs["input_ids"].shape[1] > 1)]
+            assert len(passes) == answers[0][0].shape[1], len(passes)
+        return answers, steps
 
     def _groups(
         self, inputs: dict[str, torch.Tensor], interventions: Sequence[Prepared], steps: int
@@ -250,42 +358,6 @@ class LocalModel(LoadedModel):
         processor = SuppressTokensLogitsProcessor(options["suppress_tokens"], str(self.device))
         return {**others, "logits_processor": LogitsProcessorList([processor])}
 
-    def _likelihoods(
-        self,
-        inputs: dict[str, torch.Tensor],
-        targets: torch.Tensor,
-        interventions: Sequence[Prepared],
-    ) -> Iterator[tuple[torch.Tensor, int]]:
-        """The prompts are read once, and every intervention that leaves them alone goes on from
-        there: a single one, too, so that its numbers do not depend on how many there are."""
-        from corrsteer.models.prompt_cache import continued, takes_many
-
-        tail = targets.shape[1] + 1
-        shares = not all(how.changes_prompt for how in interventions)
-        cache = self._prompt_cache(inputs, tail, tail) if shares else None
-        if cache is not None and not takes_many(cache):
-            cache = None
-        rest = {name: value[:, -tail:] for name, value in inputs.items()}
-        rest["attention_mask"] = inputs["attention_mask"]
-        for how in interventions:
-            if cache is None or how.changes_prompt:
-                yield from super()._likelihoods(inputs, targets, [how])
-            else:
-                options = {"past_key_values": continued(cache), "use_cache": True}
-                yield self._likelihood(rest, targets, how, options)
-
-    def _prompt_cache(
-        self, inputs: dict[str, torch.Tensor], left: int, room: int
-    ) -> DynamicCache | None:
-        """Keys and values of all tokens but the last ``left``; None when there are no more."""
-        from corrsteer.models.prompt_cache import with_room
-
-        if inputs["input_ids"].shape[1] <= left:
-            return None
-        head = {name: value[:, :-left] for name, value in inputs.items()}
-        output = self._module(**head, use_cache=True, logits_to_keep=1)
-        return with_room(output.past_key_values, room)
-
     def _continue(
         self,
         inputs: dict[str, torch.Tensor],
@@ -301,7 +373,8 @@ class LocalModel(LoadedModel):
             options["past_key_values"] = continued(cache)
         if not how.acts(options["max_new_tokens"]):
             start = inputs["input_ids"].shape[1]
-            return self._module.generate(**inputs, **options)[:, start:], []
+            with self._worn(how):
+                return self._module.generate(**inputs, **options)[:, start:], []
         # What is added is brought into the model's type once; other operators see float32.
         dtype = self._module.dtype if how.additive and how.opens is None else None
         at_home = {

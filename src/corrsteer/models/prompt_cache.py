@@ -32,7 +32,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not fol
         self.keys = self._all_keys[..., : self._end, :]
         self.values = self._all_values[..., : self._end, :]
 
-    def of_rows(self, rows: torch.Tensor) -> RoomyLayer:
+    def of_rows(self, rows: torch.Tensor | list[int]) -> RoomyLayer:
         fewer = copy.copy(self)
         fewer._all_keys, fewer._all_values = self._all_keys[rows], self._all_values[rows]
         fewer._look()
@@ -93,9 +93,17 @@ def continued(cache: DynamicCache) -> DynamicCache:
     )
 
 
-def of_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
-    """A cache with columns, of some rows only."""
-    return _of(cache, [layer.of_rows(rows) for layer in cache.layers])
+def of_rows(cache: DynamicCache, rows: torch.Tensor | list[int]) -> DynamicCache:
+    """A cache of some rows only, of layers with keys."""
+    return _of(cache, [_rows_of(layer, rows) for layer in cache.layers])
+
+
+def _rows_of(layer: DynamicLayer, rows: torch.Tensor | list[int]) -> DynamicLayer:
+    if isinstance(layer, RoomyLayer):
+        return layer.of_rows(rows)
+    fewer = copy.copy(layer)
+    fewer.keys, fewer.values = layer.keys[rows], layer.values[rows]
+    return fewer
 
 
 def _of(cache: DynamicCache, layers: list[Any]) -> DynamicCache:

@@ -7,7 +7,7 @@ Costs nothing to import.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corrsteer.errors import ConfigError
@@ -49,6 +49,11 @@ class Backend(Protocol):
 
 STEERING = frozenset({"vectors"}) | NEEDS
 """What every backend supports: plans, wherever they act."""
+RESIDUALS = "residuals while it writes"
+"""What a backend supports whose answers can be listened to."""
+
+TRAINED = frozenset({"weights", "training"})
+"""What a backend supports that has the weights at hand: adapters, and the making of them."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,13 @@ class Prepared:
     where: Where = Where()
     asks: Asks | None = None
     """What decides whether an answer is steered at all; None: all are."""
+    weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Parameter of the model -> its value under an adapter."""
 
     @property
     def changes_prompt(self) -> bool:
         """Whether it acts on prompt tokens before the last one, whose keys are then its own."""
-        return self.where.prompt
+        return self.where.prompt or bool(self.weights)
 
     def acts(self, steps: int) -> bool:
         """Whether it acts at all on answers of at most so many tokens."""

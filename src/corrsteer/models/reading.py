@@ -160,6 +160,14 @@ def ends(model: Model) -> tuple[int, ...]:
     return tuple(sorted(named or _ids(_config_eos(model))))
 
 
+def end(model: Model) -> int | None:
+    """The end that an answer should have: in a chat what its template writes there, else the
+    tokenizer's end of text; None where a model has none."""
+    of_turn = _turn_end(model) if model.chat_template else []
+    found = [*of_turn, *_ids(tokenizer(model).eos_token_id), *ends(model)]
+    return found[0] if found else None
+
+
 def token_texts(model: Model, ids: Sequence[int]) -> list[str]:
     """What stands for ids in the vocabulary."""
     return [str(text) for text in tokenizer(model).convert_ids_to_tokens(list(ids))]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from corrsteer.errors import ConfigError, DataError
-from corrsteer.models.reading import appended, ends, prepended, seen, start, waits
+from corrsteer.models.reading import appended, end, ends, prepended, seen, start, waits
 from corrsteer.models.spec import Model
 
 log = logging.getLogger(__name__)
@@ -237,6 +237,24 @@ class Text:
             [self._behind(row, next(whole), each) for each in some]
             for row, some in zip(rows, after, strict=True)
         ]
+
+    def written(
+        self, prompts: Sequence[str], answers: Sequence[str], stop: Sequence[str], ends: bool
+    ) -> list[list[int]]:
+        """The tokens of an answer to each prompt, as the model should write it: behind a space
+        where the prompt does not end in white space. ``ends``: with its end, the first of the
+        ``stop`` texts or, where there is none, the model's own."""
+        rows, last = self._encode(prompts), end(self._model) if ends and not stop else None
+        closing = stop[0] if ends and stop else ""
+        before = seen(self._model, prompts)
+        texts = [
+            _after(text, f" {answer.strip()}") + closing
+            for text, answer in zip(before, answers, strict=True)
+        ]
+        both = [prompt + text for prompt, text in zip(before, texts, strict=True)]
+        whole = self._ids(both, special=not self._model.chat_template)
+        found = [self._behind(*each) for each in zip(rows, whole, texts, strict=True)]
+        return [tokens if last is None else [*tokens, last] for tokens in found]
 
     def _behind(self, row: list[int], whole: list[int], text: str) -> list[int]:
         """What follows a prompt's tokens in those of prompt and text together."""

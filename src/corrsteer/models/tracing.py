@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import torch
 
     from corrsteer.models.beside import Place
+    from corrsteer.models.listening import Steps
+
+    Answer = tuple[torch.Tensor, Sequence[int], torch.Tensor | None]
 
 # Positions whose distributions are compared at a time.
 _CHUNK = 64
@@ -59,10 +62,17 @@ class Tracing(Text, ABC):
         inputs: dict[str, torch.Tensor],
         interventions: Sequence[Prepared],
         options: dict[str, Any],
-    ) -> Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]:
+    ) -> Iterator[Answer]:
         """One batch under every intervention: new tokens [B, steps], the number of steered layers
         of each step (none where no layer is steered) and, of answers that are one of a few tokens,
         the logits [B, vocabulary] they were chosen by, or None where those are out of reach."""
+
+    def _overheard(
+        self, inputs: dict[str, torch.Tensor], options: dict[str, Any], layers: Sequence[int]
+    ) -> tuple[Sequence[Answer], Steps]:
+        """What :meth:`_answers` gives of one batch without steering, and the residuals at the
+        generation positions. Only for a backend that supports ``RESIDUALS``."""
+        raise NotImplementedError
 
     @abstractmethod
     def _sent(self, samples: int, what: str) -> AbstractContextManager[dict[str, Any]]:
@@ -179,18 +189,6 @@ class Tracing(Text, ABC):
                     tokens = nnsight.save(tracer.result[:, start:])
         return tokens, counts
 
-    def _likelihoods(
-        self,
-        inputs: dict[str, torch.Tensor],
-        targets: torch.Tensor,
-        interventions: Sequence[Prepared],
-    ) -> Iterator[tuple[torch.Tensor, int]]:
-        """What :meth:`_likelihood` gives, for every intervention."""
-        for how in interventions:
-            with self._sent(targets.shape[0], "likelihoods") as options:
-                scored = self._likelihood(inputs, targets, how, options)
-            yield scored
-
     def _likelihood(
         self,
         inputs: dict[str, torch.Tensor],
@@ -198,26 +196,29 @@ class Tracing(Text, ABC):
         how: Prepared,
         options: dict[str, Any],
     ) -> tuple[torch.Tensor, int]:
-        """Log probability [B] of the targets under a plan, and how many layers were steered.
+        """Log probability [B] of ``targets`` [B, L] (-1: none) under a plan, and how many layers
+        were steered. ``inputs``: whole texts, which end in the targets; or, behind a prompt whose
+        keys and values are in ``options``, the L tokens that predict them.
 
         The same rules as in :meth:`_steered` hold for the traced lines.
         """
         import nnsight
         import torch
 
-        width = targets.shape[1]
+        width, tokens = targets.shape[1], inputs["input_ids"].shape[1]
         counted = targets >= 0
         ids = targets.clamp(min=0)[..., None]
         acting = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
-        acting[:, -width - 1 : -1] = counted & how.where.of(counted.cumsum(1) - 1)
+        predicting = acting[:, -width - 1 : -1] if tokens > width else acting
+        predicting[:] = counted & how.where.of(counted.cumsum(1) - 1)
         if how.changes_prompt:
-            column = torch.arange(acting.shape[1], device=acting.device)
-            before = column < acting.shape[1] - counted.sum(1, keepdim=True)
+            column = torch.arange(tokens, device=acting.device)
+            before = column < tokens - counted.sum(1, keepdim=True)
             acting |= inputs["attention_mask"].bool() & before
         places = self._places(how.layers)
         change, apply, opens, dial = changed, how.apply, how.opens, how.dial
         wrapped = self._wrapped
-        settings = {"use_cache": False, "logits_to_keep": width + 1, **options}
+        settings = {"use_cache": False, "logits_to_keep": min(tokens, width + 1), **options}
         with wrapped.trace(inputs, **settings):
             layers = 0
             for block, parts in places:
@@ -226,7 +227,7 @@ class Tracing(Text, ABC):
                 at = acting.to(hidden.device)
                 hidden[at] = change(hidden[at], parts, dial, apply, opens)
                 layers += 1
-            logs = wrapped.output.logits[:, :-1].float().log_softmax(-1)
+            logs = wrapped.output.logits[:, :width].float().log_softmax(-1)
             picked = logs.gather(-1, ids.to(logs.device))[..., 0]
             total = nnsight.save((picked * counted.to(picked)).sum(-1))
             fired = nnsight.save(layers)

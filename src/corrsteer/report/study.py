@@ -1,80 +1,139 @@
-"""The answer of an experiment to its claim: methods against each other on the same test questions,
-each at the dial that validation chose.
+"""The answer of an experiment to its claim: arms against each other on the same test questions,
+each at the dial that validation chose, and where there are such jobs at equal norm.
 
-Supported: the subject has more right answers than the reference by the exact McNemar test,
-corrected for all methods that were compared (Holm), and beats the best draw of its control.
-Refuted: it has fewer, by the same test. Else undecided. Over several seeds each question counts
-once (:func:`corrsteer.stats.seeds.gain_by_sample`). Reads the folders of a sweep's jobs.
+Which of three words it is, :mod:`corrsteer.report.study_rules` says. Over several seeds each
+question counts once (:func:`corrsteer.stats.seeds.gain_by_sample`). Reads the folders of a sweep's
+jobs; ``study.json`` in the sweep's folder has the answer for programs.
 """
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
-from corrsteer.report.numbers import interval, p_value, points
+from corrsteer.report.numbers import interval, p_value, points, short
 from corrsteer.report.record import Record
-from corrsteer.report.tables import in_words, read_answers
+from corrsteer.report.study_arms import (
+    Arms,
+    Picked,
+    Seed,
+    arms,
+    at_equal_norm,
+    controls_of,
+    facts,
+    picked,
+    rise,
+    test_answers,
+)
+from corrsteer.report.study_collapse import collapse, dial_names
+from corrsteer.report.study_rules import RULES, Asked, Compared, Finding, Partial, filling, sentence
 from corrsteer.stats.flips import flip_table
 from corrsteer.stats.intervals import SIGNIFICANT, detectable_gain, holm
+from corrsteer.stats.partial import partial_correlation
 from corrsteer.stats.seeds import GainBySample, gain_by_sample
 from corrsteer.steering.arms import STEERED
 
-SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
+FILE = "study.json"
+ByName = Mapping[str, Mapping[Seed, pd.DataFrame]]
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A method against the reference. ``accuracy``: on test, its mean over seeds. ``smallest``: the
-    gain that the test could have found (:func:`corrsteer.stats.intervals.detectable_gain`)."""
+class Reference:
+    """The arm that all others are compared with."""
 
     name: str
-    accuracy: float
-    gain: GainBySample
-    p: float
-    smallest: float | None
+    accuracy: float | None = None
+    dial: str = ""
+    facts: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Study:
-    """``answer``: one of the three words. ``sentence``: with the claim and its numbers."""
+    """``answer``: one of three words. ``sentence``: with the claim and its numbers. ``number`` with
+    its interval ``ci``: what decided, None where nothing could. ``smallest``: the gain that the
+    data could have shown. ``columns``: of the rows' facts, those that a table shows. ``note``: what
+    to do before one believes it."""
 
     claim: str
     reference: str
     answer: str
     sentence: str
     rows: Sequence[Compared]
+    first: Reference | None = None
+    number: float | None = None
+    ci: tuple[float, float] | None = None
+    smallest: float | None = None
+    columns: Sequence[str] = ()
+    note: str = ""
+
+    @property
+    def has_equal(self) -> bool:
+        return any(row.equal is not None for row in self.rows)
 
 
-Chosen = Mapping[tuple[object, ...], tuple[int, Record]]
-"""By seed, the job that validation chose, and its record."""
-
-
-def study(folder: Path, methods: Mapping[str, Chosen]) -> Study | None:
-    """``methods``: by name, such as CorrSteer-P. None for a sweep that is no experiment."""
-    asked = _asked(folder, [job for some in methods.values() for job, _ in some.values()])
+def study(folder: Path, done: pd.DataFrame, results: Mapping[int, Record]) -> Study | None:
+    """``done``: rows of the sweep's table, with ``chosen``. None for a sweep that is no
+    experiment."""
+    asked = _asked(folder, [int(n) for n in done["job"]])
     if asked is None:
         return None
-    answers = {
-        name: {seed: _test(folder / str(job)) for seed, (job, _) in some.items()}
-        for name, some in methods.items()
-    }
-    rows = compared(answers, asked["reference"], _accuracies(methods))
-    records = [record for _, record in methods.get(asked["subject"], {}).values()]
-    drawn = [c.paired_p for r in records if (c := r.controls.get(asked["control"])) is not None]
-    return answered(asked, rows, max(drawn, default=None))
+    found = arms(folder, done, results, asked.by)
+    if asked.rule == "instability":
+        asked = replace(asked, reference=dial_names(found))
+    picks = {name: p for name, some in found.items() if (p := picked(some))}
+    reference = picks.get(asked.reference, {})
+    answers = {name: test_answers(some) for name, some in picks.items()}
+    rows = compared(answers, asked.reference, _accuracies(picks))
+    rows = [
+        replace(
+            row,
+            dial=_dials(picks[row.name]),
+            controls=controls_of(picks[row.name]),
+            facts=facts(picks[row.name], reference),
+        )
+        for row in rows
+    ]
+    first = Reference(
+        asked.reference,
+        _accuracies({"": reference})[""] if reference else None,
+        _dials(reference),
+        facts(reference, reference),
+    )
+    own = controls_of(reference)
+    if asked.rule == "instability":
+        fell = collapse(found, asked)
+        rows = [replace(r, facts={**fell.facts[r.name], **r.facts}) for r in rows]
+        first = replace(first, facts={**fell.facts.get(first.name, {}), **first.facts})
+        return replace(_shown(asked, rows, None), first=first, **fell.said)
+    rows = _at_equal_norm(rows, found, asked.reference)
+    partial = _partial(found) if asked.rule == "filling" else None
+    return replace(answered(asked, rows, own, partial), first=first, note=at_the_end(found))
 
 
-def compared(
-    answers: Mapping[str, Mapping[tuple[object, ...], pd.DataFrame]],
-    reference: str,
-    accuracies: Mapping[str, float],
-) -> list[Compared]:
-    """Every other method against the reference, in the seeds that both have."""
+def at_the_end(found: Arms) -> str:
+    """Which arms have their dial at an end of its range; empty for none."""
+    some = {}
+    for name, by_seed in found.items():
+        for seed, job in picked(by_seed).items():
+            dials = [one.record.coef for one in by_seed[seed]]
+            if len(dials) > 1 and job.record.coef in (min(dials), max(dials)):
+                some[name] = short(job.record.coef)
+    if not some:
+        return ""
+    arms_at = ", ".join(f"{name} ({dial})" for name, dial in some.items())
+    return f"The dial lies at an end of its range, so widen coef before you rely on it: {arms_at}."
+
+
+def compared(answers: ByName, reference: str, accuracies: Mapping[str, float]) -> list[Compared]:
+    """Every other arm against the reference, in the seeds that both have."""
     gains: dict[str, GainBySample] = {}
     first = answers.get(reference, {})
     for name, some in answers.items():
@@ -89,80 +148,168 @@ def compared(
     ]
 
 
-def answered(asked: Mapping[str, str], rows: Sequence[Compared], control_p: float | None) -> Study:
-    """``control_p``: that the subject is no better than the best draw of its control; None where
-    none was drawn."""
-    claim, reference = asked["claim"], asked["reference"]
-    row = next((row for row in rows if row.name == asked["subject"]), None)
-    head = f"{claim[:1].upper()}{claim[1:]}"
-    if row is None:
-        there = ", ".join(row.name for row in rows) or "none"
-        said = (
-            f"{head}: {UNDECIDED}, since no job of both {asked['subject']} and {reference} is done"
-            f" (compared with {reference}: {there})."
-        )
-        return Study(claim, reference, UNDECIDED, said, rows)
-    beats = control_p is not None and control_p <= SIGNIFICANT
-    answer = UNDECIDED
-    if row.p <= SIGNIFICANT and row.gain.gain < 0:
-        answer = REFUTED
-    elif row.p <= SIGNIFICANT and beats:
-        answer = SUPPORTED
-    numbers = (
-        f"{points(row.gain.gain)} points {interval(row.gain.ci)} against {reference}, "
-        f"{p_value(row.p)} (Holm)"
+def answered(
+    asked: Asked,
+    rows: Sequence[Compared],
+    own: Mapping[str, float] | None = None,
+    partial: Partial | None = None,
+) -> Study:
+    """``own``: p-values that the reference is no better than the best draw of each control;
+    ``partial``: of ``filling`` alone."""
+    if asked.rule == "filling":
+        return _shown(asked, rows, filling(asked, rows, partial))
+    return _shown(asked, rows, RULES[asked.rule](asked, rows, own or {}))
+
+
+def _shown(asked: Asked, rows: Sequence[Compared], found: Finding | None) -> Study:
+    columns = []
+    for name in rows[0].facts if rows else ():
+        values = {row.facts[name] for row in rows}
+        if len(values - {None}) and values != {1.0}:
+            columns.append(name)
+    made = Study(asked.claim, asked.reference, "", "", rows, columns=columns)
+    if found is None:
+        return made
+    row = found.row
+    return replace(
+        made,
+        answer=found.answer,
+        sentence=sentence(asked, rows, found),
+        number=row.gain.gain if row else None,
+        ci=row.gain.ci if row else None,
+        smallest=row.smallest if row else None,
     )
-    control = in_words(asked["control"])
-    if answer == SUPPORTED:
-        numbers += f", and more than the best of {control}"
-    if answer == UNDECIDED:
-        if row.p <= SIGNIFICANT:
-            numbers += f", but not shown to beat {control}"
-        elif row.smallest is None:
-            numbers += "; too few answers differ to show any gain"
-        else:
-            numbers += f"; smallest gain the data could have shown: {100 * row.smallest:.1f} points"
-    return Study(claim, reference, answer, f"{head}: {answer} ({numbers}).", rows)
 
 
 def markdown(made: Study) -> str:
     """The answer and its table, for a README."""
-    lines = [made.sentence, "", f"| Method | Accuracy | Against {made.reference} | p (Holm) |"]
-    lines += ["|---|---:|---:|---:|"]
+    titles = ["Arm", "Dial", "Accuracy", f"Against {made.reference}", "p (Holm)"]
+    titles += ["At equal norm"] * made.has_equal + list(made.columns)
+    lines = [
+        made.sentence,
+        "",
+        *([made.note, ""] if made.note else []),
+        f"| {' | '.join(titles)} |",
+    ]
+    lines.append("|---|" + "---:|" * (len(titles) - 1))
+    if made.first is not None and made.first.accuracy is not None:
+        first = [made.first.name, made.first.dial, f"{100 * made.first.accuracy:.1f}", "–", "–"]
+        first += ["–"] * made.has_equal
+        first += [short(made.first.facts.get(name)) for name in made.columns]
+        lines.append(f"| {' | '.join(first)} |")
     for row in made.rows:
         gain = f"{points(row.gain.gain)} {interval(row.gain.ci)}"
-        lines.append(f"| {row.name} | {100 * row.accuracy:.1f} | {gain} | {p_value(row.p)[4:]} |")
+        cells = [row.name, row.dial, f"{100 * row.accuracy:.1f}", gain, p_value(row.p)[4:]]
+        if made.has_equal:
+            equal = row.equal
+            cells.append(f"{points(equal.gain)} {interval(equal.ci)}" if equal else "–")
+        cells += [short(row.facts.get(name)) for name in made.columns]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", ""])
 
 
-def _asked(folder: Path, jobs: Sequence[int]) -> dict[str, str] | None:
+def write_study(folder: Path, made: Study, done: pd.DataFrame) -> None:
+    """``study.json``: fractions, not points; null where nothing is known."""
+    content = {
+        "claim": made.claim,
+        "command": _command(folder),
+        "answer": made.answer,
+        "sentence": made.sentence,
+        "note": made.note,
+        "number": made.number,
+        "interval": made.ci,
+        "smallest_gain": made.smallest,
+        "reference": asdict(made.first or Reference(made.reference)),
+        "task": sorted(set(done["task"])),
+        "model": sorted(set(done["model"])),
+        "jobs": len(done),
+        "seeds": sorted({int(n) for n in done["seed"]}),
+        "rows": [asdict(row) for row in made.rows],
+    }
+    text = json.dumps(content, indent=2, default=_plain, allow_nan=False)
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def _command(folder: Path) -> str | None:
+    """What was typed, without where things lie; None where the sweep does not say."""
+    try:
+        text = (folder / "multirun.yaml").read_text(encoding="utf-8")
+        words = [str(w) for w in yaml.safe_load(text)["hydra"]["overrides"]["task"]]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
+    kept = [w for w in words if w.split("=")[0] not in ("cache", "tracker", "name")]
+    several = " -m" if not any(w.startswith("experiment=") for w in kept) else ""
+    return f"python -m src.main{several} {shlex.join(kept)}".strip()
+
+
+def _asked(folder: Path, jobs: Sequence[int]) -> Asked | None:
     for job in jobs:
         try:
             text = (folder / str(job) / "config.yaml").read_text(encoding="utf-8")
             found = yaml.safe_load(text)["study"]
             if found:
-                return {n: str(found[n]) for n in ("claim", "subject", "reference", "control")}
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+                return Asked(
+                    claim=str(found["claim"]),
+                    reference=str(found.get("reference") or ""),
+                    rule=str(found.get("rule") or "better"),
+                    **{name: _words(found.get(name)) for name in ("subject", "control", "by")},
+                )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
             continue
     return None
 
 
-def _test(home: Path) -> pd.DataFrame:
-    columns = ["id", "split", "arm", "score", "invalid"]
-    return read_answers(home, columns, splits=["test"], arms=[STEERED])
+def _words(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else (str(value),) if value else ()
 
 
-def _accuracies(methods: Mapping[str, Chosen]) -> dict[str, float]:
+def _at_equal_norm(rows: Sequence[Compared], found: Arms, reference: str) -> list[Compared]:
+    gains: dict[str, GainBySample] = {}
+    for row in rows:
+        pairs = at_equal_norm(found[row.name], found[reference])
+        if pairs and pairs.keys() == picked(found[row.name]).keys():
+            now, first = (
+                test_answers({seed: pair[n] for seed, pair in pairs.items()}) for n in (0, 1)
+            )
+            gains[row.name] = gain_by_sample([(first[seed], some) for seed, some in now.items()])
+    corrected = dict(zip(gains, holm([g.p for g in gains.values()]), strict=True))
+    return [
+        replace(row, equal=gains.get(row.name), equal_p=corrected.get(row.name)) for row in rows
+    ]
+
+
+def _partial(found: Arms) -> Partial | None:
+    """Over all jobs, whatever their dial."""
+    known = [
+        (job.record.gain, more, norm)
+        for some in found.values()
+        for jobs in some.values()
+        for job in jobs
+        if (more := rise(job)) is not None and (norm := job.norm or job.length) is not None
+    ]
+    made = partial_correlation(*map(np.array, zip(*known, strict=True))) if known else None
+    return None if made is None else Partial(*made, len(known))
+
+
+def _dials(picks: Picked) -> str:
+    return ", ".join(dict.fromkeys(short(job.record.coef) for job in picks.values()))
+
+
+def _accuracies(picks: Mapping[str, Picked]) -> dict[str, float]:
     return {
-        name: sum(record.arms[STEERED].accuracy for _, record in some.values()) / len(some)
-        for name, some in methods.items()
+        name: sum(job.record.arms[STEERED].accuracy for job in some.values()) / len(some)
+        for name, some in picks.items()
     }
 
 
 def _smallest(
     gain: GainBySample,
-    now: Mapping[tuple[object, ...], pd.DataFrame],
-    first: Mapping[tuple[object, ...], pd.DataFrame],
+    now: Mapping[Seed, pd.DataFrame],
+    first: Mapping[Seed, pd.DataFrame],
     level: float,
 ) -> float | None:
     """Of the answers that are right in one of both, in the seed that has most of them. ``level``:

@@ -20,7 +20,7 @@ from corrsteer.report.plots import Figure
 from corrsteer.report.record import Record, Transfer, read_record
 from corrsteer.report.settings import SEEDS, seeds_called
 from corrsteer.report.study import markdown as study_table
-from corrsteer.report.study import study
+from corrsteer.report.study import study, write_study
 from corrsteer.report.sweep_choice import (
     HOW,
     choose_over_seeds,
@@ -65,7 +65,7 @@ def write_sweep_report(folder: Path) -> Path:
     results = {n: read_record(folder / str(n)) for n in done["job"]}
     found = verdicts(table, results)
     table = with_verdicts(table, found)
-    asked = study(folder, _methods(found))
+    asked = study(folder, done, results)
     if asked is not None:
         said = [asked.sentence, *[None] * (len(table) - 1)]
         table = table.assign(study=pd.array(said, dtype=object))
@@ -76,6 +76,7 @@ def write_sweep_report(folder: Path) -> Path:
     text = markdown(found, kinds)
     if asked is not None:
         text = study_table(asked) + text
+        write_study(folder, asked, done)
     (folder / "verdict.md").write_text(text, encoding="utf-8")
     overridden = {
         word.lstrip("+").split("=")[0] for text in table["overrides"] for word in text.split()
@@ -106,20 +107,6 @@ def write_sweep_report(folder: Path) -> Path:
         "how": HOW,
     }
     return write_page(folder / "report.html", "sweep.html.j2", page)
-
-
-def _methods(found: Sequence[Verdict]) -> dict[str, dict[tuple[object, ...], tuple[int, Record]]]:
-    """By method and seed, the job that validation chose; of several settings of one method, the
-    first with the model and the selector of the first job."""
-    methods: dict[str, dict[tuple[object, ...], tuple[int, Record]]] = {}
-    chosen = sorted((c for v in found for c in v.chosen), key=lambda c: c.job)
-    for one in chosen:
-        like, own = ((c.record.model, c.record.selector) for c in (chosen[0], one))
-        if own != like:
-            continue
-        seeds = (one.record.task, *(one.seeds.get(name) for name in SEEDS))
-        methods.setdefault(one.record.method_name, {}).setdefault(seeds, (one.job, one.record))
-    return methods
 
 
 # -- a question --------------------------------------------------------------------------------

@@ -117,6 +117,15 @@ def read_table(path: Path, columns: Sequence[str], **dtypes: str) -> pd.DataFram
         return table
 
 
+def read_training(folder: Path) -> list[dict[str, Any]] | None:
+    """The checkpoints of a run that trained, the model as it is first; None of another."""
+    path = folder / "training.csv"
+    if not path.exists():
+        return None
+    columns = ("lr", "epoch", "loss", "seconds", "accuracy", "fixed", "broken", "chosen")
+    return records(read_table(path, columns, epoch="int64", chosen="bool"))
+
+
 def read_answers(
     folder: Path, columns: Sequence[str], splits: Sequence[str], arms: Sequence[str]
 ) -> pd.DataFrame:
@@ -132,7 +141,7 @@ def read_answers(
         for name in {"score", "invalid"} & set(columns):
             if not is_numeric_dtype(answers[name]):
                 raise ValueError(f"the column {name} holds {answers[name].dtype}")
-        for name in set(columns) - {"score", "invalid"}:
+        for name in set(columns) - {"score", "invalid", "degenerate"}:  # the last: None or a text
             if not all(isinstance(text, str) for text in answers[name]):
                 raise ValueError(f"the column {name} holds more than texts")
         return answers

@@ -19,23 +19,24 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from corrsteer.config import instantiate
-from corrsteer.errors import ConfigError, CorrSteerError, DataError, check_known
+from corrsteer.errors import ConfigError, CorrSteerError, DataError
 from corrsteer.layers import parse_layers
 from corrsteer.methods.protocol import Method, Tunable
 from corrsteer.models.protocol import Backend
 from corrsteer.models.spec import Model
 from corrsteer.records import Question
 from corrsteer.run.elsewhere import Elsewhere
+from corrsteer.run.measures import asked_for
 from corrsteer.saes.protocol import SAEProvider
-from corrsteer.saes.provider import same_model
 from corrsteer.scorers.base import ModelScorer
 from corrsteer.seams import fits, require
 from corrsteer.selectors.classes import read_classes
 from corrsteer.selectors.protocol import Selector
 from corrsteer.stages.answers import check_prompts
 from corrsteer.stages.bench import Asking, Bench, Collect
+from corrsteer.stages.heard import check_heard
 from corrsteer.stages.side_effects import SideEffects
-from corrsteer.steering.arms import BASELINE, KINDS, STEERED, Arm
+from corrsteer.steering.arms import Arm
 from corrsteer.steering.coefficients import Coefficient
 from corrsteer.steering.controls import Controls
 from corrsteer.steering.encoder import made_up, reads_features
@@ -84,6 +85,7 @@ class Parts:
     """The test questions where that answer is wrong, called ``half_name``; None: none are asked."""
     half_name: str
     ablations: bool
+    measure: tuple[str, ...]  # what a study asks for besides
     fetch: bool
     """Whether Neuronpedia may be asked for descriptions."""
     scorer_settings: Mapping[str, Any]
@@ -132,9 +134,6 @@ def _build(cfg: DictConfig) -> Parts:
     operator, gate = instantiate(cfg.operator, Operator), instantiate(cfg.gate, Gate)
     instantiate(cfg.coefficient, Coefficient)
     instantiate(cfg.tracker, Tracker)
-    if cfg.study is not None:
-        controls_of = [kind for kind in KINDS if kind not in (BASELINE, STEERED)]
-        check_known("study.control", cfg.study.control, controls_of)
     bench = Bench(
         store=Store(Path(cfg.cache)),
         backend=backend,
@@ -160,6 +159,7 @@ def _build(cfg: DictConfig) -> Parts:
             f"backend {type(backend).__name__}: supports() must give a frozenset of texts, not"
             f" {supported!r}"
         )
+    check_heard(bench, supported)
     if lacking := sorted(method.needs - supported):
         raise ConfigError(
             f"strategy {method.name} needs {', '.join(lacking)}, but backend"
@@ -199,6 +199,7 @@ def _build(cfg: DictConfig) -> Parts:
         half=half,
         half_name=half_name,
         ablations=cfg.ablations,
+        measure=asked_for(cfg.study),
         fetch=cfg.descriptions,
         scorer_settings=_resolved(cfg.task.scorer),
     )
@@ -387,14 +388,3 @@ def chosen_layers(asked: Any, spec: Model, sae: SAEProvider) -> tuple[int, ...]:
     for n in layers:
         sae.validate(n, width)
     return layers
-
-
-def sae_origin(bench: Bench) -> list[str]:
-    """The models that the SAEs say they were trained on; warns where it is another one."""
-    spec = bench.spec
-    names = sorted({name for n in bench.layers if (name := bench.sae.trained_on(n))})
-    others = [name for name in names if not same_model(name, spec.path)]
-    # A folder's name says nothing about the model in it.
-    if others and not spec.is_local:
-        log.warning("the SAEs were trained on %s but are used on %s", ", ".join(others), spec.path)
-    return names

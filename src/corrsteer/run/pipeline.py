@@ -19,6 +19,7 @@ from corrsteer.run.build import Parts, build
 from corrsteer.run.drawing import tested
 from corrsteer.run.elsewhere import other_answers, side_effects, unrelated_answers
 from corrsteer.run.fitted import checked
+from corrsteer.run.measures import tables
 from corrsteer.run.odometer import counted
 from corrsteer.run.results import (
     answers_table,
@@ -26,17 +27,19 @@ from corrsteer.run.results import (
     features_table,
     one_answer,
     record,
+    save_adapter,
     save_plan,
     write_cards,
 )
 from corrsteer.selectors.classes import named
 from corrsteer.stages.ablate import ablation_arms, ablation_table
 from corrsteer.stages.answers import answer_share, answers
-from corrsteer.stages.bench import Share
+from corrsteer.stages.bench import WRITING, Bench, Share
 from corrsteer.stages.contexts import contexts, descriptions
 from corrsteer.stages.controls import controls
 from corrsteer.stages.evaluate import evaluate, transfer_summary, with_side_effects
 from corrsteer.stages.gating import gate_use
+from corrsteer.stages.heard import Heard
 from corrsteer.stages.side_effects import compared
 from corrsteer.stages.statistics import collect_share
 from corrsteer.steering.arms import BASELINE, STEERED, Arm, baseline
@@ -129,7 +132,9 @@ def run(cfg: DictConfig, folder: Path) -> float:
         if parts.ablations:
             table = ablation_table(plan, validation)
             table.to_csv(folder / "ablations.csv", index=False)
-    for name, table in fitted.tables.items():
+    save_adapter(fitted, folder / "adapter")
+    besides = tables(bench, parts.measure, fitted, done.arms, done.answers[BASELINE])
+    for name, table in {**fitted.tables, **besides}.items():
         table.to_csv(folder / f"{name}.csv", index=False)
     report = write_run_report(folder)
     track(folder)
@@ -206,15 +211,21 @@ def share(cfg: DictConfig, folder: Path) -> float:
 def answer_shard(cfg: DictConfig, folder: Path, index: int) -> float:
     """Answers its share of the selection split; ``collect.shards`` says of how many."""
     bench = build(cfg).bench
-    answer_share(bench, bench.asking, "selection", Share(index, bench.collect.shards))
+    share, heard = Share(index, bench.collect.shards), _heard(bench)
+    listen = heard.listener if heard else None
+    answer_share(bench, bench.asking, "selection", share, listen)
     return math.nan
+
+
+def _heard(bench: Bench) -> Heard | None:
+    return Heard(bench, bench.collect) if bench.collect.way == WRITING else None
 
 
 def collect_shard(cfg: DictConfig, folder: Path, index: int) -> float:
     """Statistics of its share of the selection split, for the shared stage to merge."""
     bench = build(cfg).bench
     answered = answers(bench, bench.asking, "selection", [baseline()])[BASELINE]
-    collect_share(bench, answered, Share(index, bench.collect.shards))
+    collect_share(bench, answered, Share(index, bench.collect.shards), _heard(bench))
     return math.nan
 
 

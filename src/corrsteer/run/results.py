@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -26,15 +28,19 @@ from corrsteer.report.record import (
     Transfer,
 )
 from corrsteer.report.verdict import verdict
-from corrsteer.run.build import Parts, sae_origin
+from corrsteer.run.build import Parts
+from corrsteer.saes.provider import same_model
 from corrsteer.scorers.base import ModelScorer
 from corrsteer.stages.bench import Bench
 from corrsteer.stages.evaluate import arm_summary, other_half
 from corrsteer.stages.plan import features_of
 from corrsteer.stats.moments import pearson
+from corrsteer.steering.adapter import Adapter
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.store.keys import digest
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "transformers", "nnsight", "sae-lens", "numpy", "corrsteer")
 ANSWER_COLUMNS = (
@@ -83,12 +89,12 @@ def record(
         ).model_copy(update=_read(bench)),
         scorer=_scorer(parts),
         n={name: len(examples) for name, examples in bench.asking.splits.items()},
-        sae_trained_on=sae_origin(bench),
+        sae_trained_on=_sae_origin(bench),
         sites=fitted.observed.sites,
         selection=Selection(
             **dict(arm_summary(selection, "baseline")), length_r=pearson(n_tokens, score)
         ),
-        coef=plan.coef if plan else 1.0,
+        coef=getattr(fitted.arm.intervention, "coef", 1.0),
         validation={arm.name: arm_summary(validation[arm.name], arm.kind) for arm in arms},
         side_effects=effects,
         transfer=dict(transfer),
@@ -159,6 +165,15 @@ def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder:
     replace(plan, entries=entries, about={**plan.about, **about}).save(folder)
 
 
+def save_adapter(fitted: Fitted, folder: Path) -> None:
+    """The files of an adapter, a LoRA's as peft reads them; nothing of another intervention."""
+    adapter = fitted.arm.intervention
+    if isinstance(adapter, Adapter) and adapter.folder is not None:
+        folder.mkdir(exist_ok=True)
+        for file in adapter.files:
+            shutil.copyfile(file, folder / file.name)
+
+
 def _facts(f: RankedFeature, score: str) -> dict[str, Any]:
     """What a plan says of a feature; ``noise`` and ``ceiling`` are None where none is known."""
     known = not math.isnan(f.ceiling)
@@ -223,3 +238,14 @@ def answers_table(frames: Sequence[tuple[str, str, pd.DataFrame]]) -> pd.DataFra
 def write_cards(cards: Sequence[Mapping[str, Any]], folder: Path) -> None:
     text = json.dumps(cards, indent=2, allow_nan=False) + "\n"
     (folder / "contexts.json").write_text(text, encoding="utf-8")
+
+
+def _sae_origin(bench: Bench) -> list[str]:
+    """The models that the SAEs say they were trained on; warns where it is another one."""
+    spec = bench.spec
+    names = sorted({name for n in bench.layers if (name := bench.sae.trained_on(n))})
+    others = [name for name in names if not same_model(name, spec.path)]
+    # A folder's name says nothing about the model in it.
+    if others and not spec.is_local:
+        log.warning("the SAEs were trained on %s but are used on %s", ", ".join(others), spec.path)
+    return names

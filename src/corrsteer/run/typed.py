@@ -17,8 +17,8 @@ TEXT = re.compile(rf"{A_TASK}\.(?:prompt|chat_prompt|scorer\.pattern)")
 SCORER = re.compile(rf"{A_TASK}\.scorer")
 
 GROUPS = (
-    "backend", "coefficient", "controls", "experiment", "gate", "job", "model", "operator", "sae",
-    "scorer", "search", "selector", "side_effects", "strategy", "task", "tracker",
+    "arm", "backend", "coefficient", "controls", "experiment", "gate", "job", "model", "operator",
+    "sae", "scorer", "search", "selector", "side_effects", "strategy", "task", "tracker",
 )  # fmt: skip
 """The groups of ``conf/``."""
 OF_GROUP = re.compile(rf"\+?((?:{'|'.join(GROUPS)})(?:@[\w.]+)?)=\[(.*)\]$")

@@ -7,7 +7,7 @@ short pass per arm and new token. A batch is the unit that is never lost.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from corrsteer.progress import progress
-from corrsteer.records import LETTERS, Completion, Example, Score, Weighed
+from corrsteer.records import Completion, Example, Score, Weighed
 from corrsteer.scorers.base import ModelScorer
 from corrsteer.scorers.degenerate import degenerate
 from corrsteer.stages.bench import (
@@ -26,6 +26,7 @@ from corrsteer.stages.bench import (
     Share,
     answers_key,
     golds_digest,
+    groups,
     prefixed,
 )
 from corrsteer.stats.margins import margins
@@ -35,7 +36,10 @@ from corrsteer.store.partial import Partial
 from corrsteer.tasks.protocol import Answerable, Scorer
 
 if TYPE_CHECKING:
+    from corrsteer.models.listening import Listener
     from corrsteer.models.loaded import LoadedModel
+
+    Listen = Callable[[Sequence[int]], Listener]
 
 FILE = "answers.parquet"
 
@@ -43,10 +47,15 @@ FILE = "answers.parquet"
 
 
 def answers(
-    bench: Bench, asking: Asking, split: str, arms: Iterable[Arm], what: str | None = None
+    bench: Bench,
+    asking: Asking,
+    split: str,
+    arms: Iterable[Arm],
+    what: str | None = None,
+    listen: Listen | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Scored answers of every arm to one split, by the arm's name. ``what``: its name in
-    messages."""
+    messages. ``listen``: who reads along while new ones are written, of the unsteered arm alone."""
     together: dict[tuple[str, str], list[Arm]] = {}
     arms = list(arms)
     assert len({arm.name for arm in arms}) == len(arms), [arm.name for arm in arms]
@@ -58,7 +67,7 @@ def answers(
     for (prefix, _), same in together.items():
         examples = prefixed(asking.splits[split], prefix)
         label = f"{what or split}, instructed" if prefix else what or split
-        frames |= _alike(bench, asking, examples, same, label)
+        frames |= _alike(bench, asking, examples, same, label, listen)
     return {arm.name: frames[arm.name] for arm in arms}
 
 
@@ -92,7 +101,12 @@ def _among(
 
 
 def _alike(
-    bench: Bench, asking: Asking, examples: Sequence[Example], arms: Sequence[Arm], what: str
+    bench: Bench,
+    asking: Asking,
+    examples: Sequence[Example],
+    arms: Sequence[Arm],
+    what: str,
+    listen: Listen | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Arms with the same prompts and decoding. Those that are missing share one prompt pass."""
     by_name = {arm.name: arm for arm in arms}
@@ -100,7 +114,7 @@ def _alike(
 
     def make(missing: list[str]) -> None:
         some = [by_name[name] for name in missing]
-        made = _made(bench, asking, examples, some, keys, what)
+        made = _made(bench, asking, examples, some, keys, what, listen=listen)
         for name in missing:
 
             def write(folder: Path, name: str = name) -> None:
@@ -118,13 +132,15 @@ def _alike(
     }
 
 
-def answer_share(bench: Bench, asking: Asking, split: str, share: Share) -> None:
+def answer_share(
+    bench: Bench, asking: Asking, split: str, share: Share, listen: Listen | None = None
+) -> None:
     """Answer some batches without steering, and keep them for :func:`answers`."""
     arm, examples = baseline(), asking.splits[split]
     key = answers_key(bench, asking, examples, arm)
     if not bench.store.has(ANSWERS, key):
         with bench.store.claim(ANSWERS, {None: {**key, "share": str(share)}}):
-            _made(bench, asking, examples, [arm], {arm.name: key}, split, share)
+            _made(bench, asking, examples, [arm], {arm.name: key}, split, share, listen)
 
 
 def _made(
@@ -135,6 +151,7 @@ def _made(
     keys: Mapping[str, Mapping[str, Any]],
     what: str,
     share: Share | None = None,
+    listen: Listen | None = None,
 ) -> dict[str, dict[int, Completion]]:
     """Answers by arm and index of the example, continuing from what was kept."""
     parts = {arm.name: bench.store.partial(ANSWERS, keys[arm.name]) for arm in arms}
@@ -160,6 +177,7 @@ def _made(
             likelihood=asking.likelihood,
             known={arm: kept_answers(part) for arm, part in parts.items()},
             on_batch=keep,
+            listen=listen,
         )
 
 
@@ -178,6 +196,7 @@ def generate(
     likelihood: str = PER_CHARACTER,
     known: Mapping[str, Mapping[int, Completion]] | None = None,
     on_batch: Callable[[dict[str, dict[int, Completion]], int], None] | None = None,
+    listen: Listen | None = None,
 ) -> dict[str, dict[int, Completion]]:
     """Answers of every arm, by index of the example, to the examples in ``batches`` (of indices).
 
@@ -187,7 +206,7 @@ def generate(
     and text.
     ``known``: answers that are there already, by arm and index of the example; they are not
     generated again. ``on_batch`` hears of every new batch: its answers in the same form, and how
-    many examples are done.
+    many examples are done. ``listen`` gives who reads along while some examples are answered.
     """
     prompts = [e.prompt for e in examples]
     made = {arm.name: dict((known or {}).get(arm.name, {})) for arm in arms}
@@ -199,14 +218,18 @@ def generate(
         new: dict[str, dict[int, Completion]] = {}
         if missing:
             new = {arm.name: {} for arm in missing}
-            for group, allowed in _groups(rows, examples, decoding):
+            for group, allowed in groups(rows, examples, decoding):
                 asked = [prompts[i] for i in group], [arm.intervention for arm in missing]
                 if decoding == "loglikelihood":
                     options = [examples[i].options for i in group]
                     completions = model.choose(*asked, options, likelihood)
                 else:
                     completions = model.generate(
-                        *asked, max_new_tokens=max_new_tokens, allowed=allowed, stop=stop
+                        *asked,
+                        max_new_tokens=max_new_tokens,
+                        allowed=allowed,
+                        stop=stop,
+                        listener=None if listen is None else listen(group),
                     )
                 for arm, column in zip(missing, completions, strict=True):
                     new[arm.name].update(zip(group, column, strict=True))
@@ -216,18 +239,6 @@ def generate(
         if on_batch is not None:
             on_batch(new, done)
     return made
-
-
-def _groups(
-    rows: Sequence[int], examples: Sequence[Example], decoding: str
-) -> Iterator[tuple[list[int], list[str] | None]]:
-    """Rows that can be answered together, and the letters they may be answered with."""
-    if decoding != "constrained":
-        yield list(rows), None
-        return
-    for n_options in sorted({len(examples[i].options) for i in rows}):
-        letters = [f" {letter}" for letter in LETTERS[:n_options]]
-        yield [i for i in rows if len(examples[i].options) == n_options], letters
 
 
 def check_prompts(bench: Bench, asking: Asking, prefix: str = "") -> None:

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from corrsteer.models.protocol import SINK, WHOLE, Backend, sinks
+from corrsteer.models.protocol import SINK, WHOLE, Backend, Residuals, sinks
 from corrsteer.models.reading import seen
 from corrsteer.models.spec import Model
-from corrsteer.records import Example
+from corrsteer.records import LETTERS, Example
 from corrsteer.saes.protocol import SAEProvider
 from corrsteer.selectors.classes import Hands
 from corrsteer.selectors.protocol import Selector
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from corrsteer.models.loaded import LoadedModel
     from corrsteer.saes.loaded import LoadedSAE
 
+
+REPLAY, WRITING = "replay", "writing"
+"""How activations are read: in a pass over prompt and answer, or while the answer is written."""
 
 PER_CHARACTER = "per_character"
 """How options were compared before that could be chosen: cache keys do not name it."""
@@ -94,6 +97,7 @@ class Collect:
     shuffles: int
     resamples: int
     shards: int = 1
+    way: str = REPLAY
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,18 @@ class Pooled(NamedTuple):
     """Positions that were not pooled, since they are attention sinks."""
 
 
+class Hears(Protocol):
+    """What was heard while answers were written (:class:`corrsteer.stages.heard.Heard`)."""
+
+    def in_budget(self, layers: Sequence[int]) -> Iterator[dict[int, LoadedSAE]]: ...
+
+    def read(
+        self, saes: Mapping[int, LoadedSAE], rows: Sequence[int], answers: Sequence[Sequence[int]]
+    ) -> dict[int, Pooled]: ...
+
+    def clear(self) -> None: ...
+
+
 def pooled(
     model: LoadedModel,
     saes: Mapping[int, LoadedSAE],
@@ -180,19 +196,43 @@ def pooled(
     token_source: str,
     pooling: str,
 ) -> dict[int, Pooled]:
-    """Activations by layer, of a replay of one batch. Attention sinks are left out of a token
-    source that begins with the prompt: what is active there would win every maximum."""
+    """Activations by layer, of a replay of one batch."""
     residuals = model.replay(prompts, answers, list(saes), token_source)
+    return encoded(residuals, saes, len(prompts), token_source, pooling)
+
+
+def encoded(
+    residuals: Residuals,
+    saes: Mapping[int, LoadedSAE],
+    samples: int,
+    token_source: str,
+    pooling: str,
+) -> dict[int, Pooled]:
+    """Activations by layer. Attention sinks are left out of a token source that begins with the
+    prompt: what is active there would win every maximum."""
     found = {}
     for layer, sae in saes.items():
         x, sample = residuals.layers[layer], residuals.sample
         if token_source in WHOLE:
             kept = ~sinks(x, sample)
             x, sample = x[kept], sample[kept]
-        z = sae.pool(x, sample, len(prompts), pooling).cpu().numpy()
+        z = sae.pool(x, sample, samples, pooling).cpu().numpy()
         norms = np.array([float(x.float().norm(dim=1).cpu().double().sum()), len(sample)])
         found[layer] = Pooled(z, norms, len(residuals.sample) - len(sample))
     return found
+
+
+def groups(
+    rows: Sequence[int], examples: Sequence[Example], decoding: str
+) -> Iterator[tuple[list[int], list[str] | None]]:
+    """Which of the ``rows`` of examples can be answered together, and the letters they may be
+    answered with."""
+    if decoding != "constrained":
+        yield list(rows), None
+        return
+    for n_options in sorted({len(examples[i].options) for i in rows}):
+        letters = [f" {letter}" for letter in LETTERS[:n_options]]
+        yield [i for i in rows if len(examples[i].options) == n_options], letters
 
 
 # -- keys that several stages share ------------------------------------------------------------
@@ -240,6 +280,8 @@ def statistics_keys(
     }
     if collect.token_source in WHOLE:
         shared["without_sinks"] = SINK
+    if collect.way != REPLAY:
+        shared["way"] = collect.way  # another rounding
     return {n: {**shared, "layer": n, "sae": bench.sae_key(n)} for n in layers}
 
 

@@ -27,7 +27,15 @@ from corrsteer.errors import DegenerateOutcomesError
 from corrsteer.progress import progress
 from corrsteer.records import RIGHT, Example, LayerStats
 from corrsteer.scorers.contains import Contains
-from corrsteer.stages.bench import Bench, Collect, Share, pooled, statistics_keys
+from corrsteer.stages.bench import (
+    WRITING,
+    Bench,
+    Collect,
+    Hears,
+    Share,
+    pooled,
+    statistics_keys,
+)
 from corrsteer.stats import scores
 from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
 from corrsteer.store.partial import Partial
@@ -60,18 +68,21 @@ def statistics(
     collect: Collect | None = None,
     *,
     wholly: bool = False,
+    heard: Hears | None = None,
 ) -> list[LayerStats]:
     """Feature statistics per layer, of the answers to the selection split.
 
     ``layers`` and ``collect``: others than the bench's. ``collect.shards``: into how many shares
     the samples are divided, whose statistics are merged at the end. Rounding aside (1e-12), the
     result is the same. ``wholly``: with all scores, also where an earlier version collected.
+    ``heard``: what was heard while the answers were written, for ``collect.way=writing``.
     """
     collect = collect or bench.collect
     layers = bench.layers if layers is None else layers
-    made = _statistics(bench, answered, layers, collect, STAGE)
+    assert (collect.way == WRITING) is (heard is not None), collect.way
+    made = _statistics(bench, answered, layers, collect, STAGE, heard)
     if wholly and not all(s.others for s in made):
-        made = _statistics(bench, answered, layers, collect, WHOLLY)
+        made = _statistics(bench, answered, layers, collect, WHOLLY, heard)
     if sunk := [s for s in made if s.left_out]:
         log.info(
             "collect: attention sinks are not pooled, at most %d positions of a layer",
@@ -81,7 +92,12 @@ def statistics(
 
 
 def _statistics(
-    bench: Bench, answered: pd.DataFrame, layers: Sequence[int], collect: Collect, stage: str
+    bench: Bench,
+    answered: pd.DataFrame,
+    layers: Sequence[int],
+    collect: Collect,
+    stage: str,
+    heard: Hears | None,
 ) -> list[LayerStats]:
     outcomes = _outcomes(answered)
     keys = statistics_keys(bench, outcomes, layers, collect)
@@ -104,10 +120,10 @@ def _statistics(
         for n in whole:
             done = (kept_moments({n: part[n]})[0][1][n] for part in parts)
             put(n, reduce(FeatureMoments.merge, done))
-        for saes in chain.from_iterable(map(bench.in_budget, groups)):
+        for saes in chain.from_iterable(map((heard or bench).in_budget, groups)):
             made: dict[int, FeatureMoments] = {}
             for part, share in zip(parts, shares, strict=True):
-                new = _collected(bench, part, saes, answered, outcomes, collect, share)
+                new = _collected(bench, part, saes, answered, outcomes, collect, share, heard)
                 made = {n: made[n].merge(new[n]) if made else new[n] for n in saes}
             for n in saes:
                 put(n, made[n])
@@ -127,7 +143,9 @@ def _statistics(
     return [read_stats(entry) for entry in entries]
 
 
-def collect_share(bench: Bench, answered: pd.DataFrame, share: Share) -> None:
+def collect_share(
+    bench: Bench, answered: pd.DataFrame, share: Share, heard: Hears | None = None
+) -> None:
     """Statistics of some batches of the selection split, kept for :func:`statistics`."""
     outcomes = _outcomes(answered)
     keys = statistics_keys(bench, outcomes, bench.layers, bench.collect)
@@ -138,8 +156,8 @@ def collect_share(bench: Bench, answered: pd.DataFrame, share: Share) -> None:
     claims = {n: {**keys[n], "share": str(share)} for n in missing}
     with bench.store.claim(STAGE, claims, together=True):
         kept = {n: {seen for seen, *_ in savings(parts[n])} for n in missing}
-        for saes in chain.from_iterable(map(bench.in_budget, alike(kept))):
-            _collected(bench, parts, saes, answered, outcomes, bench.collect, share)
+        for saes in chain.from_iterable(map((heard or bench).in_budget, alike(kept))):
+            _collected(bench, parts, saes, answered, outcomes, bench.collect, share, heard)
 
 
 def _outcomes(answered: pd.DataFrame) -> np.ndarray:
@@ -184,6 +202,7 @@ def _collected(
     outcomes: np.ndarray,
     settings: Collect,
     share: Share,
+    heard: Hears | None,
 ) -> dict[int, FeatureMoments]:
     """One group's accumulators, going on from what ``parts`` holds and keeping it up to date.
 
@@ -231,6 +250,7 @@ def _collected(
                 seed=bench.seed,
                 start=start,
                 on_batch=keep,
+                heard=heard,
             )
     except BaseException:
         # A server that went away, an interrupt: everything up to the last batch is good,
@@ -269,13 +289,15 @@ def collect(
     seed: int,
     start: tuple[Collection[int], dict[int, FeatureMoments]] = ((), {}),
     on_batch: Callable[[list[int], dict[int, FeatureMoments]], None] | None = None,
+    heard: Hears | None = None,
 ) -> dict[int, FeatureMoments]:
     """Statistics of every feature of the given layers' SAEs, over the samples of ``batches``.
 
     ``answers``: generated token ids per prompt; ``outcomes``: float64 [N], their scores; both of
     all samples, since outcomes are shuffled, and samples resampled, among all.
     ``start``: samples that were seen by an earlier call, and its accumulators, which go on.
-    ``on_batch`` hears of every batch: all samples seen so far, and the accumulators.
+    ``on_batch`` hears of every batch: all samples seen so far, and the accumulators. ``heard``:
+    where activations are read instead of from a replay.
     """
     check_outcomes(outcomes)
     shuffled = shuffles(outcomes, n_shuffles, seed)
@@ -289,8 +311,13 @@ def collect(
         rows = [i for i in batch if i not in before]
         if not rows:
             continue
-        texts = [prompts[i] for i in rows], [answers[i] for i in rows]
-        for layer, read in pooled(model, saes, *texts, token_source, pooling).items():
+        written = [answers[i] for i in rows]
+        if heard is None:
+            asked = [prompts[i] for i in rows]
+            found = pooled(model, saes, asked, written, token_source, pooling)
+        else:
+            found = heard.read(saes, rows, written)
+        for layer, read in found.items():
             moments[layer].update(
                 read.z, outcomes[rows], shuffled[rows], lengths[rows], drawn[rows]
             )

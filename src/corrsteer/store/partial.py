@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from corrsteer.store.files import clear_way, is_folder, make_folder, one_line, read_plain, share
@@ -44,10 +44,12 @@ class Partial:
                 if part["name"] == name and old != file:
                     old.unlink(missing_ok=True)
 
-    def load(self) -> dict[str, bytes]:
-        """All parts that are what was written, by name."""
+    def load(self, names: Collection[str] | None = None) -> dict[str, bytes]:
+        """All parts that are what was written, by name, or some of them."""
         parts = {}
         for file, part in self._files():
+            if names is not None and part["name"] not in names:
+                continue
             try:
                 content = read_plain(file)
             except OSError:  # another job put a later one in its place, or it is none of ours

@@ -117,6 +117,7 @@ class Prompter:
             meta=question.meta,
             aliases=question.aliases,
             notes=question.notes,
+            answer=self._answer(question),
         )
 
     def _open(self, question: Question) -> str:
@@ -150,13 +151,18 @@ class Prompter:
                 f"task.few_shot={self._few_shot}: this task has no right answers to show; "
                 "type task.few_shot=0"
             )
-        answer = shot.answer
-        if self._cot:
-            if not shot.solution:
-                raise ConfigError(
-                    f"task.cot=true with task.few_shot={self._few_shot}: this task has no worked "
-                    "answers to show; type task.few_shot=0 or task.cot=false"
-                )
-            worked = "\n".join(line for line in shot.solution.split("\n") if line.strip())
-            answer = f"{worked} The answer is {answer}."
+        if (answer := self._answer(shot)) is None:
+            raise ConfigError(
+                f"task.cot=true with task.few_shot={self._few_shot}: this task has no worked "
+                "answers to show; type task.few_shot=0 or task.cot=false"
+            )
         return self._open(shot) + ("\n" if self._chat else " ") + answer
+
+    def _answer(self, question: Question) -> str | None:
+        """A right answer as a model should write it; None where there is none to show."""
+        if not self._cot or question.answer is None:
+            return question.answer
+        if not question.solution:
+            return None
+        worked = "\n".join(line for line in question.solution.split("\n") if line.strip())
+        return f"{worked} The answer is {question.answer}."

@@ -1,0 +1,160 @@
+"""Whether answers fall apart near the best dial: unreadable or degenerate ones, dial by dial.
+
+Collapsed is a dial at which more than ``COLLAPSED`` more of the answers are so than without
+steering, by the lower end of the interval of the paired difference (Tango 1998); sound, at which
+fewer are by its upper end. Beside stand random directions of the same norms. Answers of several
+seeds are counted together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from corrsteer.report.numbers import interval, points, short
+from corrsteer.report.study_arms import Arms, Job
+from corrsteer.report.study_rules import REFUTED, SUPPORTED, UNDECIDED, Asked
+from corrsteer.report.tables import read_answers
+from corrsteer.stats.intervals import paired_ci
+from corrsteer.stats.seeds import over_seeds
+from corrsteer.steering.arms import BASELINE, STEERED
+
+COLLAPSED, NEAR = 0.05, 2.0
+"""Share of answers, and how far above the best dial one must not lie."""
+
+
+class Excess(NamedTuple):
+    """How many more of the answers are unreadable or degenerate than without steering."""
+
+    share: float
+    ci: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Fell:
+    facts: Mapping[str, Mapping[str, float | None]]
+    """Of every dial."""
+    said: Mapping[str, Any]
+    """Fields of a study: answer, sentence, number, ci."""
+
+
+def dial_names(found: Arms) -> str:
+    """The arm of the dial that validation chose, in most seeds; of equals the smallest."""
+    chosen = [
+        (job.record.coef, name)
+        for name, some in found.items()
+        for jobs in some.values()
+        for job in jobs
+        if job.chosen
+    ]
+    counts = Counter(chosen)
+    best = max(counts.values(), default=0)
+    return min((c for c in chosen if counts[c] == best), default=(0.0, "coef"))[1]
+
+
+def collapse(found: Arms, asked: Asked) -> Fell:
+    jobs = {name: [job for js in some.values() for job in js] for name, some in found.items()}
+    dials = {name: some[0].record.coef for name, some in jobs.items()}
+    answers = {name: [_answers(job) for job in some] for name, some in jobs.items()}
+    plan = {name: excess(some, STEERED) for name, some in answers.items()}
+    drawn = {name: excess(some, "direction") for name, some in answers.items()}
+    both = {"Fallen apart": plan, "Fallen apart, random directions": drawn}
+    facts = {
+        name: {title: e.share if (e := some[name]) else None for title, some in both.items()}
+        for name in dials
+    }
+    head = f"{asked.claim[:1].upper()}{asked.claim[1:]}"
+    if asked.reference not in dials:
+        nothing = f"{head}: {UNDECIDED}, since no job is done."
+        return Fell(facts, {"answer": UNDECIDED, "sentence": nothing})
+    best, spread = dials[asked.reference], _spread(jobs[asked.reference])
+    plan_at, drawn_at = ({dials[n]: e for n, e in x.items() if e} for x in (plan, drawn))
+    return Fell(facts, said(head, best, plan_at, drawn_at, spread))
+
+
+def excess(answers: Sequence[pd.DataFrame], kind: str) -> Excess | None:
+    """Of all arms of a kind together; None without one."""
+    up = down = n = 0.0
+    largest = 0
+    for table in answers:
+        bad = table.assign(bad=table["invalid"].astype(bool) | table["degenerate"].notna())
+        wide = bad.pivot(index="id", columns="arm", values="bad")
+        names = [name for name in wide if name.split("_")[0] == kind]
+        for name in names:
+            up += float((wide[name] & ~wide[BASELINE]).sum()) / len(names)
+            down += float((~wide[name] & wide[BASELINE]).sum()) / len(names)
+        n += len(wide) if names else 0
+        largest += len(names)
+    if not largest:
+        return None
+    low, high = paired_ci(round(up), round(down), int(n))
+    return Excess((up - down) / n, (low, high))
+
+
+def said(
+    head: str,
+    best: float,
+    plan: Mapping[float, Excess],
+    drawn: Mapping[float, Excess],
+    spread: str,
+) -> dict[str, Any]:
+    fell = first_collapsed(plan)
+    near = {d: e for d, e in plan.items() if best < d <= NEAR * best}
+    answer = UNDECIDED
+    if fell is not None and best <= fell <= NEAR * best:
+        answer = SUPPORTED
+    elif max(plan) >= NEAR * best and near and all(e.ci[1] < COLLAPSED for e in near.values()):
+        answer = REFUTED
+    shown = fell if answer == SUPPORTED else max(near, default=best)
+    assert shown is not None
+    e = plan[shown]
+    where = f"does not collapse up to {short(max(plan))}, best dial {short(best)}"
+    if fell is not None:
+        where = (
+            f"collapses at {short(fell)}, {short(fell / best)} times its best dial {short(best)}"
+        )
+    if drawn:
+        other = first_collapsed(drawn)
+        told = f"collapse at {short(other)}" if other else f"do not up to {short(max(drawn))}"
+        where += f"; random directions of equal norm {told}"
+    numbers = (
+        f"{where}; at {short(shown)} {points(e.share)} points {interval(e.ci)} more answers cannot"
+        f" be read or are degenerate{spread}"
+    )
+    if answer == UNDECIDED:
+        half = 100 * (e.ci[1] - e.ci[0]) / 2
+        numbers += f"; smallest share the data could have shown: {half:.1f} points"
+    return {
+        "answer": answer,
+        "sentence": f"{head}: {answer} ({numbers}).",
+        "number": fell / best if fell and best else None,
+        "ci": e.ci,
+    }
+
+
+def first_collapsed(some: Mapping[float, Excess]) -> float | None:
+    """The smallest dial that has surely collapsed."""
+    return min((d for d, e in some.items() if e.ci[0] > COLLAPSED), default=None)
+
+
+def _spread(jobs: Sequence[Job]) -> str:
+    """Of the accuracy over seeds, steered beside unsteered."""
+    both = [
+        over_seeds([job.record.arms[arm].accuracy for job in jobs])[1]
+        for arm in (STEERED, BASELINE)
+    ]
+    if any(sd is None for sd in both):
+        return ""
+    steered, unsteered = (100 * float(sd) for sd in both if sd is not None)
+    where = f"standard deviation over {len(jobs)} seeds"
+    return f"; {where} {steered:.1f} points, unsteered {unsteered:.1f}"
+
+
+def _answers(job: Job) -> pd.DataFrame:
+    draws = [name for name, arm in job.record.arms.items() if arm.kind == "direction"]
+    columns = ["id", "arm", "invalid", "degenerate"]
+    return read_answers(job.home, columns, splits=["test"], arms=[BASELINE, STEERED, *draws])

@@ -1,0 +1,195 @@
+"""What features did while the unsteered answers to the selection split were written
+(``collect.way=writing``).
+
+The residuals at the generation positions of one batch are kept while the model answers, then
+encoded and pooled, every SAE once per batch, in large matrix products. What is pooled is kept on
+disk, by batch, until the statistics are made of it: those need the outcomes of all samples. So a
+second pass over prompts and answers is saved, and memory does not grow with the samples. A batch
+that was not heard, since its answers are from elsewhere, is answered again, so that a result does
+not depend on what was there.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from corrsteer.errors import ConfigError
+from corrsteer.models.listening import Listener
+from corrsteer.models.protocol import RESIDUALS
+from corrsteer.stages.bench import (
+    WRITING,
+    Bench,
+    Collect,
+    Pooled,
+    answers_key,
+    encoded,
+    groups,
+    pooled,
+)
+from corrsteer.steering.arms import baseline
+from corrsteer.store.keys import digest
+
+if TYPE_CHECKING:
+    from corrsteer.models.protocol import Residuals
+    from corrsteer.saes.loaded import LoadedSAE
+
+log = logging.getLogger(__name__)
+
+STAGE, FORM = "collect", 1
+"""Where it is kept in the store: not in entries of that stage, but as parts of results."""
+SOURCE = "generated"
+
+
+def check_heard(bench: Bench, supported: frozenset[str]) -> None:
+    """Raise ConfigError where answers are to be heard but are not written, or elsewhere, or where
+    other positions are to be read. ``supported``: by the backend."""
+    if bench.collect.way != WRITING:
+        return
+    decoding, source = bench.asking.decoding, bench.collect.token_source
+    wrong = [f"collect.token_source={source}"] * (source != SOURCE)
+    wrong += [f"decoding={decoding}"] * (decoding == "loglikelihood")
+    wrong += [f"backend {type(bench.backend).__name__}"] * (RESIDUALS not in supported)
+    if wrong:
+        raise ConfigError(
+            f"collect.way=writing reads the {SOURCE} tokens while this machine writes them, not"
+            f" with {wrong[0]}: type collect.way=replay"
+        )
+
+
+Kept = dict[int, tuple[str, np.ndarray, np.ndarray]]
+"""By sample: a digest of its answer, its activations [D], and the sum and number of the norms."""
+
+
+class Heard:
+    """What was heard of the answers to a bench's selection split."""
+
+    def __init__(self, bench: Bench, collect: Collect) -> None:
+        asked = answers_key(bench, bench.asking, bench.selection, baseline())
+        self._bench, self._pooling = bench, collect.pooling
+        self._parts = {
+            n: bench.store.partial(
+                STAGE,
+                {**asked, "heard": collect.pooling, "layer": n, "sae": bench.sae_key(n)},
+                FORM,
+            )
+            for n in bench.layers
+        }
+        self._loaded: dict[int, LoadedSAE] = {}
+
+    def listener(self, rows: Sequence[int]) -> Listener:
+        """``rows``: which samples are asked."""
+        return self._listener(rows, list(self._parts))
+
+    def in_budget(self, layers: Sequence[int]) -> Iterator[dict[int, LoadedSAE]]:
+        """In groups that fit into memory; loaded once where all do."""
+        if set(layers) <= set(self._loaded):
+            yield {n: self._loaded[n] for n in layers}
+            return
+        for group in self._bench.in_budget(layers):
+            if len(group) == len(layers):
+                self._loaded = dict(group)
+            yield group
+
+    def read(
+        self, saes: Mapping[int, LoadedSAE], rows: Sequence[int], answers: Sequence[Sequence[int]]
+    ) -> dict[int, Pooled]:
+        """Activations of one whole batch by layer, where ``answers`` were written."""
+        told = [digest(list(map(int, answer))) for answer in answers]
+        found = {n: self._kept(n, rows) for n in saes}
+        if any(len(kept) < len(rows) for kept in found.values()):
+            self._loaded = dict(saes)
+            self._answer_again(rows, list(saes))
+            found = {n: self._kept(n, rows) for n in saes}
+        others = [
+            k for k, i in enumerate(rows) if any(kept[i][0] != told[k] for kept in found.values())
+        ]
+        if others:  # of another batch size, or another machine
+            log.info("collect: %d answers are not those that were heard; replayed", len(others))
+            prompts = [self._bench.selection[rows[k]].prompt for k in others]
+            written = [answers[k] for k in others]
+            for n, sae in saes.items():
+                for k, prompt, answer in zip(others, prompts, written, strict=True):
+                    again = pooled(
+                        self._bench.model, {n: sae}, [prompt], [answer], SOURCE, self._pooling
+                    )[n]
+                    found[n][rows[k]] = told[k], again.z[0], again.norms
+        return {
+            n: Pooled(
+                np.stack([kept[i][1] for i in rows]),
+                sum((kept[i][2] for i in rows), np.zeros(2)),
+                0,
+            )
+            for n, kept in found.items()
+        }
+
+    def clear(self) -> None:
+        """The statistics are in the store."""
+        self._loaded.clear()
+        for part in self._parts.values():
+            part.clear()
+
+    def _listener(self, rows: Sequence[int], layers: Sequence[int]) -> Listener:
+        def hear(batch: list[int], written: list[tuple[int, ...]], residuals: Residuals) -> None:
+            here = [rows[i] for i in batch]
+            for saes in self.in_budget(layers):
+                each = encoded(residuals, saes, len(here), SOURCE, self._pooling)
+                for layer, one in each.items():
+                    norms = residuals.layers[layer].norm(dim=1).cpu().double().numpy()
+                    sample = residuals.sample.cpu().numpy()
+                    sums = (
+                        np.bincount(sample, norms, len(here)),
+                        np.bincount(sample, minlength=len(here)),
+                    )
+                    self._keep(layer, here, written, one.z, np.stack(sums, 1))
+
+        return Listener(layers, hear)
+
+    def _answer_again(self, rows: Sequence[int], layers: Sequence[int]) -> None:
+        asking, examples = self._bench.asking, self._bench.selection
+        for group, allowed in groups(rows, examples, asking.decoding):
+            self._bench.model.generate(
+                [examples[i].prompt for i in group],
+                [None],
+                max_new_tokens=asking.task.max_new_tokens,
+                allowed=allowed,
+                stop=asking.stop,
+                listener=self._listener(group, layers),
+            )
+
+    def _keep(
+        self,
+        layer: int,
+        rows: Sequence[int],
+        written: Sequence[Sequence[int]],
+        z: np.ndarray,
+        norms: np.ndarray,
+    ) -> None:
+        content, cells = io.BytesIO(), np.flatnonzero(z)
+        np.savez(
+            content,
+            rows=np.array(rows),
+            told=np.array([digest(list(map(int, answer))) for answer in written]),
+            width=z.shape[1],
+            cells=cells,
+            values=z.reshape(-1)[cells],
+            norms=norms,
+        )
+        self._parts[layer].save(f"{min(rows):08d}", content.getvalue())
+
+    def _kept(self, layer: int, rows: Sequence[int]) -> Kept:
+        """A heard batch is part of a batch of samples, and named after its first."""
+        found: Kept = {}
+        for content in self._parts[layer].load({f"{i:08d}" for i in rows}).values():
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                here, width = arrays["rows"].tolist(), int(arrays["width"])
+                z = np.zeros(len(here) * width, np.float32)
+                z[arrays["cells"]] = arrays["values"]
+                told, norms = arrays["told"].tolist(), arrays["norms"]
+            for k, i in enumerate(here):
+                found[i] = told[k], z.reshape(-1, width)[k], norms[k]
+        return {i: found[i] for i in rows if i in found}
