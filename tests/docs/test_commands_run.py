@@ -40,6 +40,7 @@ ELSEWHERE = {
     r"task=lm_eval": "data of the Hub",
     r"tracker=wandb": "wandb, which its own tests run",
     r"experiment=": "twenty jobs, which its own tests run",
+    r"strategy=\S*(lora|finetune|bias_only)": "training, which its own tests run",
     r"search=": "tests/methods/test_search_run.py",
     r"transfer=": "tests/run/test_main_job.py",
     r"controls=many": "hundreds of draws",
