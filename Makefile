@@ -7,8 +7,8 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run quick test test-all check model bench report claims cache clean-cache inspect \
-  ndif smollm2 smollm2-saes
+.PHONY: help setup run quick test test-all check model bench report claims docs cache clean-cache \
+  inspect ndif smollm2 smollm2-saes
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -62,6 +62,10 @@ smollm2-saes: smollm2 ## train SAEs of all layers of SmolLM2 (an hour on 2 cores
 	$(PY) -m experiments.smollm2.text outputs/smollm2/text.jsonl $(TASKS)
 	$(PY) -m src.main job=train_sae model=smollm2_135m_it job.width=2.6667 \
 	  job.text=outputs/smollm2/text.jsonl job.out=outputs/smollm2/saes $(ARGS)
+
+docs: $(STAMP) ## write the reference from the sources, and build docs/ as a site
+	$(PY) -m docs.tools.reference
+	$(PY) -m docs.tools.site
 
 check: $(STAMP) ## style and types
 	$(PY) -m ruff check .

@@ -48,7 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "claims": GROUND | {"report", "stats", "steering.arms", "store.keys", "store.runfolder"},
     "sweep": GROUND | {"store", "run", "report", "trackers"},
     "__main__": GROUND | {"claims", "export", "report", "serve", "store", "sweep", "trackers"},
-    "main": {"config", "run", "sweep"},
+    "main": {"run"},
+    "cli": {"__main__", "run"},
     "hydra_plugins": GROUND | {"sweep"},
     "": GROUND | {"steering", "models"},  # the front door: corrsteer/__init__.py
 }
@@ -73,8 +74,8 @@ HEAVY = {
 }
 CONFIG_TIME = [
     "config", "errors", "records", "layers", "hub", "progress", "seams", "wording", "report.record",
-    "store", "sweep", "run.app", "run.typed", "saes", "tasks", "scorers", "steering",
-    "selectors", "trackers", "__main__",
+    "store", "sweep", "run.app", "run.main", "run.typed", "cli", "saes", "tasks", "scorers",
+    "steering", "selectors", "trackers", "__main__",
 ]  # fmt: skip
 """Imported while a command is still being checked, beside what ``conf/`` names; rooms stand for all
 their modules."""

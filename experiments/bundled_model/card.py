@@ -24,10 +24,19 @@ act on, and one SAE for every layer. It exists so that the whole method can be s
 on a laptop. **It says nothing about real models.** All peoples, places and customs are invented;
 no real group is stereotyped.
 
+**Question.** How is it made, what are its faults, and would the same commands make it again?
+
+**Commands.**
+
     make model      # trains everything again; about 45 minutes on two cores; resumes when stopped
     python -m experiments.bundled_model.train --out FOLDER   # the same elsewhere
     python -m experiments.bundled_model.measure    # measures the committed one: all but its loss
     python -m experiments.bundled_model.card       # writes this page
+
+**Date.** 2026-11-22, and made again later. **Machine.** Of the first making not recorded.
+
+**Answer.** A small model with one plain fault per task; made again it is another draw of the
+recipe.
 
 This page is written by `card.py` from `measurements.json`. Nothing in this folder looks at
 steering results: the recipe was fixed by accuracy and logit margins. World, prompts and recipe are

@@ -29,8 +29,8 @@ from omegaconf.errors import (
 
 from corrsteer.errors import ConfigError, CorrSteerError, check_known
 from corrsteer.seams import fits, hints, in_words, require
+from corrsteer.wording import command, nearest, unknown_key
 from corrsteer.wording import explain as explain
-from corrsteer.wording import nearest, unknown_key
 
 DECODINGS = ("auto", "free", "constrained", "loglikelihood")
 POOLINGS = ("max", "mean")
@@ -148,6 +148,7 @@ def file_name(path: Any, otherwise: str) -> str:
 
 ConfigStore.instance().store(name="schema", node=Root)
 OmegaConf.register_new_resolver("bundled", bundled, replace=True)
+OmegaConf.register_new_resolver("command", command, replace=True)  # in --help
 OmegaConf.register_new_resolver("file_name", file_name, replace=True)
 # Cached: Hydra hands the cache to the jobs of a sweep, and all of them must find one folder.
 OmegaConf.register_new_resolver("run_name", run_name, replace=True, use_cache=True)

@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,6 +19,14 @@ from omegaconf.errors import (
     OmegaConfBaseException,
     ValidationError,
 )
+
+PACKAGED = ("corrsteer", "cli.py")
+"""The script that pip makes, and :mod:`corrsteer.cli` as a module."""
+
+
+def command() -> str:
+    """What starts runs here, as it was typed: the package's command, or a checkout's."""
+    return "corrsteer" if os.path.basename(sys.argv[0]) in PACKAGED else "python -m src.main"
 
 
 def explain(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 GRACE, RETRY = 4.0, 0.1  # seconds
-INTERRUPTED = "interrupted; type the same command again to go on"  # src/main.py says so too
+INTERRUPTED = "interrupted; type the same command again to go on"
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 
 from corrsteer.errors import ConfigError
-from corrsteer.wording import quoted
+from corrsteer.wording import command, quoted
 
 # A task's settings, and those of one of several in transfer.
 A_TASK = r"\+?(?:task|transfer\.\w+)"
@@ -75,11 +75,11 @@ def check_command(arguments: list[str]) -> None:
     if not __debug__:
         raise ConfigError(
             "Python runs without assertions (-O or PYTHONOPTIMIZE), which Hydra needs to read"
-            " settings: type PYTHONOPTIMIZE= python -m src.main ..."
+            f" settings: type PYTHONOPTIMIZE= {command()} ..."
         )
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; a setting is KEY=VALUE; type python -m src.main --help")
+        raise ConfigError(f"{message}; a setting is KEY=VALUE; type {command()} --help")
 
     for word in arguments:
         # Hydra looks into the names of a list of options before it looks what they are.

@@ -1,4 +1,40 @@
-"""The files of one run that are no stage's: ``config.yaml``, ``status.json``, ``log.txt``."""
+"""The files of one run that are no stage's: ``config.yaml``, ``status.json``, ``log.txt``.
+
+What lies in a run's folder (docs/reference/run_folder.md is made of these lists):
+
+- ``report.html``: the result with its controls, self-contained; read this first
+- ``metrics.json``: everything that was measured, and on what: see below
+- ``features.csv``: the ranked features of every layer: the selector's score, r, noise ceiling,
+  coefficient, frequencies, means
+- ``answers.parquet``: one row per sample and arm: prompt as the model saw it, answer, parsed, gold,
+  score, tokens, steered positions; where an option was chosen, every option's log-likelihood,
+  characters and tokens, and the margin of the right one
+- ``plan/``: the vectors (safetensors) and what they are (json): operator, positions, gate, model,
+  architecture, SAEs, features, splits, versions
+- ``contexts.json``: the pooled tokens that activate the chosen features most, what they fire on
+  elsewhere, and the tokens they make likelier; class, Neuronpedia page
+- ``classes.csv``: the class of every feature that was looked at, and why
+- ``layers.csv``: which layers a strategy kept, and what each gains alone, where it chose them
+- ``trials.csv``: every candidate of a search, where one was asked for
+- ``ablations.csv``: what each layer contributes, where asked for
+- ``config.yaml``: every setting
+- ``status.json``: how the job ended
+- ``log.txt``: what it said
+
+In a sweep's folder, beside its jobs:
+
+- ``report.html``: accuracy and side effects against the dial, the transfer matrix, seeds together;
+  every figure has its numbers beside it, and a link to them as CSV
+- ``summary.csv``: a row per job
+- ``verdict.md``: a row per setting: the dial that validation chose, with all controls; jobs that
+  differ in anything but dial and seed stay apart
+- ``multirun.yaml``: what the sweep was asked for
+
+What ``job=train_sae`` leaves, in the run's folder and in ``job.out``:
+
+- ``report.html``: the quality of the SAEs
+- ``saes.json``: the same as numbers, by layer
+"""
 
 from __future__ import annotations
 
