@@ -111,6 +111,8 @@ def write_pages(out: Path) -> Path:
     pages = out / "pages"
     shutil.rmtree(pages, ignore_errors=True)
     shutil.copytree(DOCS / "pictures", pages / "pictures")
+    for picture in DOCS.glob("*.svg"):
+        shutil.copy(picture, pages)
     for place, there in places().items():
         text = (ROOT / place).read_text(encoding="utf-8")
         home = (ROOT / place).parent

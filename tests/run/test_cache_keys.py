@@ -874,7 +874,7 @@ def statistics(settings, folder):
 
 def width(settings) -> int:
     """Of the bundled model's coordinates there are two halves."""
-    return 2 * 128 if settings["sae"].startswith("coordinates") else FEATURES
+    return 2 * 128 if settings.get("sae", "").startswith("coordinates") else FEATURES
 
 
 def bins(settings, folder):

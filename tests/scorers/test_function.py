@@ -25,11 +25,11 @@ def user(tmp_path, monkeypatch, request):
 
 
 def test_a_field_that_an_example_lacks(user):
-    module = user("def judge(example, text):\n    return text == example.answer\n")
+    module = user("def judge(example, text):\n    return text == example.right\n")
     with pytest.raises(DataError) as caught:
         Function(f"{module}.judge")(EXAMPLE, "text")
     assert (
-        "'Example' object has no attribute 'answer'; an Example has id, prompt, gold, options"
+        "'Example' object has no attribute 'right'; an Example has id, prompt, gold, options"
         in (str(caught.value))
     )
 

@@ -66,6 +66,7 @@ def test_both_ways_choose_the_same_features_with_the_same_coefficients(
         )
 
 
+@pytest.mark.night
 def test_what_was_cached_changes_no_bit(bench, tmp_path, monkeypatch):
     """Answers that are there already are written again; so are those after a kill, and SAEs that
     do not fit together are read in turn."""

@@ -49,7 +49,7 @@ def controls(
         "draws": dict(draws),
         "seed": bench.seed,
     }
-    several = {e.layer: e.about["features"] for e in plan.entries if "features" in e.about}
+    several = [[e.layer, e.about["features"]] for e in plan.entries if "features" in e.about]
     if several:
         settings["features"] = several
     encoders = None
