@@ -3,7 +3,8 @@
     python -m docs.tools.reference     # or make docs, which builds the site, too
 
 Settings are those of ``conf/`` with the comments beside them, files of a run and fields of its
-record those of the docstrings, commands those of the parser. A test compares pages and sources.
+record those of the docstrings, commands those of the parser; the lists of pages in the folders'
+READMEs are made of their first sentences. A test compares pages and sources.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ from typing import NamedTuple
 import yaml
 
 from corrsteer.__main__ import _parser
-from docs.tools.repo import DOCS, ROOT, cell, paragraph, plain, studies, title, tree
+from docs.tools.repo import (
+    DOCS,
+    ROOT,
+    cell,
+    first_sentence,
+    paragraph,
+    plain,
+    studies,
+    title,
+    tree,
+)
 
 CONF = ROOT / "conf"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
@@ -228,7 +239,8 @@ def methods(node: ast.ClassDef, before: str) -> str:
 
 def python_page() -> str:
     text = "# Python\n\n" + MADE.format("the docstrings of `steering/plan.py`")
-    text += "\n" + plain((ast.get_docstring(tree("")) or "").partition("\n")[0]) + "\n"
+    text += "\nWhat `import corrsteer` has: plans, and what reads them. How to use them:"
+    text += " [steer from Python](../how-to/python.md).\n"
     parts = tree("steering.plan").body
     for node in parts:
         if isinstance(node, ast.FunctionDef) and node.name == "load_plan":
@@ -249,7 +261,8 @@ SEAMS = (
 
 def seams_page() -> str:
     text = "# What a component must have\n\n" + MADE.format("the protocols of the package")
-    text += "\nHow to write one: [your own component](../how-to/own_component.md).\n"
+    text += "\nThe methods and fields that each kind of component has. How to write one:"
+    text += " [your own component](../how-to/own_component.md).\n"
     for module in SEAMS:
         for node in tree(module).body:
             bases = map(ast.unparse, node.bases) if isinstance(node, ast.ClassDef) else []
@@ -285,6 +298,14 @@ def studies_page() -> str:
     return text + table(("Study", "Question", "Answer", "Date"), rows)
 
 
+def listing(index: Path) -> str:
+    """A folder's README, whose words stay, with its pages below, each with its first sentence."""
+    words, _, _ = index.read_text(encoding="utf-8").partition("\n- [")
+    others = sorted(page for page in index.parent.glob("*.md") if page != index)
+    lines = [f"- [{title(page)}]({page.name}): {first_sentence(page)}\n" for page in others]
+    return words.rstrip() + "\n\n" + "".join(lines)
+
+
 def pages() -> dict[Path, str]:
     """What each page has to hold."""
     home = DOCS / "reference"
@@ -293,7 +314,11 @@ def pages() -> dict[Path, str]:
         "commands.md": commands_page, "python.md": python_page, "seams.md": seams_page,
     }  # fmt: skip
     made_there = {home / name: page() for name, page in made.items()}
-    return made_there | {studies()[0]: studies_page()}
+    lists = {
+        index: listing(index)
+        for index in (DOCS / name / "README.md" for name in ("how-to", "explanation", "reference"))
+    }
+    return made_there | lists | {studies()[0]: studies_page()}
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ def title(page: Path) -> str:
 
 
 def first_sentence(page: Path) -> str:
-    """Of the first paragraph below the heading."""
-    body = page.read_text(encoding="utf-8").partition("\n\n")[2]
-    paragraph = " ".join(body.partition("\n\n")[0].split())
-    return paragraph.partition(". ")[0].rstrip(".:") + "."
+    """Of the first paragraph below the heading that does not say who made the page."""
+    paragraphs = page.read_text(encoding="utf-8").split("\n\n")[1:]
+    own = next((p for p in paragraphs if not p.startswith("Made by `make docs`")), "")
+    return " ".join(own.split()).partition(". ")[0].rstrip(".:") + "."
 
 
 def tree(place: str) -> ast.Module:

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from docs.tools.repo import BESIDE, DOCS, ROOT, SECTIONS, first_sentence, studies, title
+from docs.tools.repo import BESIDE, DOCS, ROOT, SECTIONS, studies, title
 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 CODE = re.compile(r"(^```.*?^```|^    .*?$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
@@ -78,13 +78,6 @@ def navigation() -> list[dict[str, Any]]:
     return [*nav, {"Experiments": part(studies())}, {"Project": part([ROOT / p for p in BESIDE])}]
 
 
-def listing(home: Path) -> str:
-    """The pages of a folder, each with its first sentence."""
-    pages = sorted(page for page in home.glob("*.md") if page.stem != "README")
-    lines = [f"- [{title(page)}]({page.name}): {first_sentence(page)}\n" for page in pages]
-    return "\n" + "".join(lines)
-
-
 def linked(markdown: str, here: str) -> str:
     """A page of the repository with its links as they are on the site. ``here``: where it lies."""
     on_site = places()
@@ -115,9 +108,6 @@ def write_pages(out: Path) -> Path:
         shutil.copy(picture, pages)
     for place, there in places().items():
         text = (ROOT / place).read_text(encoding="utf-8")
-        home = (ROOT / place).parent
-        if home.parent == DOCS and home.name in SECTIONS and place.endswith("README.md"):
-            text += listing(home)
         (pages / there).parent.mkdir(parents=True, exist_ok=True)
         (pages / there).write_text(linked(text, place), encoding="utf-8")
     file = out / "mkdocs.yml"

@@ -35,9 +35,6 @@ no real group is stereotyped.
 
 **Date.** 2026-11-22, and made again later. **Machine.** Of the first making not recorded.
 
-**Answer.** A small model with one plain fault per task; made again it is another draw of the
-recipe.
-
 This page is written by `card.py` from `measurements.json`. Nothing in this folder looks at
 steering results: the recipe was fixed by accuracy and logit margins. World, prompts and recipe are
 this folder's own and frozen; only `program.py` uses CorrSteer, to measure.
@@ -113,6 +110,12 @@ sae_lens's format, as jumprelu. Measured on {test_positions:,} other positions:
 - It answers disambiguated BBQ little better than by guessing between the two peoples, and in
   ambiguous BBQ its wrong answers name either people: it learned to be hasty, not whom to blame.
 - Knowledge is {facts} invented facts, and the sums have one or two steps with small numbers.
+"""
+
+ANSWER = """
+## Answer
+
+A small model with one plain fault per task; made again it is another draw of the recipe.
 """
 
 WHICH = ("bundled", "again")
@@ -225,7 +228,7 @@ def card(page: Path, out: Path, scale: Scale) -> str:
         saes=_rows((s["layer"], f"{s['explained_variance']:.3f}", s["l0"], f"{s['dead']:.0%}")
                    for s in m["saes"]),
     )  # fmt: skip
-    return described + made_again(page, out)
+    return described + made_again(page, out) + ANSWER
 
 
 def made_again(page: Path, out: Path) -> str:

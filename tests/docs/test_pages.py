@@ -217,7 +217,11 @@ def test_a_new_page_is_in_the_navigation_and_in_its_folders_list(tmp_path, monke
         value = {"DOCS": home, "ROOT": tmp_path, "BESIDE": (), "studies": lambda: []}[name]
         monkeypatch.setattr(site, name, value)
     assert {"How-To": ["how-to/index.md", "how-to/fly.md"]} in site.navigation()
-    assert site.listing(home / "how-to") == "\n- [Fly](fly.md): With wings.\n"
+    index = home / "how-to" / "README.md"
+    listed = "# How-To\n\n- [Fly](fly.md): With wings.\n"
+    assert reference.listing(index) == listed
+    index.write_text(listed.replace("Fly", "Walk"))
+    assert reference.listing(index) == listed  # once, and anew
 
 
 @pytest.mark.night
