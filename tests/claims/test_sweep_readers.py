@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from scipy.stats import binomtest
@@ -113,6 +114,10 @@ def test_concepts_need_both_selectors(tmp_path):
         concepts.read(tmp_path)
     fabricate_run(tmp_path / "1", **BARE)
     edit(tmp_path / "1", score="random number", selector="Random")
+    with pytest.raises(DataError, match=r"114 of 120 random features have no class: run it with"):
+        concepts.read(tmp_path)
+    features = pd.read_csv(tmp_path / "1" / "features.csv").fillna({"class": "unclear"})
+    features.to_csv(tmp_path / "1" / "features.csv", index=False)
     found = concepts.read(tmp_path)["concepts"]
     assert found.answer == "undecided" and found.number.ci is None  # one task has no spread
     assert found.table.rows[0][0] == "bbq"

@@ -265,7 +265,10 @@ STUDIES = (
     Study(
         "seeds", ("-m", "task=bbq", "seed=0,1,2,3,4", "coef=1,2", "side_effects=none"), sweeps.seeds
     ),
-    Study("concepts", ("-m", TASKS, "selector=correlation,random", *BARE), concepts.read),
+    Study(
+        "concepts", ("-m", TASKS, "selector=correlation,random", concepts.WORD, *BARE),
+        concepts.read,
+    ),
     Study(
         "features",
         (
