@@ -255,15 +255,15 @@ def test_an_experiments_answer_becomes_a_row():
         "number": -0.03, "interval": [-0.06, -0.01], "smallest_gain": 0.05,
         "reference": {"name": "A", "accuracy": 0.73, "dial": "1", "facts": {}}, "rows": [row],
     }  # fmt: skip
-    made = of_experiment(json.loads(json.dumps(content)), "points")
+    made = of_experiment(json.loads(json.dumps(content)))
     assert deciding(made.number) == "k against A: −3.0 points [−6.0, −1.0]"
     assert made.smallest == 0.05 and made.answer == "refuted"
     assert made.table.rows == [
         ["A", "1", "73.0\N{NO-BREAK SPACE}%", "–", "–", "–"],
         ["k", "2", "70.0\N{NO-BREAK SPACE}%", "−3.0 [−6.0, −1.0]", "0.02", "–"],
     ]
-    other = of_experiment({**content, "number": 3.0}, "number")
-    assert deciding(other.number) == "deciding number: 3"  # that interval is another number's
+    other = of_experiment({**content, "number": 0.5, "interval": [0.4, 0.6]}, "more that break")
+    assert deciding(other.number) == "more that break: +50.0 points [+40.0, +60.0]"
 
 
 def test_an_experiment_is_a_study_as_soon_as_its_file_is_there(tmp_path, monkeypatch):
