@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from corrsteer.claims import concepts, dial, evidence, sweeps
 from corrsteer.claims.asked import STUDIES
 from corrsteer.claims.command import anywhere, earlier
 from corrsteer.errors import DataError
+from corrsteer.report.numbers import p_value
 from corrsteer.report.record import read_record
 from corrsteer.stats.intervals import paired_ci, t_ci
 from tests.report.fabricated_run import edit, fabricate_run
@@ -74,22 +76,28 @@ def test_claims_of_seeds_and_positions(tmp_path):
     assert [row[0] for row in found.table.rows] == ["generation", "all", "decode"]
 
 
-def test_more_features_are_compared_with_one_at_equal_norm(tmp_path):
-    n = 0
-    for norm in ("MeanRight", "TotalNorm"):
-        for k, fixed in ((1, 0.1), (2, 0.6 if norm == "TotalNorm" else 0.1)):
-            fabricate_run(tmp_path / str(n), fixed=fixed, **BARE)
-            target = f"corrsteer.steering.coefficients.{norm}"
-            configure(tmp_path / str(n), strategy__k=k, coefficient___target_=target)
-            n += 1
+@pytest.mark.parametrize(
+    ("better", "number"),
+    [
+        ("TotalNorm", "k = 2 against k = 1, at equal total norm"),
+        ("MeanRight", "k = 2 against k = 1, as they are"),
+    ],
+)
+def test_more_features_are_compared_with_one_at_equal_norm_and_as_they_are(
+    tmp_path, better, number
+):
+    for n, (norm, k) in enumerate(product(("MeanRight", "TotalNorm"), (1, 2))):
+        fixed = 0.6 if (norm, k) == (better, 2) else 0.1
+        fabricate_run(tmp_path / str(n), fixed=fixed, **BARE)
+        target = f"corrsteer.steering.coefficients.{norm}"
+        configure(tmp_path / str(n), strategy__k=k, coefficient___target_=target)
     found = sweeps.features(tmp_path)["one_feature"]
-    assert found.answer == "refuted"
-    assert found.number.what == "k = 2 against k = 1 at equal norm"
-    rows = sweeps.against(
-        tmp_path, {f"k = {k}": (2 + i, read_record(tmp_path / str(2 + i)))
-                   for i, k in enumerate((1, 2))}, "k = 1",
-    )  # fmt: skip
-    assert found.number.ci == pytest.approx(paired_ci(rows[0].fixed, rows[0].broken, rows[0].n))
+    assert (found.answer, found.number.what) == ("refuted", number)
+    jobs = (2, 3) if better == "TotalNorm" else (0, 1)
+    arms = {f"k = {k}": (n, read_record(tmp_path / str(n))) for k, n in zip((1, 2), jobs, strict=True)}
+    (row,) = sweeps.against(tmp_path, arms, "k = 1")
+    assert found.number.ci == pytest.approx(paired_ci(row.fixed, row.broken, row.n))
+    assert f"{p_value(min(1, 2 * row.p))} after Holm, over 2" in found.sentence
     assert len(found.table.rows) == 4
 
 
