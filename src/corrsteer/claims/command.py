@@ -49,7 +49,7 @@ def claims(
     study failed."""
     for word in folders:
         name, _, place = word.partition("=")
-        publish(docs, with_run(read(docs).runs, earlier(_named(name), Path(place), words)))
+        _take(docs, earlier(_named(name), Path(place), words))
     if folders:
         print(f"page: {docs / PAGE}")
         return 0
@@ -71,14 +71,19 @@ def claims(
             print(f"  failed: {ran.failed}", flush=True)
         for claim, found in ran.answers.items():
             print(f"  {claim}: {found.answer}", flush=True)
-        there = read(docs).runs  # as another command may have left it
-        if ran.failed is None and (why := kept_for(there, ran)):
-            print(f"  the page keeps its answer, {why}", flush=True)
-        publish(docs, with_run(there, ran))
+        _take(docs, ran)
     print(f"page: {docs / PAGE}")
     if failed:
         print(f"error: {', '.join(failed)} failed; type the same command again", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _take(docs: Path, ran: Ran) -> None:
+    """Into the file and onto the page, if it may be; says why where it may not."""
+    there = read(docs).runs  # as another command may have left it
+    if ran.failed is None and (why := kept_for(there, ran)):
+        print(f"  the page keeps its answer, {why}", flush=True)
+    publish(docs, with_run(there, ran))
 
 
 def _named(name: str) -> Study:
@@ -129,7 +134,8 @@ def run(study: Study, words: Sequence[str], model: str, limit: int | None) -> Ra
     folder, commit = home / study.name, _commit()
     limited = any(word.startswith("limit=") for word in given)
     base = {
-        "study": study.name, "model": model, "words": [study.module, *study.words, *given],
+        "study": study.name, "model": model,
+        "words": [study.module, *study.words, *(word for word in given if not _place(word))],
         "limit": limit if limited else None, "commit": commit,
     }  # fmt: skip
     left = home / f"{study.name}.{DONE}"
