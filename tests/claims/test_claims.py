@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -84,10 +85,33 @@ def test_a_row_says_number_interval_and_what_could_have_been_shown():
     assert "smallest that could have been shown: 4.0 points" in row
     assert "small version, 100 questions" in row
     without = page(Kept(runs=[ran(answers={"seeds": found("undecided")})]))
-    assert "too few answers differ to show any effect" in without
+    assert "too few answers differ for the corrected test to show any effect" in without
     assert "**Part of this page is a small version**" in text
     assert "| a/b | +5.0 |" in text  # in a table, a bar would begin a cell
     assert "Part of this page" not in page(Kept(runs=[ran()]))
+
+
+def test_a_row_of_a_part_of_its_jobs_says_so():
+    some = ran(limit=100, jobs=(10, 15), lacking=["seed=2"])
+    text = page(Kept(runs=[some]))
+    said = "10 of 15 jobs, none with seed=2"
+    assert f"*small version, 100 questions, {said}*" in text and f"60 seconds, {said}, " in text
+    assert " jobs" not in page(Kept(runs=[ran(jobs=(15, 15))])).split("## ")[0]
+
+
+def test_what_an_undecided_row_could_have_shown_has_the_unit_of_its_number():
+    share = Number(what="share", value=0.0, ci=(0.0, 0.434), unit="percent")
+    lone = Number(what="ratio", value=1.5, ci=None, unit="number")
+    for number, said in ((share, "its interval is 43.4 points wide"), (lone, ""), (None, "")):
+        answer = Found(answer="undecided", sentence="So.", number=number)
+        text = page(Kept(runs=[ran(answers={"seeds": answer})]))
+        row = next(line for line in text.splitlines() if line.endswith("[table](#seeds) |"))
+        assert said in row and "too few" not in row and "<br> |" not in row
+
+
+def test_what_was_typed_can_be_typed_again():
+    typed = ran(words=["src.main", "-m", "task=bbq", "data=PATH/${task.name}"])
+    assert "-m task=bbq 'data=PATH/${task.name}'`" in page(Kept(runs=[typed]))
 
 
 @pytest.mark.parametrize(
@@ -141,6 +165,14 @@ def test_which_run_takes_the_place_of_which():
     assert with_run([small], whole) == [whole]
     assert with_run([small], failed) == [small]
     assert with_run([failed], small) == [small]
+    part, less = ran(jobs=(10, 15)), ran(jobs=(5, 15))
+    assert with_run([whole], part) == [whole]
+    assert with_run([small], part) == [small]
+    assert with_run([part], less) == [less]
+    assert with_run([less], whole) == [whole]
+    own = ran(words=["src.main", "task=bbq", "data=PATH"])
+    assert with_run([whole], own) == [whole] and with_run([own], whole) == [own]
+    assert with_run([failed], own) == [own]
     other = ran(model="smollm2_135m_it")
     assert with_run([whole], other) == [whole, other]
 
@@ -209,6 +241,14 @@ def test_what_an_earlier_command_left_is_not_taken_for_its_own(made_up, tmp_path
     assert [(r.commit, r.failed) for r in read(docs).runs] == [("abc", None)]
 
 
+def test_a_run_that_does_not_take_the_rows_place_says_why(made_up, tmp_path, capsys):
+    write(tmp_path, Kept(runs=[ran(words=["good", "data=PATH"])]))
+    assert command.claims([], ["seeds"], tmp_path, render=False) == 0
+    said = "the page keeps its answer, of other data (data=PATH, not the usual)"
+    assert said in capsys.readouterr().out
+    assert read(tmp_path).runs[0].words == ["good", "data=PATH"]
+
+
 def test_the_time_is_said_before(made_up, tmp_path, capsys):
     write(tmp_path, Kept(runs=[ran(seconds=90.0), ran("gates", seconds=1000.0)]))
     command.claims([], ["seeds"], tmp_path, render=False)
@@ -221,14 +261,31 @@ def test_the_time_is_said_before(made_up, tmp_path, capsys):
         (["limit=0"], "limit=0: it must be a whole number"),
         (["limit"], "settings are typed as NAME=VALUE"),
         (["-m"], "settings are typed as NAME=VALUE"),
-        (["coef=2"], "every study sets coef itself"),
-        (["strategy.k=2"], "every study sets strategy itself"),
-        (["hydra.sweep.dir=x"], "every study sets hydra itself"),
+        *(
+            ([word], f"{word}: type model, data, limit, cache, seed, backend.NAME, such as")
+            for word in (
+                "coef=2",
+                "strategy.k=2",
+                "hydra.sweep.dir=x",
+                "task=mmlu",
+                "layers=all",
+                "controls.random_features=9",
+                "model.path=x",
+                "backend=local",
+                "+seed=1",
+                "selector.top_k=3",
+            )
+        ),
     ],
 )
 def test_words_that_are_no_setting_of_all_studies_are_refused(words, said):
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
         command.settings(words)
+
+
+def test_words_that_all_studies_take():
+    words = ["model=x", "data=d", "limit=3", "backend.batch_size=4", "cache=c", "seed=0,1"]
+    assert command.settings(words) == ("x", 3)
 
 
 def test_an_unknown_study_is_refused(made_up):
@@ -240,10 +297,11 @@ def test_an_unknown_study_is_refused(made_up):
 
 def test_a_study_takes_what_it_does_not_set_itself():
     of = {study.name: study for study in STUDIES}
-    words = ["limit=3", "seed=0,1", "model=x"]
-    assert of["dial"].taken(words) == words
-    assert of["seeds"].taken(words) == ["limit=3", "model=x"]
-    assert of["memory"].taken(words) == ["model=x"]  # it asks all of its questions
+    words = ["limit=3", "seed=0,1", "model=x", "cache=c"]
+    assert of["verdict"].taken(words) == of["gates"].taken(words) == words
+    for name in ("seeds", "positions", "concepts", "features", "dial", "optimised", "calibration"):
+        assert of[name].taken(words) == ["limit=3", "model=x", "cache=c"]
+    assert of["memory"].taken(words) == ["model=x"]  # all its questions, each time an empty cache
 
 
 def test_an_experiments_answer_becomes_a_row():
@@ -255,15 +313,15 @@ def test_an_experiments_answer_becomes_a_row():
         "number": -0.03, "interval": [-0.06, -0.01], "smallest_gain": 0.05,
         "reference": {"name": "A", "accuracy": 0.73, "dial": "1", "facts": {}}, "rows": [row],
     }  # fmt: skip
-    made = of_experiment(json.loads(json.dumps(content)), "points")
+    made = of_experiment(json.loads(json.dumps(content)))
     assert deciding(made.number) == "k against A: −3.0 points [−6.0, −1.0]"
     assert made.smallest == 0.05 and made.answer == "refuted"
     assert made.table.rows == [
         ["A", "1", "73.0\N{NO-BREAK SPACE}%", "–", "–", "–"],
         ["k", "2", "70.0\N{NO-BREAK SPACE}%", "−3.0 [−6.0, −1.0]", "0.02", "–"],
     ]
-    other = of_experiment({**content, "number": 3.0}, "number")
-    assert deciding(other.number) == "deciding number: 3"  # that interval is another number's
+    other = of_experiment({**content, "number": 0.5, "interval": [0.4, 0.6]}, "more that break")
+    assert deciding(other.number) == "more that break: +50.0 points [+40.0, +60.0]"
 
 
 def test_an_experiment_is_a_study_as_soon_as_its_file_is_there(tmp_path, monkeypatch):

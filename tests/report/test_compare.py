@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from corrsteer.report.compare import compare
+from corrsteer.claims.answer_file import of_comparison, study_file
+from corrsteer.claims.page import deciding
+from corrsteer.report.compare import Match, compare
+from corrsteer.report.compare_answer import answer
 from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, Asked, Job
 from corrsteer.report.compare_jobs import asked as asked_of
 from corrsteer.report.compare_page import explained, markdown, plane, sentence
@@ -111,3 +114,44 @@ def test_a_sweep_says_so_on_page_terminal_and_table(sweep):
     assert told(pd.read_csv(sweep / "summary.csv"))[0].startswith("<b>A</b> matches: ")
     verdict = (sweep / "verdict.md").read_text()
     assert "| CorrSteer-LoRA |" in verdict and "gold answers" in verdict
+
+
+@pytest.mark.long
+def test_programs_read_the_same_answer(sweep):
+    write_sweep_report(sweep)
+    content = json.loads((sweep / "study.json").read_text())
+    made = compare(Asked("a claim", "CorrSteer-A", 0.02), jobs(sweep))
+    (match,), (told,) = made.matches, content["matches"]
+    assert (content["answer"], told["why"]) == (match.answer, explained(match))
+    assert content["jobs"] == 4 and content["reference"] == {"name": "CorrSteer-A"}
+    assert told["difference"] == match.deciding.equal.difference
+    assert told["prices"][KL]["ratio"] == pytest.approx(match.deciding.prices[KL].ratio)
+    found = study_file("fine_tuning")(sweep)["fine_tuning"]
+    assert found.answer == match.answer and found.sentence in content["sentence"]
+    assert found.table.rows[0][0] == "CorrSteer-LoRA" and len(found.table.columns) == 9
+    assert found.number is None  # there is no dial of equal accuracy
+
+
+def test_all_rivals_have_one_answer_or_it_is_undecided():
+    def match(answer):
+        return Match("x", [], answer, "", None)
+
+    assert answer([match("refuted"), match("refuted")]) == "refuted"
+    assert answer([match("refuted"), match("supported")]) == UNDECIDED == answer([])
+
+
+def test_the_number_is_the_smallest_ratio_at_equal_accuracy():
+    def price(ratio, low, high):
+        return {"subject": 0.1, "rival": 0.3, "ratio": ratio, "interval": [low, high]}
+
+    prices = {BROKEN: None, OFF_TARGET: price(3.0, 2.0, 4.0), KL: price(None, 1.0, None)}
+    told = {"rival": "LoRA", "answer": "supported", "why": "so", "compared": "dial 1 against 2"}
+    told |= {"accuracies": [0.7, 0.7], "difference": 0.0, "interval_90": [-0.01, 0.01]}
+    content = {
+        "answer": "supported", "sentence": "It is so.", "number": 3.0, "interval": [2.0, 4.0],
+        "of": "LoRA, off-target", "reference": {"name": "A"},
+        "matches": [{**told, "equal": "supported", "prices": prices}],
+    }  # fmt: skip
+    found = of_comparison(content)
+    assert deciding(found.number) == "smallest ratio of a price (LoRA, off-target): 3 [2, 4]"
+    assert found.table.rows[0][5:] == ["–", "3 [2, 4]", "–", "supported: so"]

@@ -18,12 +18,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from corrsteer.claims.asked import STUDIES, Study
 from corrsteer.claims.figure import FIGURE, figure
 from corrsteer.claims.page import PAGE, page
-from corrsteer.claims.record import FILE, Kept, Ran, read, with_run, write
+from corrsteer.claims.reading import counted, read_yaml, words_of
+from corrsteer.claims.record import FILE, Kept, Ran, kept_for, read, with_run, write
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.report.record import FILE as RECORD
 from corrsteer.store.keys import digest
@@ -32,6 +31,9 @@ from corrsteer.store.runfolder import RunFolder, jobs
 HOME = Path("outputs/claims")
 DONE = "done.json"
 BUNDLED = "bundled"
+TAKEN = ("model", "data", "limit", "cache", "seed", "backend")
+"""Settings that may be typed for all studies; of ``backend`` its parts. Another one would change a
+study's question, and not stand in its claim."""
 
 
 def claims(
@@ -47,7 +49,7 @@ def claims(
     study failed."""
     for word in folders:
         name, _, place = word.partition("=")
-        publish(docs, with_run(read(docs).runs, earlier(_named(name), Path(place), words)))
+        _take(docs, earlier(_named(name), Path(place), words))
     if folders:
         print(f"page: {docs / PAGE}")
         return 0
@@ -69,14 +71,19 @@ def claims(
             print(f"  failed: {ran.failed}", flush=True)
         for claim, found in ran.answers.items():
             print(f"  {claim}: {found.answer}", flush=True)
-        kept = with_run(read(docs).runs, ran)  # as another command may have left it
-        if ran.failed is None and not any(one.answers == ran.answers for one in kept):
-            print("  the page keeps the answer of a run with more questions", flush=True)
-        publish(docs, kept)
+        _take(docs, ran)
     print(f"page: {docs / PAGE}")
     if failed:
         print(f"error: {', '.join(failed)} failed; type the same command again", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _take(docs: Path, ran: Ran) -> None:
+    """Into the file and onto the page, if it may be; says why where it may not."""
+    there = read(docs).runs  # as another command may have left it
+    if ran.failed is None and (why := kept_for(there, ran)):
+        print(f"  the page keeps its answer, {why}", flush=True)
+    publish(docs, with_run(there, ran))
 
 
 def _named(name: str) -> Study:
@@ -95,15 +102,17 @@ def _chosen(only: Sequence[str]) -> list[Study]:
 
 def settings(words: Sequence[str]) -> tuple[str, int | None]:
     """The model and the limit among the settings that were typed. Raises ConfigError for a word
-    that is no setting, or one that is the studies' own."""
+    that is no setting, or none of ``TAKEN``."""
     given: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name or name.startswith("-"):
             raise ConfigError(f"{word}: settings are typed as NAME=VALUE, such as limit=100")
         group = name.split(".")[0]
-        if group in ("hydra", "experiment", "coef", "strategy", "controls"):
-            raise ConfigError(f"{word}: every study sets {group} itself; leave it out")
+        if group not in TAKEN or (group == "backend") != ("." in name):
+            raise ConfigError(
+                f"{word}: type {', '.join(TAKEN)}.NAME, such as limit=100; the studies set all else"
+            )
         given[name] = value
     limit = given.get("limit")
     if limit is not None and not (limit.isdecimal() and int(limit) > 0):
@@ -125,7 +134,8 @@ def run(study: Study, words: Sequence[str], model: str, limit: int | None) -> Ra
     folder, commit = home / study.name, _commit()
     limited = any(word.startswith("limit=") for word in given)
     base = {
-        "study": study.name, "model": model, "words": [study.module, *study.words, *given],
+        "study": study.name, "model": model,
+        "words": [study.module, *study.words, *(word for word in given if not _place(word))],
         "limit": limit if limited else None, "commit": commit,
     }  # fmt: skip
     left = home / f"{study.name}.{DONE}"
@@ -143,7 +153,8 @@ def run(study: Study, words: Sequence[str], model: str, limit: int | None) -> Ra
         if code and not _reported(folder, began):
             raise DataError(_last_line(log))
         answers = dict(study.read(folder))
-        ran = Ran.model_validate({**base, **rest, "answers": answers})
+        done = counted(folder) if study.place else {}
+        ran = Ran.model_validate({**base, **rest, **done, "answers": answers})
     except Exception as error:  # whatever a half-finished folder makes a reader raise
         why = " ".join(f"{error}".split())[:300]
         return Ran.model_validate({**base, **rest, "failed": why or type(error).__name__})
@@ -169,13 +180,14 @@ def earlier(study: Study, folder: Path, words: Sequence[str] = ()) -> Ran:
         said |= {"date": datetime.fromtimestamp(newest, UTC).date().isoformat()}
         return Ran.model_validate(said)
     statuses = {n: RunFolder(folder / str(n)).status() for n in jobs(folder)}
-    first = next(n for n, status in statuses.items() if status.get("state") == "done")
-    overrides = _yaml(folder / "multirun.yaml").get("hydra", {}).get("overrides", {})
-    typed_then = [anywhere(str(w)) for w in overrides.get("task", []) if not _place(str(w))]
+    first = next((n for n, status in statuses.items() if status.get("state") == "done"), None)
+    if first is None:
+        raise DataError(f"no job of {folder} is done: type its command again")
+    typed_then = [anywhere(word) for word in words_of(folder) if not _place(word)]
     several = [] if any(word.startswith("experiment=") for word in typed_then) else ["-m"]
-    said |= {"words": [study.module, *several, *typed_then]}
-    said |= {"model": _yaml(folder / str(first) / RECORD).get("model", BUNDLED)}
-    said |= {"limit": _yaml(folder / str(first) / "config.yaml").get("limit")}
+    said |= {"words": [study.module, *several, *typed_then], **counted(folder)}
+    said |= {"model": read_yaml(folder / str(first) / RECORD).get("model", BUNDLED)}
+    said |= {"limit": read_yaml(folder / str(first) / "config.yaml").get("limit")}
     said |= {"date": max(str(s.get("ended") or "") for s in statuses.values())[:10]}
     return Ran.model_validate(said)
 
@@ -188,14 +200,6 @@ def anywhere(word: str) -> str:
 
 def _place(word: str) -> bool:
     return word.split("=")[0].split(".")[0] in ("cache", "hydra", "tracker", "name")
-
-
-def _yaml(file: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _reported(folder: Path, began: float) -> bool:

@@ -1,7 +1,8 @@
 """Do chosen features mean more than random ones? From a sweep over tasks and two selectors, the
-second of which is chance: it draws live features, and the run classifies them as it does chosen
-ones (:mod:`corrsteer.selectors.classes`). Each chosen feature is set beside the random ones of its
-layer whose frequency is nearest."""
+second of which is chance: it draws live features. A run classifies only the features that it
+steers with, unless it is asked to choose among classes: ``WORD`` asks for all of them, so that all
+ranked features have one (:mod:`corrsteer.selectors.classes`) and none is left out. Each chosen
+feature is set beside the random ones of its layer whose frequency is nearest."""
 
 from __future__ import annotations
 
@@ -18,11 +19,19 @@ from corrsteer.report.tables import read_features
 
 NEAREST = 5
 KINDS = ("semantic", "structural", "unclear")
+WORD = "selector.classes=[structural,semantic,unclear]"
 
 
 def shares(chosen: pd.DataFrame, drawn: pd.DataFrame) -> pd.DataFrame:
     """Rows ``chosen`` and ``random``, a column for each of ``KINDS``: shares of the features, and
-    mean shares of the ``NEAREST`` of ``drawn`` by log frequency in the same layer."""
+    mean shares of the ``NEAREST`` of ``drawn`` by log frequency in the same layer. Raises DataError
+    where a feature has no class: it would count as none of them."""
+    for name, some in (("chosen", chosen), ("random", drawn)):
+        without = int((~some["class"].isin(KINDS)).sum())
+        if without:
+            raise DataError(
+                f"{without} of {len(some)} {name} features have no class: run it with {WORD}"
+            )
     own = [float((chosen["class"] == kind).mean()) for kind in KINDS]
     matched = []
     for row in chosen.itertuples():

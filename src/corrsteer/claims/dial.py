@@ -63,8 +63,11 @@ def read(folder: Path) -> dict[str, Found]:
     _, results = done_jobs(folder)
     jobs = sorted(results, key=lambda job: results[job].coef)
     dials = [results[job].coef for job in jobs]
-    if 0.0 not in dials or len(jobs) < 5:
-        raise DataError(f"too few dials of {folder} are done: type its command again")
+    if missing := set(DIALS) - set(dials):
+        raise DataError(
+            f"{len(missing)} of the {len(DIALS)} dials of {folder} are not done: type its command"
+            " again"
+        )
     degenerate = [_degenerate(results[job]) for job in jobs]
     kl = [_kl(results[job]) for job in jobs]
     good = [d <= DEGENERATE and k <= KL for d, k in zip(degenerate, kl, strict=True)]
@@ -91,11 +94,10 @@ def read(folder: Path) -> dict[str, Found]:
             f" {points(gains[low])} to {points(gains[high])} points, and a reversal has p ="
             f" {p:.2g}."
         ),
-        number=Number(
-            what="largest usable dial", value=high, ci=(low, high), unit="number"
-        ),
+        # The usable range is in the sentence: it is no interval of this number.
+        number=Number(what="largest usable dial", value=high, ci=None, unit="number"),
         table=Table(columns=columns, rows=rows),
-    )  # fmt: skip
+    )
     return {"dial": found}
 
 

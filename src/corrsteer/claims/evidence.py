@@ -44,12 +44,11 @@ def _chosen_features(found: Sequence[Verdict]) -> Found:
         answer = "supported"
     elif 2 * fails > n:
         answer = "refuted"
-    words = {Claim.RAISES: "yes", Claim.LOWERS: "no: accuracy is lower"}
     rows = [
         [
             v.name, c["coef"], c["unsteered"], c["steered"], f"{c['gain']} {c['spread']}", c["p"],
             c["null_p"], points(v.best_gain("random")), points(v.best_gain("shuffled")),
-            words.get(claim, f"no: {claim}"),
+            "yes" if claim is Claim.RAISES else f"no: {v.why}",
         ]
         for v, claim in zip(found, claims, strict=True) for c in (v.cells,)
     ]  # fmt: skip

@@ -56,11 +56,19 @@ def _cell(claim: Claim, model: str, kept: Kept) -> str:
     text = f"**{found.answer}**"
     if found.number is not None:
         text += f"<br>{deciding(found.number)}"
-    if found.answer == "undecided":
-        text += f"<br>{_smallest(found)}"
-    if ran.limit is not None:
-        text += f"<br>*small version, {ran.limit} questions*"
-    return text
+    if found.answer == "undecided" and (least := _smallest(found)):
+        text += f"<br>{least}"
+    notes = [] if ran.limit is None else [f"small version, {ran.limit} questions"]
+    notes += [some] if (some := _jobs(ran)) else []
+    return text + (f"<br>*{', '.join(notes)}*" if notes else "")
+
+
+def _jobs(ran: Ran) -> str:
+    """How many of a sweep are done; empty where all are."""
+    if ran.jobs is None or not ran.partial:
+        return ""
+    none = f", none with {' or '.join(ran.lacking)}" if ran.lacking else ""
+    return f"{ran.jobs[0]} of {ran.jobs[1]} jobs{none}"
 
 
 def _absent(claim: Claim, model: str, kept: Kept) -> str:
@@ -134,29 +142,35 @@ def _numbers(found: Found) -> str:
         return ""
     text = deciding(found.number)
     text = f"{text[:1].upper()}{text[1:]}."
-    if found.answer == "undecided" or (found.smallest and found.number.unit == "points"):
-        said = _smallest(found)
+    said = _smallest(found)
+    if said and (found.answer == "undecided" or (found.smallest and found.number.unit == "points")):
         text += f" {said[:1].upper()}{said[1:]}."
     return text
 
 
 def _smallest(found: Found) -> str:
+    """What the data could have shown; empty where nothing is known of it."""
     number = found.number
     if number is not None and number.ci is not None and number.unit != "points":
         low, high = number.ci
+        if number.unit == "percent":
+            return f"its interval is {100 * (high - low):.1f} points wide"
         return f"its interval is {amount(high - low, number)} wide"
-    if found.smallest is None or number is None:
-        return "too few answers differ to show any effect"
+    if number is None or number.ci is None and number.unit != "points":
+        return ""
+    if found.smallest is None:
+        return "too few answers differ for the corrected test to show any effect"
     return f"smallest that could have been shown: {amount(found.smallest, number)}"
 
 
 def _made(ran: Ran) -> str:
     limit = "" if ran.limit is None else f", at most {ran.limit} questions per split"
     where = ran.commit or "an earlier run's folder, whose commit is not on record"
-    extra = " ".join(_extra(ran))
+    extra = shlex.join(_extra(ran))
     typed = f" with `{extra}`" if extra else ""
     lasted = "" if ran.seconds is None else f", {_lasted(ran.seconds)}"
-    return f"{ran.date}, {where}{lasted}{limit}{typed}."
+    some = f", {done}" if (done := _jobs(ran)) else ""
+    return f"{ran.date}, {where}{lasted}{some}{limit}{typed}."
 
 
 def _extra(ran: Ran) -> Sequence[str]:

@@ -54,7 +54,8 @@ class Ran(Part):
     """A study's run. ``words``: what was typed after the command, but for folders. ``seconds``: by
     the clock, the most that the same words have taken; None where nobody knows. ``limit``: at most
     so many questions per split; None: all. ``commit`` ends in + where files differed from it, and
-    is empty where the folder of an earlier run was read. ``failed``: why there is no
+    is empty where the folder of an earlier run was read. ``jobs``: of a sweep, how many are done,
+    and of how many; ``lacking``: settings that none of these has. ``failed``: why there is no
     answer."""
 
     study: str
@@ -64,9 +65,20 @@ class Ran(Part):
     commit: str
     date: str
     seconds: float | None
+    jobs: tuple[int, int] | None = None
+    lacking: list[str] = Field(default_factory=list)
     failed: str | None = None
     answers: dict[str, Found] = Field(default_factory=dict)
     """By claim."""
+
+    @property
+    def partial(self) -> bool:
+        return self.jobs is not None and self.jobs[0] < self.jobs[1]
+
+    @property
+    def data(self) -> str:
+        """What was typed for it; empty: the model's and task's own."""
+        return next((word for word in self.words if word.startswith("data=")), "")
 
 
 class Kept(Part):
@@ -126,16 +138,32 @@ def write(folder: Path, kept: Kept) -> None:
     temporary.replace(folder / FILE)
 
 
-def with_run(runs: Sequence[Ran], new: Ran) -> list[Ran]:
-    """``runs`` with ``new`` in the place of the one of the same study and model, if it may take it:
-    neither does a run of some questions replace one of all, nor a failure an answer."""
+def kept_for(runs: Sequence[Ran], new: Ran) -> str:
+    """What the run of the same study and model has that ``new`` may not take its place for; empty
+    where it may. A run of some questions replaces none of more, nor one of other data or with jobs
+    missing any other, nor a failure an answer."""
     for old in runs:
-        if (old.study, old.model) != (new.study, new.model):
+        if (old.study, old.model) != (new.study, new.model) or old.failed is not None:
             continue
-        fewer = new.limit is not None and (old.limit is None or old.limit > new.limit)
-        if old.failed is None and (fewer or new.failed is not None):
-            return list(runs)
-        if old.words == new.words:  # one that goes on with another's work takes less
+        if new.failed is not None:
+            return "that did not fail"
+        if new.limit is not None and (old.limit is None or old.limit > new.limit):
+            return "with more questions"
+        if new.data != old.data:
+            return f"of other data ({old.data or 'the usual'}, not {new.data or 'the usual'})"
+        if new.partial and not old.partial:
+            return "of all jobs"
+    return ""
+
+
+def with_run(runs: Sequence[Ran], new: Ran) -> list[Ran]:
+    """``runs`` with ``new`` in the place of the one of the same study and model, if it may take it
+    (:func:`kept_for`)."""
+    if kept_for(runs, new):
+        return list(runs)
+    for old in runs:
+        if (old.study, old.model, old.words) == (new.study, new.model, new.words):
+            # One that goes on with another's work takes less.
             known = [s for s in (old.seconds, new.seconds) if s is not None]
             new = new.model_copy(update={"seconds": max(known, default=None)})
     kept = [ran for ran in runs if (ran.study, ran.model) != (new.study, new.model)]

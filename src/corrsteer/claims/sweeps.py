@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corrsteer.claims.reading import done_jobs, of_mean
@@ -41,7 +41,7 @@ def seeds(folder: Path) -> dict[str, Found]:
 
 @dataclass(frozen=True)
 class Against:
-    """An arm against the reference on the same questions. ``p``: McNemar's after Holm."""
+    """An arm against the reference on the same questions. ``p``: McNemar's."""
 
     name: str
     record: Record
@@ -64,7 +64,7 @@ class Against:
 
 
 def against(folder: Path, arms: Mapping[str, tuple[int, Record]], reference: str) -> list[Against]:
-    """``arms``: by name, a job and its record; all but the reference."""
+    """``arms``: by name, a job and its record; all but the reference. Not corrected."""
     if reference not in arms:
         raise DataError(f"no job of {folder} with {reference} is done: type its command again")
     columns = ["id", "split", "arm", "score", "invalid"]
@@ -75,11 +75,16 @@ def against(folder: Path, arms: Mapping[str, tuple[int, Record]], reference: str
     flips = {
         name: flip_table(answers[reference], answers[name]) for name in arms if name != reference
     }
-    corrected = holm([mcnemar_exact(f.fixed, f.broken) for f in flips.values()])
     return [
-        Against(name, arms[name][1], f.fixed, f.broken, f.n, p)
-        for (name, f), p in zip(flips.items(), corrected, strict=True)
+        Against(name, arms[name][1], f.fixed, f.broken, f.n, mcnemar_exact(f.fixed, f.broken))
+        for name, f in flips.items()
     ]
+
+
+def corrected(rows: Sequence[Against]) -> list[Against]:
+    """With p after Holm, over all of them."""
+    ps = holm([row.p for row in rows])
+    return [replace(row, p=p) for row, p in zip(rows, ps, strict=True)]
 
 
 def _table(first: str, reference: str, own: Record, rows: Sequence[Against]) -> Table:
@@ -100,7 +105,7 @@ def _least_p(rows: Sequence[Against]) -> str:
 def positions(folder: Path) -> dict[str, Found]:
     _, results = done_jobs(folder)
     arms = {r.positions: (job, r) for job, r in results.items()}
-    rows = against(folder, arms, "generation")
+    rows = corrected(against(folder, arms, "generation"))
     if not rows:
         raise DataError(f"one job of {folder} alone is done: type its command again")
     far = max(rows, key=lambda r: abs(r.gain))
@@ -123,9 +128,13 @@ def positions(folder: Path) -> dict[str, Found]:
     return {"positions": found}
 
 
+WAYS = {"TotalNorm": "at equal total norm", "MeanRight": "as they are"}
+
+
 def features(folder: Path) -> dict[str, Found]:
-    """At the dial that validation chose of each k and each way of giving vectors a length. Of both
-    ways the more of the same norm decides; the other stands in the table."""
+    """At the dial that validation chose of each k and each way of giving vectors a length, against
+    one feature with lengths of the same way. Of both ways together each arm counts, by Holm over
+    all."""
     verdicts, _ = done_jobs(folder)
     arms: dict[str, dict[str, tuple[int, Record]]] = {}
     for verdict in verdicts:
@@ -134,34 +143,38 @@ def features(folder: Path) -> dict[str, Found]:
         k = int(settings.get("strategy.k", "1"))
         norm = settings.get("coefficient._target_", "").rpartition(".")[2]
         arms.setdefault(norm, {})[f"k = {k}"] = (one.job, one.record)
-    equal = "TotalNorm"
-    rows = {norm: against(folder, some, "k = 1") for norm, some in arms.items() if "k = 1" in some}
-    if not rows.get(equal):
-        raise DataError(f"too few jobs of {folder} at equal norm are done: type its command again")
-    every = [
-        [norm, *line] for norm, some in rows.items()
+    found = {norm: against(folder, some, "k = 1") for norm, some in arms.items() if norm in WAYS}
+    if not all(found.get(norm) for norm in WAYS):
+        raise DataError(f"too few jobs of {folder} are done, of both ways: type its command again")
+    every = iter(corrected([row for some in found.values() for row in some]))
+    rows = {norm: [next(every) for _ in some] for norm, some in found.items()}
+    best, way = max(
+        ((row, norm) for norm, some in rows.items() for row in some), key=lambda pair: pair[0].gain
+    )
+    flat = [row for some in rows.values() for row in some]
+    more = {norm: sum(r.p <= SIGNIFICANT and r.gain > 0 for r in rows[norm]) for norm in WAYS}
+    answer: Word = "undecided"
+    if any(more.values()):
+        answer = "refuted"
+    elif all(r.ci[1] < ENOUGH for r in flat):
+        answer = "supported"
+    counts = ", ".join(f"{more[norm]} of {len(rows[norm])} {WAYS[norm]}" for norm in WAYS)
+    lines = [
+        [WAYS[norm], *line] for norm, some in rows.items()
         for line in _table("Features", "k = 1", arms[norm]["k = 1"][1], some).rows
     ]  # fmt: skip
-    best = max(rows[equal], key=lambda r: r.gain)
-    more = [r for r in rows[equal] if r.p <= SIGNIFICANT and r.gain > 0]
-    answer: Word = "undecided"
-    if more:
-        answer = "refuted"
-    elif all(r.ci[1] < ENOUGH for r in rows[equal]):
-        answer = "supported"
-    columns = ["Coefficient", "Features", "coef", "Steered", "Against k = 1 [95 %]", "p (Holm)"]
-    found = Found(
+    columns = ["Vectors", "Features", "coef", "Steered", "Against k = 1 [95 %]", "p (Holm)"]
+    made = Found(
         answer=answer,
-        sentence=f"At equal total norm, {len(more)} of {len(rows[equal])} larger k gain more"
-        f"{_least_p(rows[equal])}.",
+        sentence=f"Larger k that gain more: {counts}{_least_p(flat)}.",
         number=Number(
-            what=f"{best.name} against k = 1 at equal norm",
+            what=f"{best.name} against k = 1, {WAYS[way]}",
             value=best.gain, ci=best.ci, unit="points",
         ),
-        smallest=best.least(len(rows[equal])),
-        table=Table(columns=columns, rows=every),
+        smallest=best.least(len(flat)),
+        table=Table(columns=columns, rows=lines),
     )  # fmt: skip
-    return {"one_feature": found}
+    return {"one_feature": made}
 
 
 def optimised(folder: Path) -> dict[str, Found]:

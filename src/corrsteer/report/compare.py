@@ -78,12 +78,14 @@ class Pair:
 @dataclass(frozen=True)
 class Match:
     """``pairs``: with the subject turned to the rival's accuracy, then with the rival turned to the
-    subject's. ``needed``: what would decide it; empty where it is decided."""
+    subject's; ``deciding``: that of both which the answer is of. ``needed``: what would decide it;
+    empty where it is decided."""
 
     rival: str
     pairs: Sequence[Pair]
     answer: str
     needed: str
+    deciding: Pair
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,8 @@ def _match(what: Asked, subject: Jobs, rival: Jobs, name: str) -> Match:
     behind = pairs[0].equal.answer == "refuted" and not pairs[0].equal.ahead
     equal = next((p for p in pairs if p.equal.answer == SUPPORTED), None)
     deciding = pairs[0] if behind or equal is None else equal
-    return Match(name, pairs, deciding.answer, _needed(deciding) if not behind else "")
+    needed = _needed(deciding) if not behind else ""
+    return Match(name, pairs, deciding.answer, needed, deciding)
 
 
 def _needed(pair: Pair) -> str:

@@ -213,7 +213,6 @@ def write_study(folder: Path, made: Study, done: pd.DataFrame) -> None:
     """``study.json``: fractions, not points; null where nothing is known."""
     content = {
         "claim": made.claim,
-        "command": _command(folder),
         "answer": made.answer,
         "sentence": made.sentence,
         "note": made.note,
@@ -221,12 +220,20 @@ def write_study(folder: Path, made: Study, done: pd.DataFrame) -> None:
         "interval": made.ci,
         "smallest_gain": made.smallest,
         "reference": asdict(made.first or Reference(made.reference)),
+        "rows": [asdict(row) for row in made.rows],
+    }
+    write_answer(folder, content, done)
+
+
+def write_answer(folder: Path, content: Mapping[str, Any], done: pd.DataFrame) -> None:
+    """``study.json``, with what was typed and what was asked beside ``content``."""
+    of = {
         "task": sorted(set(done["task"])),
         "model": sorted(set(done["model"])),
         "jobs": len(done),
         "seeds": sorted({int(n) for n in done["seed"]}),
-        "rows": [asdict(row) for row in made.rows],
     }
+    content = {"command": _command(folder), **of, **content}
     text = json.dumps(content, indent=2, default=_plain, allow_nan=False)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
 

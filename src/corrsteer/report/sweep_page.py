@@ -15,6 +15,7 @@ import pandas as pd
 
 from corrsteer.report import compare_page, sweep_figures
 from corrsteer.report.compare import Comparison, compare
+from corrsteer.report.compare_answer import write_comparison
 from corrsteer.report.compare_jobs import Job
 from corrsteer.report.compare_jobs import asked as asked_of
 from corrsteer.report.numbers import p_value
@@ -75,6 +76,7 @@ def write_sweep_report(folder: Path) -> Path:
     compared = _compared(folder, done, results, table)
     if compared:
         told = " ".join(map(compare_page.sentence, compared))
+        write_comparison(folder, compared, done)
         table = table.assign(study=pd.array([told, *[None] * (len(table) - 1)], dtype=object))
     table.to_csv(folder / "summary.csv", index=False)
     varied = [name for name in SETTINGS if done[name].nunique(dropna=False) > 1]
