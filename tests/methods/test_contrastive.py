@@ -89,6 +89,11 @@ def test_caa_of_outcomes_is_the_difference_of_the_means_of_right_and_wrong_answe
     for entry in plan.entries:
         expected = x[entry.layer][right].mean(0) - x[entry.layer][~right].mean(0)
         np.testing.assert_allclose(entry.vector, expected, rtol=1e-4, atol=1e-5)
+    writing = replace(bench, collect=replace(bench.collect, way="writing"))
+    for entry, same in zip(
+        CAA(contrast="outcomes").plain(writing, "max").plan.entries, plan.entries, strict=True
+    ):
+        np.testing.assert_array_equal(entry.vector, same.vector)
     assert CAA().learns_from == "pairs" and CAA(contrast="outcomes").learns_from == "outcomes"
     assert CAA(contrast="outcomes", coef=0.0).fit(bench).plan.does_nothing
 

@@ -20,7 +20,7 @@ from corrsteer.methods.variants import Asked, OfLayers, choice
 from corrsteer.records import LayerStats
 from corrsteer.report.record import LayerChoice
 from corrsteer.saes.coordinates import Coordinates
-from corrsteer.stages.bench import Bench
+from corrsteer.stages.bench import REPLAY, Bench
 from corrsteer.stages.contrast import contrasts
 from corrsteer.steering.arms import steered
 from corrsteer.steering.plan import Plan, PlanEntry
@@ -77,7 +77,7 @@ class CAA:
         if self.contrast == OPTIONS:
             vectors: Mapping[int, np.ndarray] = contrasts(bench, bench.layers)
         else:
-            mean = replace(bench.collect, pooling="mean")
+            mean = replace(bench.collect, pooling="mean", way=REPLAY)
             vectors = outcome_differences(
                 collected(on_coordinates(bench), observed.selection, mean)
             )
