@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from corrsteer.report.compare import compare
+from corrsteer.report.compare import Match, Pair, _needed, compare
 from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, Asked, Job
 from corrsteer.report.compare_jobs import asked as asked_of
 from corrsteer.report.compare_page import explained, markdown, plane, sentence
 from corrsteer.report.record import read_record
 from corrsteer.report.sweep_page import write_sweep_report
 from corrsteer.report.terminal import told
-from corrsteer.stats.matching import UNDECIDED
+from corrsteer.stats.matching import REFUTED, SUPPORTED, UNDECIDED, Equivalence
 from tests.report.fabricated_run import fabricate_run
 
 STUDY = {"claim": "<b>A</b> matches", "subject": "CorrSteer-A", "margin": 2}
@@ -94,6 +94,22 @@ def test_a_price_that_was_not_measured_of_both_is_none(sweep, tmp_path):
     finally:
         (tmp_path / "kept").rename(sweep / "3" / "divergence.csv")
     assert made.matches[0].pairs[0].prices[KL] is None and "–" in markdown(made)
+
+
+def made_pair(equal, answer):
+    """A pair of no jobs: what is said of it does not ask them."""
+    return Pair("", [], [], (0.7, 0.7), equal, {}, answer)
+
+
+def test_less_accurate_is_said_only_of_a_subject_that_is_behind():
+    behind, ahead = (Equivalence(99, d, (d, d), REFUTED, d > 0, None) for d in (-0.1, 0.1))
+    even = Equivalence(99, 0.0, (-0.01, 0.01), SUPPORTED, False, None)
+    said = explained(Match("B", [made_pair(behind, REFUTED)], REFUTED, ""))
+    assert said == "less accurate by more than the margin at the dial nearest on validation"
+    pairs = [made_pair(ahead, UNDECIDED), made_pair(even, REFUTED)]
+    assert "less accurate" not in explained(Match("B", pairs, REFUTED, ""))
+    at_margin = Equivalence(99, 0.02, (0.01, 0.03), UNDECIDED, False, None)
+    assert _needed(made_pair(at_margin, UNDECIDED)).startswith("no number of questions")
 
 
 @pytest.mark.long

@@ -207,7 +207,9 @@ def _needed(pair: Pair) -> str:
     """In words, what would decide a pair."""
     if pair.answer != UNDECIDED:
         return ""
-    if pair.equal.answer == UNDECIDED and pair.equal.questions:
+    if pair.equal.answer == UNDECIDED and pair.equal.questions is None:
+        return "no number of questions, were the difference the margin itself, as it seems"
+    if pair.equal.answer == UNDECIDED:
         return f"about {pair.equal.questions:,} test questions (now {pair.equal.n:,})"
     if pair.equal.answer != SUPPORTED:
         return "a dial at which both are as accurate: add some to coef"

@@ -46,8 +46,8 @@ def sentence(made: Comparison) -> str:
 def explained(match: Match) -> str:
     """Why, for one rival."""
     first = match.pairs[0]
-    if match.answer == REFUTED and first.equal.answer == REFUTED:
-        return "less accurate by more than the margin at any dial of the sweep"
+    if match.answer == REFUTED and first.equal.answer == REFUTED and not first.equal.ahead:
+        return "less accurate by more than the margin at the dial nearest on validation"
     if match.answer == REFUTED:
         return "at equal accuracy a price is less than twice as high"
     return match.needed or "as accurate, at half of every price that was measured"
