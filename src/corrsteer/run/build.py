@@ -153,6 +153,7 @@ def _build(cfg: DictConfig) -> Parts:
             check_readable(layer)
     method = _method(cfg)
     check_chosen(operator, gate, method)
+    _check_decoding(method, own)
     supported = backend.supports()
     if not fits(supported, frozenset[str]):
         raise ConfigError(
@@ -345,6 +346,19 @@ def _half(cfg: DictConfig, task: Task, spec: Model) -> tuple[Asking | None, str]
         log.info("%s: the %s half is not answered: %s", task.name, name, error)
         return None, ""
     return replace(asking, splits={"test": asking.splits["test"]}), name
+
+
+def _check_decoding(method: Method, own: _Dealt) -> None:
+    """Refuse a method whose answers are made in a way that the task's prompts do not allow."""
+    if (decoding := getattr(method, "decoding", None)) is None:
+        return
+    try:
+        own.task.decoding(decoding, own.questions)
+    except ConfigError as error:
+        raise ConfigError(
+            f"strategy {method.name}-{method.variant} cannot answer task {own.task.name}, type"
+            f" another strategy ({error})"
+        ) from None
 
 
 def _tokens(asking: Asking) -> float:
