@@ -26,6 +26,7 @@ from corrsteer.models.protocol import Backend
 from corrsteer.models.spec import Model
 from corrsteer.records import Question
 from corrsteer.run.elsewhere import Elsewhere
+from corrsteer.run.fitted import check_decoding
 from corrsteer.run.measures import asked_for
 from corrsteer.saes.protocol import SAEProvider
 from corrsteer.scorers.base import ModelScorer
@@ -153,7 +154,7 @@ def _build(cfg: DictConfig) -> Parts:
             check_readable(layer)
     method = _method(cfg)
     check_chosen(operator, gate, method)
-    _check_decoding(method, own)
+    check_decoding(method, own.task, own.questions)
     supported = backend.supports()
     if not fits(supported, frozenset[str]):
         raise ConfigError(
@@ -346,19 +347,6 @@ def _half(cfg: DictConfig, task: Task, spec: Model) -> tuple[Asking | None, str]
         log.info("%s: the %s half is not answered: %s", task.name, name, error)
         return None, ""
     return replace(asking, splits={"test": asking.splits["test"]}), name
-
-
-def _check_decoding(method: Method, own: _Dealt) -> None:
-    """Refuse a method whose answers are made in a way that the task's prompts do not allow."""
-    if (decoding := getattr(method, "decoding", None)) is None:
-        return
-    try:
-        own.task.decoding(decoding, own.questions)
-    except ConfigError as error:
-        raise ConfigError(
-            f"strategy {method.name}-{method.variant} cannot answer task {own.task.name}, type"
-            f" another strategy ({error})"
-        ) from None
 
 
 def _tokens(asking: Asking) -> float:
