@@ -13,24 +13,33 @@ from corrsteer.errors import ConfigError, DataError
 from corrsteer.methods.contrastive import CAA, BestLayer, RawResidual, on_coordinates
 from corrsteer.methods.edits import DSG, Spare
 from corrsteer.methods.prompted import Prompted
-from corrsteer.records import RIGHT, Example, Question
+from corrsteer.records import RIGHT, Example, Question, Score
+from corrsteer.run.elsewhere import other_answers
 from corrsteer.run.fitted import checked
 from corrsteer.saes.coordinates import Coordinates
 from corrsteer.stages.contrast import option_pairs
 from corrsteer.stages.probes import residual_means
+from corrsteer.steering.arms import Arm, baseline
 from corrsteer.steering.plan import load_plan
 from tests.stages.made import HashTask, asked, asking_of, bench_of, by_hash, unsteered
 from tests.stages.made import tokens as tokens_of
 
 
 class Letters(HashTask):
-    """Two options each, of which one is right."""
+    """Two options each, of which one is right; a right answer is more than its letter."""
+
+    lists_options = True
 
     def rows(self):
+        letters = ["AB"[n % 3 == 0] for n in range(60)]
         return [
-            Question(q.id, q.fields, "AB"[n % 3 == 0], options=("the cat", "a dog"))
-            for n, q in enumerate(super().rows())
+            Question(q.id, q.fields, a, options=("the cat", "a dog"), answer=f"{a}, of course")
+            for a, q in zip(letters, super().rows(), strict=True)
         ]
+
+
+class Unlisted(Letters):
+    lists_options = False
 
 
 @pytest.fixture
@@ -89,6 +98,11 @@ def test_caa_of_outcomes_is_the_difference_of_the_means_of_right_and_wrong_answe
     for entry in plan.entries:
         expected = x[entry.layer][right].mean(0) - x[entry.layer][~right].mean(0)
         np.testing.assert_allclose(entry.vector, expected, rtol=1e-4, atol=1e-5)
+    writing = replace(bench, collect=replace(bench.collect, way="writing"))
+    for entry, same in zip(
+        CAA(contrast="outcomes").plain(writing, "max").plan.entries, plan.entries, strict=True
+    ):
+        np.testing.assert_array_equal(entry.vector, same.vector)
     assert CAA().learns_from == "pairs" and CAA(contrast="outcomes").learns_from == "outcomes"
     assert CAA(contrast="outcomes", coef=0.0).fit(bench).plan.does_nothing
 
@@ -141,12 +155,45 @@ def test_prompts_are_arms_without_an_intervention(bench):
     assert (told.prefix, told.intervention, told.decoding) == ("Think.", None, None)
     shown = Prompted(variant="few-shot", shots=2).fit(bench).arm
     first, second = bench.selection[:2]
-    assert shown.prefix == f"{first.prompt} {first.gold}\n\n{second.prompt} {second.gold}"
+    assert shown.prefix == f"{first.prompt} {first.answer}\n\n{second.prompt} {second.answer}"
+    assert shown.stop == ("\n\n",) and told.stop == ()
+    weighed = replace(bench, asking=replace(bench.asking, decoding="loglikelihood"))
+    texts = Prompted(variant="few-shot", shots=1).fit(weighed).arm.prefix
+    assert texts == f"{first.prompt} {first.options['AB'.index(first.gold)]}"
     letters = Prompted(variant="constrained").fit(bench).arm
     assert letters.decoding == "constrained" and set(
         asked(bench, letters)["steered"]["answer"]
     ) <= {*("A", "B", " A", " B")}
     assert Prompted(variant="few-shot", shots=2).learns_from == "2 gold answers"
+
+
+def test_an_instruction_needs_neither_features_nor_wrong_answers(bench):
+    always = replace(bench.asking, task=replace(bench.asking.task, scorer=lambda *_: Score(1, "")))
+    fitted = Prompted(text="Think.").fit(replace(bench, asking=always))
+    assert fitted.observed.sites == fitted.observed.stats == []
+    assert (fitted.observed.selection["score"] == 1).all()
+
+
+def test_an_arms_stop_texts_end_its_answers_and_nobody_elses(bench):
+    written = asked(bench)["baseline"]["answer"]
+    stop = tuple(sorted({text[1] for text in written if len(text) > 1}))
+    made = asked(bench, baseline(), Arm("steered", "steered", stop=stop))
+    whole = asked(replace(bench, asking=replace(bench.asking, stop=stop)))["baseline"]["answer"]
+    assert list(made["steered"]["answer"]) == list(whole)
+    assert list(made["steered"]["answer"]) != list(made["baseline"]["answer"])
+    assert list(made["baseline"]["answer"]) == list(written)
+
+
+def test_another_task_that_lists_no_letters_is_not_answered_by_them(bench):
+    letters = Prompted(variant="constrained").fit(bench).arm
+    others = {
+        name: asking_of(by_hash, max_new_tokens=3, task=task)
+        for name, task in (("listed", Letters), ("unlisted", Unlisted))
+    }
+    found = other_answers(bench, others, [letters])
+    free = asked(bench)["baseline"]["answer"]
+    assert list(found["unlisted"]["steered"]["answer"]) == list(free)
+    assert list(found["listed"]["steered"]["answer"]) != list(free)
 
 
 # -- edits ---------------------------------------------------------------------------------------
@@ -210,6 +257,22 @@ def test_what_is_wrong_is_named(make, part):
 def test_pairs_need_options():
     with pytest.raises(DataError, match="type strategy.contrast=outcomes"):
         option_pairs([Example("q1", "Say it:", "yes")], seed=0)
+
+
+def test_pairs_need_letters_that_the_prompt_shows(bench):
+    unlisted = replace(bench, asking=asking_of(by_hash, max_new_tokens=3, task=Unlisted))
+    with pytest.raises(DataError, match="type strategy.contrast=outcomes"):
+        CAA().fit(unlisted)
+
+
+def test_solved_examples_need_right_answers_and_room(bench):
+    none = replace(bench, asking=asking_of(by_hash, max_new_tokens=3))
+    with pytest.raises(DataError, match="type strategy=instruction"):
+        Prompted(variant="few-shot", shots=2).fit(none)
+    with pytest.raises(DataError, match="room|long|tokens"):
+        Prompted(variant="few-shot", shots=60).fit(bench)
+    with pytest.raises(DataError, match="room|long|tokens"):
+        Prompted(text="Think. " * 500).fit(bench)
 
 
 def test_coordinates_stand_for_every_block(bench):

@@ -204,3 +204,8 @@ def test_training_that_goes_on_ends_at_the_same_bits(model, recipe):
     assert second.state == again.state and (second.steps, second.loss) == (again.steps, again.loss)
     assert all((second.arrays[name] == again.arrays[name]).all() for name in second.arrays)
     assert first.state != second.state
+
+
+def test_a_large_seed_trains_too(model):
+    (one,) = epochs(model, replace(BIAS, seed=4295))
+    assert all(np.isfinite(array).all() for array in one.arrays.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -10,15 +11,25 @@ import yaml
 
 from corrsteer.claims.answer_file import of_comparison, study_file
 from corrsteer.claims.page import deciding
-from corrsteer.report.compare import Match, compare
+from corrsteer.methods.prompted import Prompted
+from corrsteer.report.compare import Match, Pair, _needed, compare
 from corrsteer.report.compare_answer import answer
-from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, Asked, Job
+from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, RESTRICTED, Asked, Job
 from corrsteer.report.compare_jobs import asked as asked_of
-from corrsteer.report.compare_page import explained, markdown, plane, sentence
+from corrsteer.report.compare_page import (
+    called,
+    explained,
+    markdown,
+    plane,
+    price,
+    sentence,
+    sentences,
+    shown,
+)
 from corrsteer.report.record import read_record
 from corrsteer.report.sweep_page import write_sweep_report
 from corrsteer.report.terminal import told
-from corrsteer.stats.matching import UNDECIDED
+from corrsteer.stats.matching import REFUTED, SUPPORTED, UNDECIDED, Equivalence
 from tests.report.fabricated_run import fabricate_run
 
 STUDY = {"claim": "<b>A</b> matches", "subject": "CorrSteer-A", "margin": 2}
@@ -99,6 +110,72 @@ def test_a_price_that_was_not_measured_of_both_is_none(sweep, tmp_path):
     assert made.matches[0].pairs[0].prices[KL] is None and "–" in markdown(made)
 
 
+def made_pair(equal, answer):
+    """A pair of no jobs: what is said of it does not ask them."""
+    return Pair("", [], [], (0.7, 0.7), equal, {}, answer)
+
+
+def test_less_accurate_is_said_only_of_a_subject_that_is_behind():
+    behind, ahead = (Equivalence(99, d, (d, d), REFUTED, d > 0, None) for d in (-0.1, 0.1))
+    even = Equivalence(99, 0.0, (-0.01, 0.01), SUPPORTED, False, None)
+    said = explained(Match("B", [made_pair(behind, REFUTED)], REFUTED, ""))
+    assert said == "less accurate by more than the margin at the dial nearest on validation"
+    pairs = [made_pair(ahead, UNDECIDED), made_pair(even, REFUTED)]
+    assert "less accurate" not in explained(Match("B", pairs, REFUTED, ""))
+    at_margin = Equivalence(99, 0.02, (0.01, 0.03), UNDECIDED, False, None)
+    assert _needed(made_pair(at_margin, UNDECIDED)).startswith("no number of questions")
+
+
+@pytest.mark.long
+def test_the_pair_that_is_closer_on_validation_decides_whatever_test_says(sweep):
+    for chosen, decides in (((0, 3), 0), ((1, 3), 1)):  # 10 against 11 points, 10 against 1
+        made = compare(Asked("a claim", "CorrSteer-A", 0.02), jobs(sweep, chosen))
+        (match,) = made.matches
+        assert (match.decides, match.answer) == (decides, match.pairs[decides].answer)
+        told = [line for line in markdown(made).split("\n") if "| CorrSteer-LoRA | dial" in line]
+        assert [f"**{match.answer}**" in line for line in told] == [n == decides for n in (0, 1)]
+
+
+@pytest.mark.long
+def test_nothing_off_target_is_said_of_answers_restricted_to_letters(sweep):
+    some = jobs(sweep)
+    letters = {"method": "Prompt", "variant": "constrained"}
+    for n in (2, 3):
+        seed, job = some[n]
+        some[n] = seed, replace(job, record=job.record.model_copy(update=letters))
+    assert Prompted(variant="constrained").name == letters["method"]
+    made = compare(Asked("a claim", "CorrSteer-A", 0.02), some)
+    (row,) = (r for r in made.rows if r.name == RESTRICTED)
+    assert row.prices[OFF_TARGET] is None and made.axis == BROKEN
+    assert all(p.prices[OFF_TARGET] is None for p in made.matches[0].pairs)
+
+
+@pytest.mark.long
+def test_a_question_of_several_seeds_counts_once_in_an_interval(sweep):
+    (row, _) = compare(Asked("a claim", "CorrSteer-A", 0.02), jobs(sweep)).rows
+    for axis in (BROKEN, OFF_TARGET):
+        once, twice = (price(replace(row, jobs=row.jobs[:1] * n), axis) for n in (1, 2))
+        assert twice[0] == once[0]
+        assert twice[1][1] - twice[1][0] > 0.9 * (once[1][1] - once[1][0])
+
+
+@pytest.mark.long
+def test_several_tasks_and_models_are_named(sweep):
+    def made(**names):
+        some = [
+            (seed, replace(job, record=job.record.model_copy(update=names)))
+            for seed, job in jobs(sweep)
+        ]
+        return compare(Asked("a claim", "CorrSteer-A", 0.02), some)
+
+    one, other = made(task="<bbq>"), made(task="mmlu")
+    assert called([one]) == [""] and called([one, one]) == ["<bbq>", "<bbq> (2)"]
+    assert [text.split(":")[0] for text in sentences([one, other])] == ["<bbq>", "mmlu"]
+    assert called([one, made(task="mmlu", model="big")])[1] == "mmlu, big"
+    heads = [str(part["heading"]) for part in shown([one, other])]
+    assert heads[0] == "<bbq>: rivals at equal accuracy"
+
+
 @pytest.mark.long
 def test_without_the_subject_it_is_undecided(sweep):
     made = compare(Asked("a claim", "CorrSteer-P", 0.02), jobs(sweep))
@@ -134,7 +211,7 @@ def test_programs_read_the_same_answer(sweep):
 
 def test_all_rivals_have_one_answer_or_it_is_undecided():
     def match(answer):
-        return Match("x", [], answer, "", None)
+        return Match("x", [], answer, "")
 
     assert answer([match("refuted"), match("refuted")]) == "refuted"
     assert answer([match("refuted"), match("supported")]) == UNDECIDED == answer([])

@@ -352,6 +352,23 @@ def test_a_control_of_a_study_that_is_none_is_refused(settings, nothing_is_loade
         build(cfg)
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        ["task=gsm8k"],
+        ["task=bbq", "task.prompt='{context} {question}'"],
+        ["task=bbq", "task.cot=true", "task.max_new_tokens=64"],
+    ],
+)
+def test_answers_are_restricted_only_to_letters_that_the_prompts_show(task, tmp_path):
+    cfg = composed(
+        *task, "limit=4", "strategy=constrained", "backend.device=cpu", f"cache={tmp_path}"
+    )
+    with pytest.raises(ConfigError, match="Prompt-constrained cannot answer task") as refused:
+        build(cfg)
+    assert refused.value.before_compute and "\n" not in str(refused.value)
+
+
 # -- what is read once ---------------------------------------------------------------------------
 
 

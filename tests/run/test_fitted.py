@@ -57,6 +57,7 @@ def test_what_is_right_is_passed_on():
         (replace(WHOLE, arm=Arm("steered", "steered", PLAN, decoding="beams")), "arm.decoding is"),
         (replace(WHOLE, arm=Arm("steered", "steered", PLAN, decoding="auto")), "arm.decoding is"),
         (replace(WHOLE, arm=Arm("steered", "steered", PLAN, prefix=None)), "arm.prefix must be"),
+        (replace(WHOLE, arm=Arm("steered", "steered", PLAN, stop="x")), "arm.stop must be a tuple"),
         (replace(WHOLE, arm=Arm("steered", "steered", object())), "arm.intervention is no Interv"),
         (replace(WHOLE, observed=None), "observed must be"),
         (replace(WHOLE, ranked=None), "ranked must be"),

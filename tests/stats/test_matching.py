@@ -62,11 +62,28 @@ def test_equal_is_what_the_90_percent_score_interval_says():
         assert made.ci == pytest.approx((low, high), abs=1e-9)
         assert (made.answer == SUPPORTED) == (low > -0.02 and high < 0.02)
     assert equivalence(differences(5, 5, 2000)).answer == SUPPORTED
-    few = equivalence(differences(1, 0, 50))
-    assert few.answer == UNDECIDED and few.questions >= 50
+    few = equivalence(differences(1, 0, 60))
+    assert few.answer == UNDECIDED and few.questions >= 60
     behind = equivalence(differences(10, 210, 2000))
     assert behind.answer == REFUTED and not behind.ahead
     assert equivalence(differences(210, 10, 2000)).ahead
+
+
+@pytest.mark.parametrize("up", [60, 66, 74])
+def test_so_many_questions_as_are_said_show_that_a_small_difference_is_one(up):
+    seen = equivalence(differences(up, 60, 800))  # 0, 0.75 and 1.75 points, all within 2
+    assert seen.answer == UNDECIDED
+    more = 1.1 * seen.questions / 800
+    counts = [round(more * k) for k in (up, 60, 800)]
+    assert equivalence(differences(*counts)).answer == SUPPORTED
+    if up == 74:  # no more than it takes
+        fewer = [round(0.8 * more * k) for k in (up, 60, 800)]
+        assert equivalence(differences(*fewer)).answer == UNDECIDED
+
+
+def test_a_difference_that_seems_to_be_the_margin_is_decided_by_no_number_of_questions():
+    assert equivalence(differences(80, 60, 1000)).questions is None
+    assert equivalence(differences(60, 80, 1000)).questions is None
 
 
 @given(st.integers(0, 40), st.integers(0, 40))

@@ -20,8 +20,8 @@ from corrsteer.methods.variants import Asked, OfLayers, choice
 from corrsteer.records import LayerStats
 from corrsteer.report.record import LayerChoice
 from corrsteer.saes.coordinates import Coordinates
-from corrsteer.stages.bench import Bench
-from corrsteer.stages.contrast import contrasts
+from corrsteer.stages.bench import REPLAY, Bench
+from corrsteer.stages.contrast import check_letters, contrasts
 from corrsteer.steering.arms import steered
 from corrsteer.steering.plan import Plan, PlanEntry
 from corrsteer.steering.positions import GENERATION, where
@@ -73,11 +73,13 @@ class CAA:
         return plain.with_plan(plain.plan.turned_to(self.coef))
 
     def plain(self, bench: Bench, pooling: str) -> Fitted:
+        if self.contrast == OPTIONS:
+            check_letters(bench)
         observed = observe(bench, replace(bench.collect, pooling=pooling))
         if self.contrast == OPTIONS:
             vectors: Mapping[int, np.ndarray] = contrasts(bench, bench.layers)
         else:
-            mean = replace(bench.collect, pooling="mean")
+            mean = replace(bench.collect, pooling="mean", way=REPLAY)
             vectors = outcome_differences(
                 collected(on_coordinates(bench), observed.selection, mean)
             )

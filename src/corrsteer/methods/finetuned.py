@@ -26,7 +26,7 @@ from corrsteer.errors import ConfigError, DataError, check_known
 from corrsteer.methods.protocol import Fitted, Observed, observe
 from corrsteer.models.protocol import TRAINED
 from corrsteer.models.recipe import BIAS, Recipe
-from corrsteer.records import NAMES, RIGHT
+from corrsteer.records import RIGHT
 from corrsteer.stages.answers import answers
 from corrsteer.stages.bench import Bench
 from corrsteer.stages.finetune import Checkpoint, Lesson, bias, checkpoints
@@ -244,11 +244,8 @@ def lesson_of(bench: Bench, data: str) -> Lesson:
             )
         tokens = [[int(t) for t in answered["tokens"].iloc[i]] for i in right]
         return Lesson([examples[i] for i in right], tokens)
-    if asking.decoding == "loglikelihood":
-        texts = [e.options[NAMES.index(e.gold)] for e in examples]
-    else:
-        texts = [e.answer for e in examples if e.answer is not None]
-    if len(texts) < len(examples):
+    texts = asking.right_texts(examples)
+    if texts is None:
         raise DataError(
             f"strategy.data={data}: task {asking.task.name} has no right answers to learn, only a"
             " way to score them; type strategy.data=own_right"

@@ -124,7 +124,8 @@ class Method(Protocol):
         """What of the method, such as A; empty where it has no variants."""
 
     # Optional: ``learns_from``, what data it needs beside questions, in a word or two for a table
-    # ("outcomes" where it is not there: whether the model's own answers are right).
+    # ("outcomes" where it is not there: whether the model's own answers are right). ``decoding``,
+    # how its arm answers where that is not the run's: whether the task can is checked first.
 
     @property
     def needs(self) -> frozenset[str]:

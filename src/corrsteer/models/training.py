@@ -89,7 +89,7 @@ def trained(
             _restore(own, optimizer, load_tensors(state))
     for number in range(done + 1, epochs + 1):
         began = time.monotonic()
-        seed = recipe.seed * 1_000_003 + number
+        seed = (recipe.seed * 1_000_003 + number) % 2**32  # NumPy takes no more
         order = np.random.default_rng((recipe.seed, number)).permutation(len(rows))
         read = (number - 1 - done) * len(rows)
         with _own_numbers(seed):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, PRICES, Asked, Job, Seed
+from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, PRICES, Asked, Job, Seed, shares
 from corrsteer.stats.intervals import SIGNIFICANT, holm, t_ci
 from corrsteer.stats.matching import (
     SUPPORTED,
@@ -78,14 +78,18 @@ class Pair:
 @dataclass(frozen=True)
 class Match:
     """``pairs``: with the subject turned to the rival's accuracy, then with the rival turned to the
-    subject's; ``deciding``: that of both which the answer is of. ``needed``: what would decide it;
-    empty where it is decided."""
+    subject's. ``needed``: what would decide it; empty where it is decided. ``decides``: which pair
+    does, by validation alone."""
 
     rival: str
     pairs: Sequence[Pair]
     answer: str
     needed: str
-    deciding: Pair
+    decides: int = 0
+
+    @property
+    def deciding(self) -> Pair:
+        return self.pairs[self.decides]
 
 
 @dataclass(frozen=True)
@@ -189,8 +193,8 @@ def _pair(what: Asked, turned: str, subject: Sequence[Job], rival: Sequence[Job]
 
 
 def _match(what: Asked, subject: Jobs, rival: Jobs, name: str) -> Match:
-    """Whether the subject is as accurate is asked where it is turned to the rival at its best; what
-    both pay, where they are equal."""
+    """The pair whose validation accuracies are closer decides, of equally close ones the first:
+    what test says of either chooses nothing."""
     seeds = [seed for seed in rival if seed in subject]
     own = _chosen({s: subject[s] for s in seeds})
     best = _chosen({s: rival[s] for s in seeds})
@@ -199,18 +203,23 @@ def _match(what: Asked, subject: Jobs, rival: Jobs, name: str) -> Match:
     pairs = [_pair(what, what.subject, to_rival, [best[s] for s in seeds])]
     if ([own[s] for s in seeds], to_subject) != (to_rival, [best[s] for s in seeds]):
         pairs.append(_pair(what, name, [own[s] for s in seeds], to_subject))
-    behind = pairs[0].equal.answer == "refuted" and not pairs[0].equal.ahead
-    equal = next((p for p in pairs if p.equal.answer == SUPPORTED), None)
-    deciding = pairs[0] if behind or equal is None else equal
-    needed = _needed(deciding) if not behind else ""
-    return Match(name, pairs, deciding.answer, needed, deciding)
+    decides = min(range(len(pairs)), key=lambda i: (_apart(pairs[i]), i))
+    return Match(name, pairs, pairs[decides].answer, _needed(pairs[decides]), decides)
+
+
+def _apart(pair: Pair) -> float:
+    """By how much validation accuracies differ, over seeds."""
+    own, other = (np.mean([j.validation for j in some]) for some in (pair.subject, pair.rival))
+    return round(abs(float(own - other)), 12)
 
 
 def _needed(pair: Pair) -> str:
     """In words, what would decide a pair."""
     if pair.answer != UNDECIDED:
         return ""
-    if pair.equal.answer == UNDECIDED and pair.equal.questions:
+    if pair.equal.answer == UNDECIDED and pair.equal.questions is None:
+        return "no number of questions, were the difference the margin itself, as it seems"
+    if pair.equal.answer == UNDECIDED:
         return f"about {pair.equal.questions:,} test questions (now {pair.equal.n:,})"
     if pair.equal.answer != SUPPORTED:
         return "a dial at which both are as accurate: add some to coef"
@@ -326,6 +335,4 @@ def _cost(jobs: Sequence[Job]) -> dict[str, float | None]:
 
 def _share(row: Row, axis: str) -> float:
     """A price that every method has: per unrelated prompt, or per test question."""
-    if axis == OFF_TARGET:
-        return float(row.prices[OFF_TARGET] or 0.0)
-    return row.broken / sum(j.record.flips.n for j in row.jobs)
+    return float(shares(row.jobs, axis).mean())

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from corrsteer.report.compare import Comparison, Match
-from corrsteer.report.compare_page import explained, sentence, turned
+from corrsteer.report.compare_page import explained, sentences, turned
 from corrsteer.report.study import write_answer
 from corrsteer.stats.matching import SUPPORTED, UNDECIDED, PriceRatio
 
@@ -24,7 +24,7 @@ def write_comparison(folder: Path, made: Sequence[Comparison], done: pd.DataFram
     content = {
         "claim": made[0].asked.claim,
         "answer": answer(matches),
-        "sentence": " ".join(map(sentence, made)),
+        "sentence": " ".join(sentences(made)),
         "note": "",
         "number": None if least is None else least[0],
         "of": None if least is None else least[1],

@@ -21,6 +21,8 @@ from corrsteer.steering.arms import BASELINE, STEERED
 BROKEN, OFF_TARGET, KL = "broken per fixed", "off-target", "KL"
 PRICES = (BROKEN, OFF_TARGET, KL)
 Seed = tuple[object, ...]
+RESTRICTED = "Prompt-constrained"
+"""The method that restricts answers to option letters: unrelated prompts have none."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Job:
             frame = own.rename(columns={"kl": "paid", "positions": "per"})[["paid", "per"]]
             return frame if len(frame) else None
         if price == OFF_TARGET:
+            if self.method == RESTRICTED:
+                return None  # it was not applied there, so nothing could change
             rows = read_answers(
                 self.folder, ["id", "arm", "answer"], ["unrelated"], [BASELINE, STEERED]
             )
@@ -111,8 +115,15 @@ def asked(folder: Path, jobs: Sequence[int]) -> Asked | None:
     return None
 
 
+def shares(jobs: Sequence[Job], axis: str) -> pd.Series:
+    """Of one method's jobs of several seeds: what was paid for each prompt or question, from 0 to
+    1, as a mean over the seeds that asked it."""
+    frames = [frame["paid"] for job in jobs if (frame := job.paid(axis)) is not None]
+    return pd.concat(frames).groupby(level=0).mean()
+
+
 def share_of(job: Job, axis: str) -> float:
-    """The same of one job."""
+    """The mean of :func:`shares` of one job, as its record says."""
     effects = job.record.side_effects
     if axis == OFF_TARGET and effects is not None and effects.off_target is not None:
         return effects.off_target.arms[STEERED].rate

@@ -8,11 +8,12 @@ from itertools import cycle
 import plotly.graph_objects as go
 
 from corrsteer.report.compare import Comparison, Match, Pair, Row
-from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, share_of
+from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, share_of, shares
 from corrsteer.report.numbers import interval, p_value, pct, points, ratio, short
+from corrsteer.report.pages import cut
 from corrsteer.report.plots import Figure, around, colour, error_bars, line, plot_text, ring
 from corrsteer.report.sweep_figures import SYMBOLS
-from corrsteer.stats.intervals import proportion_ci
+from corrsteer.stats.intervals import difference_ci, proportion_ci
 from corrsteer.stats.matching import REFUTED, SUPPORTED, UNDECIDED, PriceRatio
 from corrsteer.steering.arms import BASELINE, STEERED
 
@@ -22,10 +23,26 @@ AXES = {
 }
 
 
-def sentence(made: Comparison) -> str:
-    """The claim and its answer against every rival."""
+def called(made: Sequence[Comparison]) -> list[str]:
+    """What tells comparisons of one sweep apart: the task, and the model where there are several;
+    empty for one alone."""
+    if len(made) < 2:
+        return [""] * len(made)
+    records = [one.rows[0].jobs[0].record for one in made]
+    several = len({r.model for r in records}) > 1
+    names = [cut(f"{r.task}, {r.model}" if several else r.task, 60) for r in records]
+    before = [names[:n].count(name) for n, name in enumerate(names)]
+    return [f"{name} ({n + 1})" if n else name for name, n in zip(names, before, strict=True)]
+
+
+def sentences(made: Sequence[Comparison]) -> list[str]:
+    return [sentence(one, name) for one, name in zip(made, called(made), strict=True)]
+
+
+def sentence(made: Comparison, name: str = "") -> str:
+    """The claim and its answer against every rival. ``name``: see :func:`called`."""
     claim = made.asked.claim
-    head = f"{claim[:1].upper()}{claim[1:]}"
+    head = f"{name}: {claim}" if name else f"{claim[:1].upper()}{claim[1:]}"
     if not made.matches:
         return (
             f"{head}: {UNDECIDED}, since no job of {made.asked.subject} and of a rival is done on"
@@ -45,9 +62,9 @@ def sentence(made: Comparison) -> str:
 
 def explained(match: Match) -> str:
     """Why, for one rival."""
-    first = match.pairs[0]
-    if match.answer == REFUTED and first.equal.answer == REFUTED:
-        return "less accurate by more than the margin at any dial of the sweep"
+    equal = match.pairs[match.decides].equal
+    if match.answer == REFUTED and equal.answer == REFUTED and not equal.ahead:
+        return "less accurate by more than the margin at the dial nearest on validation"
     if match.answer == REFUTED:
         return "at equal accuracy a price is less than twice as high"
     return match.needed or "as accurate, at half of every price that was measured"
@@ -105,17 +122,19 @@ COLUMNS = {
 NOTE = (
     "Each method as validation chose it, on the same test questions. Marked: every other method"
     " is worse by a paired test, corrected for their number. Off-target: unrelated prompts"
-    " answered otherwise than without the method. KL: on neutral texts, per position; not measured"
+    " answered otherwise than without the method; not measured of answers restricted to option"
+    " letters, which unrelated prompts lack. KL: on neutral texts, per position; not measured"
     " of prompts. Fitting and answering (the validation split): the most that a job of the method"
-    " took in this sweep; what another job had computed is not counted again. “Front”: no other"
-    " method is as accurate at a lower price."
+    " took in this sweep, in this order of jobs: what the cache held or an earlier job had computed"
+    " is not counted, so that times of methods compare only where each had a cache of its own."
+    " “Front”: no other method is as accurate at a lower price."
 )
 
 
-def markdown(made: Comparison) -> str:
-    """For a README."""
+def markdown(made: Comparison, name: str = "") -> str:
+    """For a README. ``name``: see :func:`called`."""
     titles = ["Method", "Front", *COLUMNS.values()]
-    lines = [sentence(made), "", "| " + " | ".join(titles) + " |"]
+    lines = [sentence(made, name), "", "| " + " | ".join(titles) + " |"]
     lines.append("|---|---|" + "---:|" * len(COLUMNS))
     for row in made.rows:
         shown = cells(row)
@@ -129,7 +148,7 @@ def markdown(made: Comparison) -> str:
     for match in made.matches:
         for n, pair in enumerate(match.pairs):
             prices = [times(pair.prices[p]) for p in (BROKEN, OFF_TARGET, KL)]
-            said = f"**{match.answer}**: {explained(match)}" if n == 0 else ""
+            said = f"**{match.answer}**: {explained(match)}" if n == match.decides else ""
             accuracies = [pct(a) for a in pair.accuracies]
             difference = f"{points(pair.equal.difference)} {interval(pair.equal.ci)}"
             row_cells = [match.rival, turned(pair), *accuracies, difference, pair.equal.answer]
@@ -140,7 +159,8 @@ def markdown(made: Comparison) -> str:
 def match_note(made: Comparison) -> str:
     return (
         f"{made.asked.subject} turned to the rival's validation accuracy, then the rival turned to"
-        f" its own. Difference: subject less rival, with its 90 % interval; equal: it lies within"
+        " its own: the pair that is closer on validation decides, of equal ones the first."
+        f" Difference: subject less rival, with its 90 % interval; equal: it lies within"
         f" {100 * made.asked.margin:g} points (two one-sided tests at 5 %). Then how many times the"
         " subject's price the rival pays, by paired bootstrap; the intervals of a row hold together"
         " at 95 %. Supported: equal, and every ratio at least 2 with its interval above 1. Refuted:"
@@ -168,10 +188,8 @@ def plane(made: Comparison) -> Figure:
             line={"color": paint, "width": 2 if own else 1, "dash": "solid" if own else "dot"},
             hoverinfo="skip",
         )
-        changed, n = _counts(row, made.axis)
-        share = changed / n
+        share, (low, high) = price(row, made.axis)
         x, y = 100 * share, 100 * row.accuracy
-        low, high = proportion_ci(changed, n)
         figure.add_scatter(
             x=[x],
             y=[y],
@@ -195,7 +213,7 @@ def plane(made: Comparison) -> Figure:
                 "front": row.front,
             }
         )
-    ring(figure, [(100 * _at(r, made.axis), 100 * r.accuracy) for r in made.rows if r.front])
+    ring(figure, [(x, y) for (x, y, _), r in zip(places, made.rows, strict=True) if r.front])
     base = 100 * made.rows[0].jobs[0].record.arms[BASELINE].accuracy
     span = around([*reach, base])
     figure.update_layout(
@@ -244,29 +262,22 @@ def _labels(
     return made
 
 
-def _counts(row: Row, axis: str) -> tuple[int, int]:
-    changed = n = 0
-    for job in row.jobs:
-        effects = job.record.side_effects
-        if axis == OFF_TARGET and effects is not None and effects.off_target is not None:
-            changed += effects.off_target.arms[STEERED].changed
-            n += effects.off_target.n
-        else:
-            changed += job.record.flips.broken
-            n += job.record.flips.n
-    return changed, n
-
-
-def _at(row: Row, axis: str) -> float:
-    changed, n = _counts(row, axis)
-    return changed / n
+def price(row: Row, axis: str) -> tuple[float, tuple[float, float]]:
+    """Of the front, with its 95 % interval over prompts or questions, each of which counts once,
+    however many seeds asked it."""
+    of_unit = shares(row.jobs, axis)
+    if len(row.jobs) == 1:
+        return float(of_unit.mean()), proportion_ci(int(of_unit.sum()), len(of_unit))
+    low, high = difference_ci(of_unit.to_numpy())
+    return float(of_unit.mean()), (max(low, 0.0), high)
 
 
 def shown(made: Sequence[Comparison]) -> list[dict[str, object]]:
     """What the page's template reads of each comparison."""
     return [
         {
-            "sentence": sentence(one),
+            "heading": f"{name}: rivals at equal accuracy" if name else "Rivals at equal accuracy",
+            "sentence": sentence(one, name),
             "answers": [(m.rival, m.answer, explained(m)) for m in one.matches],
             "rows": [(row, cells(row)) for row in one.rows],
             "columns": COLUMNS,
@@ -280,5 +291,5 @@ def shown(made: Sequence[Comparison]) -> list[dict[str, object]]:
             "match_note": match_note(one),
             "figure": plane(one),
         }
-        for one in made
+        for one, name in zip(made, called(made), strict=True)
     ]  # fmt: skip

@@ -75,7 +75,7 @@ def write_sweep_report(folder: Path) -> Path:
         table = table.assign(study=pd.array(said, dtype=object))
     compared = _compared(folder, done, results, table)
     if compared:
-        told = " ".join(map(compare_page.sentence, compared))
+        told = " ".join(compare_page.sentences(compared))
         write_comparison(folder, compared, done)
         table = table.assign(study=pd.array([told, *[None] * (len(table) - 1)], dtype=object))
     table.to_csv(folder / "summary.csv", index=False)
@@ -86,7 +86,7 @@ def write_sweep_report(folder: Path) -> Path:
     if asked is not None:
         text = study_table(asked) + text
         write_study(folder, asked, done)
-    text = "".join(map(compare_page.markdown, compared)) + text
+    text = "".join(map(compare_page.markdown, compared, compare_page.called(compared))) + text
     (folder / "verdict.md").write_text(text, encoding="utf-8")
     overridden = {
         word.lstrip("+").split("=")[0] for text in table["overrides"] for word in text.split()

@@ -26,6 +26,7 @@ from corrsteer.models.protocol import Backend
 from corrsteer.models.spec import Model
 from corrsteer.records import Question
 from corrsteer.run.elsewhere import Elsewhere
+from corrsteer.run.fitted import check_decoding
 from corrsteer.run.measures import asked_for
 from corrsteer.saes.protocol import SAEProvider
 from corrsteer.scorers.base import ModelScorer
@@ -153,6 +154,7 @@ def _build(cfg: DictConfig) -> Parts:
             check_readable(layer)
     method = _method(cfg)
     check_chosen(operator, gate, method)
+    check_decoding(method, own.task, own.questions)
     supported = backend.supports()
     if not fits(supported, frozenset[str]):
         raise ConfigError(

@@ -39,8 +39,8 @@ def unrelated_answers(bench: Bench, elsewhere: Elsewhere, arms: Sequence[Arm]) -
     """Answers to the unrelated prompts, by arm; none where none were asked for."""
     if elsewhere.unrelated is None:
         return {}
-    # Without options there is nothing to restrict an answer to.
-    free = [replace(arm, decoding=None) for arm in arms]
+    # Without options there is nothing to restrict an answer to, and texts end as they would.
+    free = [replace(arm, decoding=None, stop=()) for arm in arms]
     return answers(bench, elsewhere.unrelated, "unrelated", free, "unrelated prompts")
 
 
@@ -111,7 +111,7 @@ def other_answers(
     """By task of ``transfer``, the answers to its test questions, by arm."""
     found = {}
     for name, asking in others.items():
-        options = all(e.options for e in asking.splits["test"])
+        options = asking.lists_options and all(e.options for e in asking.splits["test"])
         fitting = arms if options else [replace(arm, decoding=None) for arm in arms]
         found[name] = answers(bench, asking, "test", fitting, f"{name}, transfer")
     return found

@@ -1,23 +1,25 @@
 """What a method found, checked as soon as it is found: whatever else comes of it, in an hour or at
-the end of a run, is then not the method's fault. Costs nothing."""
+the end of a run, is then not the method's fault; and before, whether a task's answers can be made
+as it makes them. Costs nothing."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from corrsteer.config import DECODINGS
-from corrsteer.errors import DataError
+from corrsteer.errors import ConfigError, DataError
 from corrsteer.methods.protocol import Fitted, Method, Observed
-from corrsteer.records import RankedFeature
+from corrsteer.records import Question, RankedFeature
 from corrsteer.report.record import Search
 from corrsteer.stages.bench import Bench
 from corrsteer.steering.arms import STEERED, Arm
 from corrsteer.steering.plan import Plan, PlanEntry
+from corrsteer.tasks.protocol import Task
 
 OWN_TABLES = ("features", "classes", "ablations", "answers", "divergence")
 """Files of a run that no method may write over."""
@@ -71,6 +73,8 @@ def _wrong_arm(arm: object) -> Iterator[tuple[str, str]]:
         yield "arm.decoding", f"is {arm.decoding!r}; it must be None or {', '.join(decodings)}"
     if not isinstance(arm.prefix, str):
         yield "arm.prefix", f"must be a text, not {type(arm.prefix).__name__}"
+    if not (isinstance(arm.stop, tuple) and all(isinstance(t, str) and t for t in arm.stop)):
+        yield "arm.stop", f"must be a tuple of texts, none of them empty, not {arm.stop!r}"
     for name in ("key", "changes_prompt", "needs"):
         if arm.intervention is not None and not hasattr(arm.intervention, name):
             yield "arm.intervention", f"is no Intervention: it has no {name}"
@@ -99,3 +103,16 @@ def _wrong_plan(plan: Plan, bench: Bench) -> Iterator[tuple[str, str]]:
             yield f"{field}.vector", f"has the shape {list(vector.shape)}; it must be [{width}]"
         elif not np.isfinite(vector).all():
             yield f"{field}.vector", "is not finite (nan or inf)"
+
+
+def check_decoding(method: Method, task: Task, questions: Sequence[Question]) -> None:
+    """Refuse a method whose answers are made in a way that the task's prompts do not allow."""
+    if (decoding := getattr(method, "decoding", None)) is None:
+        return
+    try:
+        task.decoding(decoding, questions)
+    except ConfigError as error:
+        raise ConfigError(
+            f"strategy {method.name}-{method.variant} cannot answer task {task.name}, type"
+            f" another strategy ({error})"
+        ) from None

@@ -56,19 +56,25 @@ def answers(
 ) -> dict[str, pd.DataFrame]:
     """Scored answers of every arm to one split, by the arm's name. ``what``: its name in
     messages. ``listen``: who reads along while new ones are written, of the unsteered arm alone."""
-    together: dict[tuple[str, str], list[Arm]] = {}
+    together: dict[tuple[str, str, tuple[str, ...]], list[Arm]] = {}
     arms = list(arms)
     assert len({arm.name for arm in arms}) == len(arms), [arm.name for arm in arms]
     if any(arm.among is not None for arm in arms):
         return _among(bench, asking, split, arms, what)
     for arm in arms:
-        together.setdefault((arm.prefix, arm.decoding or asking.decoding), []).append(arm)
+        alike = (arm.prefix, arm.decoding or asking.decoding, arm.stop)
+        together.setdefault(alike, []).append(arm)
     frames: dict[str, pd.DataFrame] = {}
-    for (prefix, _), same in together.items():
+    for (prefix, _, stop), same in together.items():
         examples = prefixed(asking.splits[split], prefix)
         label = f"{what or split}, instructed" if prefix else what or split
-        frames |= _alike(bench, asking, examples, same, label, listen)
+        frames |= _alike(bench, stopping(asking, stop), examples, same, label, listen)
     return {arm.name: frames[arm.name] for arm in arms}
+
+
+def stopping(asking: Asking, stop: Sequence[str]) -> Asking:
+    """Answers end at these texts, too."""
+    return replace(asking, stop=tuple(dict.fromkeys([*asking.stop, *stop]))) if stop else asking
 
 
 def _among(
@@ -83,7 +89,11 @@ def _among(
         bare = replace(plain, intervention=None, kind=BASELINE)
         both = [plain] if arm.among is None else [plain, replace(bare, name=f"{arm.name}, bare")]
         told = [
-            key_of("arm", 1, {"prefix": a.prefix, "decoding": a.decoding, **a.key()}) for a in both
+            key_of(
+                *("arm", 1),
+                {"prefix": a.prefix, "decoding": a.decoding, "stop": list(a.stop), **a.key()},
+            )
+            for a in both
         ]
         does[arm.name] = told
         for one, same in zip(told, both, strict=True):

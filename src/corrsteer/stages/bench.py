@@ -19,7 +19,7 @@ import numpy as np
 from corrsteer.models.protocol import SINK, WHOLE, Backend, Residuals, sinks
 from corrsteer.models.reading import seen
 from corrsteer.models.spec import Model
-from corrsteer.records import LETTERS, Example
+from corrsteer.records import LETTERS, NAMES, Example
 from corrsteer.saes.protocol import SAEProvider
 from corrsteer.selectors.classes import Hands
 from corrsteer.selectors.protocol import Selector
@@ -86,6 +86,19 @@ class Asking:
     decoding: str = "free"
     stop: tuple[str, ...] = ()
     likelihood: str = PER_CHARACTER
+
+    @property
+    def lists_options(self) -> bool:
+        """Whether the prompts show letters that an answer may be restricted to."""
+        return bool(getattr(self.task, "lists_options", False))
+
+    def right_texts(self, examples: Sequence[Example]) -> list[str] | None:
+        """Of each a right answer as a model should write it, where options are weighed the option;
+        None where the task has none of some."""
+        if self.decoding == "loglikelihood":
+            return [e.options[NAMES.index(e.gold)] for e in examples]
+        texts = [e.answer for e in examples if e.answer is not None]
+        return texts if len(texts) == len(examples) else None
 
 
 @dataclass(frozen=True)

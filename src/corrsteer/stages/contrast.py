@@ -42,6 +42,16 @@ def option_pairs(examples: Sequence[Example], seed: int) -> list[tuple[str, str]
     return pairs
 
 
+def check_letters(bench: Bench) -> None:
+    """Raises DataError where the prompts show no letters, or there are no pairs of them."""
+    if not bench.asking.lists_options:
+        raise DataError(
+            "contrastive pairs are letters of options, and the prompts of task"
+            f" {bench.asking.task.name} list none: type strategy.contrast=outcomes"
+        )
+    option_pairs(bench.selection, bench.seed)
+
+
 def contrasts(bench: Bench, layers: Sequence[int]) -> dict[int, np.ndarray]:
     """[M] float32 by layer: the mean residual at the letter of the right option less that at the
     letter of a wrong one, over the selection questions."""

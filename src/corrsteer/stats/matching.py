@@ -25,6 +25,7 @@ HALF = 2.0
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 LEVEL = 0.05
 _BLOCK = 1_000_000
+_ROUNDING = 1e-9
 _SMALL = 0.5  # Jeffreys: so much of a unit more, so that a count of 0 has a width
 
 
@@ -44,8 +45,8 @@ class Equivalence:
     """Of a difference of accuracies, subject less rival. ``ci``: 90 % score interval; ``answer``:
     supported where it lies within the margin on both sides, which is two one-sided tests at 5 %
     (TOST, Schuirmann 1987); refuted where the 95 % interval lies wholly beyond it. ``questions``:
-    so many would decide it, were the difference what it seems, and none where it seems to be within
-    the margin; None where it is decided."""
+    so many would decide it, were the difference what it seems; None where it is decided, or where
+    no number would: the difference seems to be the margin itself."""
 
     n: int
     difference: float
@@ -66,13 +67,18 @@ def equivalence(differences: np.ndarray, margin: float = MARGIN) -> Equivalence:
         answer = SUPPORTED
     elif wide[0] > margin or wide[1] < -margin:
         answer = REFUTED
-    more = None
-    if answer == UNDECIDED and abs(mean) > margin:  # so many would show that it is not equal
-        room = (wide[1] - mean if mean < 0 else mean - wide[0]) / (abs(mean) - margin)
-        more = math.ceil(len(x) * max(1.0, room) ** 2)
-    elif answer == UNDECIDED:
+    more, room = None, abs(abs(mean) - margin)  # of which an interval narrows into one side
+    if answer == UNDECIDED and room > _ROUNDING and abs(mean) > margin:  # to show them unequal
+        half = wide[1] - mean if mean < 0 else mean - wide[0]
+        more = math.ceil(len(x) * max(1.0, half / room) ** 2)
+    elif answer == UNDECIDED and room > _ROUNDING:
+        half = max(mean - low, high - mean)
         # One more than was seen: where no outcome differs, some would.
-        more = max(len(x), questions_to_match((float(x @ x) + 1) / (len(x) + 1), margin))
+        changed = (float(x @ x) + 1) / (len(x) + 1)
+        more = max(
+            *(len(x), questions_to_match(changed, margin)),
+            math.ceil(len(x) * (half / room) ** 2),
+        )
     return Equivalence(len(x), mean, (low, high), answer, wide[0] > margin, more)
 
 

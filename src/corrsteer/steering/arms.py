@@ -61,7 +61,7 @@ class Arm:
     """``intervention`` None: the model as it is. ``prefix``: text put before every prompt, with an
     empty line between. ``decoding`` None: that of the run. ``kind``: one of ``KINDS``. ``among``:
     ids of the questions on which the intervention acts, the others being answered without it; None:
-    on all."""
+    on all. ``stop``: texts that end an answer besides the run's."""
 
     name: str
     kind: str
@@ -69,6 +69,7 @@ class Arm:
     prefix: str = ""
     decoding: str | None = None
     among: frozenset[str] | None = None
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.kind in KINDS, self.kind
