@@ -189,7 +189,7 @@ class Answer:
             async for event in events:
                 if event.kind == "error":
                     raise Refused(500, event.text)
-                if event.kind == "done":
+                if event.kind == "done" and not self._stopped:
                     self.why = event.text
                 if event.kind != "token" or self._stopped:
                     continue

@@ -67,7 +67,7 @@ def _generated(
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
     how: dict[str, Any] = {"do_sample": False}
-    if sampling.temperature:
+    if not sampling.is_greedy:
         how = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
         how["top_k"] = 0
         if sampling.seed is not None:
