@@ -178,6 +178,8 @@ def test_rows_that_are_answered_together_are_those_that_are_stepped(modules):  #
     assert cut[0] == wanted[0][: wanted[0].index(ends[0]) + 1]
     again = [answered(stepper, plan, ROWS, NEW, Sampling(2.0, 1.0, 7), []) for _ in range(2)]
     assert again[0] == again[1] != wanted
+    alone = [answered(stepper, plan, [row], NEW, Sampling(2.0, 1.0, 7), [])[0] for row in ROWS]
+    assert again[0] == alone  # whoever rides along
 
 
 def test_gates_that_a_plan_cannot_have_are_refused(tiny_saes, tmp_path):

@@ -9,10 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from corrsteer.serve import listening
 from corrsteer.serve.api import Answer, Asked
 from corrsteer.serve.guard import Refused
-from corrsteer.serve.stepper import Pane, Sampling
-from corrsteer.serve.worker import Event
+from corrsteer.serve.stepper import Pane, Sampling, Turned
+from corrsteer.serve.worker import Event, Full, Job, Worker
+
+TURNED = Turned(1.0, {}, "generation")
 
 
 class Heard:
@@ -47,3 +50,41 @@ def test_a_temperature_however_low_gives_the_likeliest(temperature):
     logits = torch.tensor([1.0, 3e38, 2.0])
     pane = Pane(None, [1], None, Sampling(temperature, 1.0, 3))
     assert pane._chosen(logits) == 1
+
+
+def test_a_client_that_left_is_noticed_while_tokens_flow(monkeypatch):
+    monkeypatch.setattr(listening, "LOOK", 0.02)
+
+    async def gone() -> bool:
+        return True
+
+    async def noticed_after() -> int:
+        heard = listening.Heard(Worker(1), {}, TURNED, 1, ())
+
+        async def write() -> None:
+            for _ in range(500):
+                heard._events.put_nowait(Event("token"))
+                await asyncio.sleep(0.001)
+            heard._events.put_nowait(Event("end"))
+
+        writing = asyncio.create_task(write())
+        found = [event async for event in heard.events(SimpleNamespace(is_disconnected=gone))]
+        writing.cancel()
+        assert heard.job.left
+        return len(found)
+
+    assert 0 < asyncio.run(noticed_after()) < 500
+
+
+def test_jobs_that_are_over_are_not_waited_for():
+    told: list[Event] = []
+    worker, jobs = Worker(2), [Job({}, TURNED, 1, (), told.append) for _ in range(6)]
+    assert [worker.submit(job) for job in jobs[:2]] == [0, 1]
+    with pytest.raises(Full):
+        worker.submit(jobs[2])
+    jobs[0].leave()
+    assert worker.submit(jobs[3]) == 1 and told == []
+    jobs[1].stop()
+    assert worker.submit(jobs[4]) == 1 and [(e.kind, e.text) for e in told] == [("end", "stopped")]
+    with pytest.raises(Full):
+        worker.submit(jobs[5])

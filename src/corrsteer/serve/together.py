@@ -28,8 +28,12 @@ def answered(
 ) -> list[list[int]]:
     """The tokens that follow each of ``rows``, ``new`` at most; the last one may be of ``ends``.
 
-    Raises ModelError where the model gives no numbers.
+    Rows that are sampled with a seed are answered one by one: what one draws must not depend on
+    the others. Raises ModelError where the model gives no numbers.
     """
+    if len(rows) > 1 and sampling.seed is not None and not sampling.is_greedy:
+        one = stepper, plan
+        return [answered(*one, [row], new, sampling, ends)[0] for row in rows]
     asked = plan.asked_at
     if asked is None:
         return _generated(stepper, plan, rows, new, sampling, ends)

@@ -95,6 +95,10 @@ class Job:
         """Whether all that is left is not ready."""
         return bool(self._makers) and not self._panes
 
+    def finish(self) -> None:
+        """Say that it is over."""
+        self.end(text="stopped" if self.stopped else "")
+
     def end(self, kind: str = "end", text: str = "") -> None:
         if not self.left:
             self._tell(Event(kind, text=text))
@@ -119,6 +123,7 @@ class Worker:
 
     def submit(self, job: Job) -> int:
         """How many wait before it. Raises Full."""
+        self._drop()
         before = self._waiting.qsize()
         try:
             self._waiting.put_nowait(job)
@@ -128,6 +133,17 @@ class Worker:
                 " the server with more (--waiting)"
             ) from None
         return before
+
+    def _drop(self) -> None:
+        """Those that are over are not waited for."""
+        with self._waiting.mutex:
+            some = list(self._waiting.queue)
+            over = [job for job in some if job is not None and job.is_over]
+            for job in over:
+                self._waiting.queue.remove(job)
+        for job in over:
+            with suppress(RuntimeError):  # nobody listens any more
+                job.finish()
 
     def _work(self) -> None:
         active: list[Job] = []
@@ -156,7 +172,7 @@ class Worker:
         try:
             if not job.is_over and job.advance() and not job.is_over:
                 return True
-            job.end(text="stopped" if job.stopped else "")
+            job.finish()
         except Exception as error:  # whatever a model raises: the next job must not suffer
             self._failed(job, error)
         return False
