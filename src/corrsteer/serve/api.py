@@ -103,7 +103,7 @@ class Api:
             if chat:
                 prompt = reader.chat(_messages(fields.get("messages")), most)
             else:
-                prompt = reader.plain(_prompt(fields), most)
+                prompt = reader.as_it_is(_prompt(fields), most)
         except Refused:
             raise
         except CorrSteerError as error:
