@@ -198,7 +198,7 @@ def test_gates_that_a_plan_cannot_have_are_refused(tiny_saes, tmp_path):
         gates.check("plan")
     chance = Chance(plan, Folder(str(tiny_saes)))
     gates = Gates(plan, chance)
-    chance._thread = type("Alive", (), {"is_alive": lambda self: True})()
+    assert chance.is_reading
     with pytest.raises(NotYet, match="in a moment"):
         gates.check("inactive")
     assert set(gates.names) <= set(GATES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from corrsteer.serve import listening
 from corrsteer.serve.api import Answer, Asked
 from corrsteer.serve.guard import Refused
 from corrsteer.serve.stepper import Pane, Sampling, Turned
-from corrsteer.serve.worker import Event, Full, Job, Worker
+from corrsteer.serve.worker import TOGETHER, Event, Full, Job, Worker
 
 TURNED = Turned(1.0, {}, "generation")
 
@@ -88,3 +89,47 @@ def test_jobs_that_are_over_are_not_waited_for():
     assert worker.submit(jobs[4]) == 1 and [(e.kind, e.text) for e in told] == [("end", "stopped")]
     with pytest.raises(Full):
         worker.submit(jobs[5])
+
+
+class Writes:
+    """A pane of one token."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.readings: dict = {}
+
+    def step(self, turned: Turned) -> int:
+        self.tokens.append(0)
+        return 0
+
+
+def test_jobs_that_only_wait_hold_no_place_and_are_bounded():
+    told: dict[str, list[str]] = {}
+    ready: list[Writes] = []
+
+    def job(name: str, maker) -> Job:
+        return Job({name: maker}, TURNED, 1, (), lambda e: told.setdefault(name, []).append(e.kind))
+
+    def until(what) -> None:
+        end = time.monotonic() + 5
+        while not what() and time.monotonic() < end:
+            time.sleep(0.005)
+
+    worker = Worker(TOGETHER + 2)
+    worker.start()
+    try:
+        for n in range(TOGETHER + 1):
+            worker.submit(job(f"waits {n}", lambda: Writes() if ready else None))
+        worker.submit(job("other", Writes))
+        until(lambda: "other" in told)
+        assert told == {"other": ["token", "done", "end"]}
+        worker.submit(job("last that waits", lambda: None))
+        until(lambda: not worker._waiting.qsize())
+        worker.submit(job("too many", Writes))
+        time.sleep(0.1)
+        assert "too many" not in told
+        ready.append(Writes())
+        until(lambda: len(told) == TOGETHER + 3)
+        assert set(map(tuple, told.values())) == {("token", "done", "end")}
+    finally:
+        worker.close()

@@ -204,6 +204,16 @@ class Loaded:
     stepper: Stepper
     live: Sequence[list[int]]
 
+    def begin(self) -> None:
+        """Begin to read the SAEs. For the thread that owns the model. Cost: a pass over each of
+        the questions."""
+        chance, seen = self.source.chance, []
+        try:
+            if chance.has_saes and not chance.none:
+                seen = [self.stepper.residuals(ids) for ids in self.live]
+        finally:  # whatever a model raises: who waits for the SAEs must not wait for ever
+            chance.start(seen)
+
 
 def load(source: Source, most: int) -> Loaded:
     """The weights in memory. ``most``: tokens of a prompt at most. Raises ModelError."""

@@ -111,8 +111,11 @@ class Worker:
         self._waiting: queue.Queue[Job | None] = queue.Queue(waiting)
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._closed = False
+        self._begin: Callable[[], None] = lambda: None
 
-    def start(self) -> None:
+    def start(self, begin: Callable[[], None] = lambda: None) -> None:
+        """``begin``: is called in the thread, before the first job."""
+        self._begin = begin
         self._thread.start()
 
     def close(self) -> None:
@@ -146,18 +149,30 @@ class Worker:
                 job.finish()
 
     def _work(self) -> None:
+        try:
+            self._begin()
+        except Exception as error:  # of any kind: jobs are answered all the same
+            log.warning("at the beginning: %s", _words(error))
         active: list[Job] = []
+        room = TOGETHER
         while not self._closed:
-            active += list(self._next(active))
+            active += list(self._next(active, room))
+            writing = 0
             for job in list(active):
+                if writing == TOGETHER and not job.is_over:
+                    continue  # several that were waited for came at once: the first come first
                 if not self._advanced(job):
                     active.remove(job)
-            if active and all(job.waits for job in active):
+                elif not job.waits:
+                    writing += 1
+            # Jobs that only wait hold no place, but they are not without end either.
+            idle = len(active) - writing
+            room = TOGETHER - writing if idle < self._waiting.maxsize else 0
+            if active and not writing:
                 time.sleep(0.05)
 
-    def _next(self, active: list[Job]) -> Iterator[Job]:
-        """Jobs whose turn it is; waits for one where none is being written."""
-        room = TOGETHER - len(active)
+    def _next(self, active: list[Job], room: int) -> Iterator[Job]:
+        """Jobs whose turn it is; waits for one where there is none at all."""
         for n in range(room):
             try:
                 job = self._waiting.get(block=not active and n == 0)
