@@ -180,6 +180,11 @@ def test_rows_that_are_answered_together_are_those_that_are_stepped(modules):  #
     assert again[0] == again[1] != wanted
     alone = [answered(stepper, plan, [row], NEW, Sampling(2.0, 1.0, 7), [])[0] for row in ROWS]
     assert again[0] == alone  # whoever rides along
+    after = []
+    for _ in range(2):
+        answered(stepper, plan, ROWS, NEW, Sampling(2.0, 1.0, 7), [])
+        after.append(answered(stepper, plan, ROWS, NEW, Sampling(2.0), []))
+    assert after[0] != after[1]  # or came before
 
 
 def test_gates_that_a_plan_cannot_have_are_refused(tiny_saes, tmp_path):

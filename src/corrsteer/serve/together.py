@@ -74,7 +74,9 @@ def _generated(
     if not sampling.is_greedy:
         how = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
         how["top_k"] = 0
-        if sampling.seed is not None:
+        if sampling.seed is None:  # nor on the seed of whoever came before
+            torch.seed()
+        else:
             torch.manual_seed(sampling.seed)
     # All of it: what a checkpoint's own settings say would be merged into it.
     config = GenerationConfig(
