@@ -101,8 +101,7 @@ def served(folder: Path, *, key: str | None = None, waiting: int = 32) -> Iterat
     from corrsteer.serve.worker import Worker
 
     loaded, worker = load(read(folder, None), 64), Worker(waiting)
-    worker.start()
-    loaded.source.chance.start()
+    worker.start(loaded.begin)
     place = _listening(0)
     config = uvicorn.Config(
         application(loaded, worker, most=100, key=key), log_level="warning",

@@ -178,6 +178,13 @@ def test_rows_that_are_answered_together_are_those_that_are_stepped(modules):  #
     assert cut[0] == wanted[0][: wanted[0].index(ends[0]) + 1]
     again = [answered(stepper, plan, ROWS, NEW, Sampling(2.0, 1.0, 7), []) for _ in range(2)]
     assert again[0] == again[1] != wanted
+    alone = [answered(stepper, plan, [row], NEW, Sampling(2.0, 1.0, 7), [])[0] for row in ROWS]
+    assert again[0] == alone  # whoever rides along
+    after = []
+    for _ in range(2):
+        answered(stepper, plan, ROWS, NEW, Sampling(2.0, 1.0, 7), [])
+        after.append(answered(stepper, plan, ROWS, NEW, Sampling(2.0), []))
+    assert after[0] != after[1]  # or came before
 
 
 def test_gates_that_a_plan_cannot_have_are_refused(tiny_saes, tmp_path):
@@ -196,7 +203,7 @@ def test_gates_that_a_plan_cannot_have_are_refused(tiny_saes, tmp_path):
         gates.check("plan")
     chance = Chance(plan, Folder(str(tiny_saes)))
     gates = Gates(plan, chance)
-    chance._thread = type("Alive", (), {"is_alive": lambda self: True})()
+    assert chance.is_reading
     with pytest.raises(NotYet, match="in a moment"):
         gates.check("inactive")
     assert set(gates.names) <= set(GATES)

@@ -148,19 +148,16 @@ def test_a_dial_out_of_range_is_refused(dial):
         Turned(1.0, {0: dial}, "generation")
 
 
-def drawn(chance, stepper, draw):
-    chance._thread.join()
-    return chance.plan(stepper, draw, [PROMPT, [1, 60, 61]])
-
-
 def test_random_features_are_live_others_and_as_long(modules, tiny_saes):
     _, stepper = modules("llama")
     plan, saes = plan_of(), Folder(str(tiny_saes))
     chance = Chance(plan, saes)
-    chance.start()
-    plans = [drawn(chance, stepper, n) for n in range(1, 6)]
-    assert chance.what == "features"
     seen = [stepper.residuals(ids) for ids in (PROMPT, [1, 60, 61])]
+    assert chance.plan(1) is None
+    chance.start(seen)
+    chance.join()
+    plans = [chance.plan(n) for n in range(1, 6)]
+    assert chance.what == "features"
     for own in plans:
         for entry, mine in zip(plan.entries, own.entries, strict=True):
             assert mine.norm == pytest.approx(entry.norm, rel=1e-5)
@@ -172,15 +169,15 @@ def test_random_features_are_live_others_and_as_long(modules, tiny_saes):
             assert (acts > 0).any()
     features = [tuple(e.feature for e in own.entries) for own in plans]
     assert len(set(features)) > 1
-    assert [e.feature for e in drawn(chance, stepper, 2).entries] == list(features[1])
+    assert [e.feature for e in chance.plan(2).entries] == list(features[1])
 
 
-def test_without_saes_directions_are_drawn_and_that_is_said(modules, tmp_path):
-    _, stepper = modules("llama")
+def test_without_saes_directions_are_drawn_and_that_is_said(tmp_path):
     plan = plan_of()
     for chance in (Chance(plan, None, "none here"), Chance(plan, Folder(str(tmp_path)))):
         chance.start()
-        own = drawn(chance, stepper, 1)
+        chance.join()
+        own = chance.plan(1)
         assert chance.what == "directions" and chance.why
         norms = [e.norm for e in own.entries]
         assert norms == pytest.approx([e.norm for e in plan.entries], rel=1e-5)

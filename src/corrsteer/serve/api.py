@@ -103,7 +103,7 @@ class Api:
             if chat:
                 prompt = reader.chat(_messages(fields.get("messages")), most)
             else:
-                prompt = reader.plain(_prompt(fields), most)
+                prompt = reader.as_it_is(_prompt(fields), most)
         except Refused:
             raise
         except CorrSteerError as error:
@@ -189,7 +189,7 @@ class Answer:
             async for event in events:
                 if event.kind == "error":
                     raise Refused(500, event.text)
-                if event.kind == "done":
+                if event.kind == "done" and not self._stopped:
                     self.why = event.text
                 if event.kind != "token" or self._stopped:
                     continue

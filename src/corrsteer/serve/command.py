@@ -62,8 +62,7 @@ def _serve(loaded: Loaded, place: socket.socket, most: int, waiting: int, key: s
     from corrsteer.serve.worker import Worker
 
     worker = Worker(waiting)
-    worker.start()
-    loaded.source.chance.start()
+    worker.start(loaded.begin)
     config = uvicorn.Config(
         application(loaded, worker, most=most, key=key),
         log_level=logging.WARNING,

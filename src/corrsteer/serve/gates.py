@@ -40,7 +40,8 @@ class Gates:
             self._gates["always"] = Always()
         if (inverse := getattr(own, "inverse", None)) is not None:
             self._gates["inverse"] = inverse()
-        if all(e.encoder is not None or (chance.has_saes and e.feature >= 0) for e in plan.entries):
+        reads = chance.has_saes and not chance.unread
+        if all(e.encoder is not None or (reads and e.feature >= 0) for e in plan.entries):
             self._gates |= {"active": FeatureActive(), "inactive": FeatureInactive()}
 
     @property
@@ -51,7 +52,9 @@ class Gates:
         """Raises ConfigError for a gate that this plan cannot have, NotYet for one that it cannot
         have now."""
         if type(name) is not str or name not in self._gates:
-            raise ConfigError(f"gate {name!r} is none of {', '.join(self._gates)}")
+            unread = self._chance.unread if name in ("active", "inactive") else ""
+            why = f" ({unread})" if unread else ""
+            raise ConfigError(f"gate {name!r} is none of {', '.join(self._gates)}{why}")
         if not reads_features(self._gates[name]):
             return
         if any(e.encoder is None for e in self.plan.entries):

@@ -8,13 +8,14 @@ what says where it comes from must come from here.
 from __future__ import annotations
 
 import hmac
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import CorrSteerError
 
 if TYPE_CHECKING:
-    from starlette.responses import JSONResponse
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGEST = 2**20
@@ -31,8 +32,8 @@ class Refused(CorrSteerError):
         super().__init__(words)
         self.status, self.code, self.param = status, code, param
 
-    def response(self) -> JSONResponse:
-        from starlette.responses import JSONResponse
+    def response(self) -> Response:
+        from starlette.responses import Response
 
         kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
         kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
@@ -40,7 +41,9 @@ class Refused(CorrSteerError):
         headers = {"Retry-After": "1"} if self.status in (429, 503) else {}
         if self.status == 413:  # what is left of the body is not read
             headers["Connection"] = "close"
-        return JSONResponse({"error": error}, self.status, headers)
+        # Words of a request may hold half of a surrogate pair, which UTF-8 cannot encode.
+        text = json.dumps({"error": error})
+        return Response(text, self.status, headers, media_type="application/json")
 
 
 class Guard:

@@ -44,14 +44,19 @@ class Heard:
     async def events(self, request: Request | None = None) -> AsyncGenerator[Event, None]:
         """Until the end, which is the last. Whoever stops listening ends the job: a stream does so
         by itself, and of ``request`` it is looked whether it is still there."""
+        clock, limit = asyncio.get_running_loop().time, None
+        look = clock() + LOOK
         try:
             while True:
+                if request is not None:  # by the clock, however many events there are
+                    if clock() >= look:
+                        if await request.is_disconnected():
+                            return
+                        look = clock() + LOOK
+                    limit = max(0.0, look - clock())
                 try:
-                    limit = None if request is None else LOOK
                     event = await asyncio.wait_for(self._events.get(), limit)
                 except TimeoutError:
-                    if request is not None and await request.is_disconnected():
-                        return
                     continue
                 yield event
                 if event.kind in ("end", "error"):

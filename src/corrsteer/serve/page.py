@@ -100,6 +100,7 @@ class Page:
             "tokens": min(source.tokens, self._most),
             "most": self._most,
             "chat": source.spec.chat_template,
+            "none": source.chance.none,
         }
         # A token may be half of a surrogate pair, which UTF-8 cannot encode: JSON escapes it.
         return Response(json.dumps(found), media_type="application/json")
@@ -125,14 +126,15 @@ class Page:
             return Pane(loaded.stepper, prompt, of, Sampling(), gates.under_and_watched)
 
         def chance() -> Pane | None:
-            drawn = loaded.source.chance.plan(loaded.stepper, draw, loaded.live)
+            drawn = loaded.source.chance.plan(draw)
             return None if drawn is None else pane(drawn)
 
         panes: dict[str, Callable[[], Pane | None]] = {
             "unsteered": lambda: pane(None),
             "steered": lambda: pane(gates.plan),
-            "random": chance,
         }
+        if not loaded.source.chance.none:
+            panes["random"] = chance
         heard = Heard(self._worker, panes, turned, most, loaded.reader.ends)
         return StreamingResponse(self._stream(heard), media_type="text/event-stream")
 

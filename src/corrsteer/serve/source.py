@@ -134,6 +134,11 @@ class Reader(Text):
         super().__init__(reading.tokenizer(spec), spec, 1, config)
         self._most = most
         self.ends = tuple(self._eos)
+        # What the tokenizer puts before other texts, where the chat template writes it, too.
+        self._begin = reading.prepended(spec)
+        if spec.chat_template:
+            row = self._ids(reading.seen(spec, ["a"]), special=False)[0]
+            self._begin = self._begin if row[: len(self._begin)] == self._begin else []
 
     def asked(self, text: str, new: int) -> list[int]:
         """Token ids of a user's text, in the chat template where the run uses one. Raises
@@ -141,13 +146,12 @@ class Reader(Text):
         return self._fits(self._encode([text])[0], new)
 
     def as_it_is(self, text: str, new: int) -> list[int]:
-        """Of a text that is in its chat template already."""
-        row = self._ids([text], special=not self._model.chat_template)[0]
-        return self._fits(row or ([] if self._start is None else [self._start]), new)
-
-    def plain(self, text: str, new: int) -> list[int]:
-        """Of a text that the model goes on with, without any template."""
-        row = self._ids([text], special=True)[0]
+        """Of a text that the model goes on with: without any template, or in its chat template
+        already. It begins as the run's own prompts do (with BOS), which is not written twice."""
+        chat = self._model.chat_template
+        row = self._ids([text], special=not chat)[0]
+        if chat and row[: len(self._begin)] != self._begin:
+            row = self._begin + row
         return self._fits(row or ([] if self._start is None else [self._start]), new)
 
     def chat(self, messages: Sequence[Mapping[str, str]], new: int) -> list[int]:
@@ -199,6 +203,16 @@ class Loaded:
     reader: Reader
     stepper: Stepper
     live: Sequence[list[int]]
+
+    def begin(self) -> None:
+        """Begin to read the SAEs. For the thread that owns the model. Cost: a pass over each of
+        the questions."""
+        chance, seen = self.source.chance, []
+        try:
+            if chance.has_saes and not chance.none:
+                seen = [self.stepper.residuals(ids) for ids in self.live]
+        finally:  # whatever a model raises: who waits for the SAEs must not wait for ever
+            chance.start(seen)
 
 
 def load(source: Source, most: int) -> Loaded:

@@ -24,6 +24,8 @@ from corrsteer.steering.protocol import Apply, Open, Parts
 if TYPE_CHECKING:
     import torch
 
+COLD = 1e-4
+"""Temperatures below it take the likeliest token."""
 LARGEST = 100.0
 """Dials beyond it, either way, are refused: no plan is of use there."""
 
@@ -54,11 +56,16 @@ class Turned:
 
 @dataclass(frozen=True)
 class Sampling:
-    """``temperature`` 0 takes the likeliest token; ``top_p`` as in nucleus sampling."""
+    """``temperature`` 0, or below :data:`COLD`, takes the likeliest token; ``top_p`` as in nucleus
+    sampling."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature < COLD
 
 
 @dataclass(frozen=True)
@@ -268,7 +275,7 @@ class Pane:
         import torch
 
         how = self._sampling
-        if how.temperature == 0:
+        if how.is_greedy:
             return int(logits.argmax())
         if self._random is None:
             self._random = torch.Generator()
@@ -276,7 +283,8 @@ class Pane:
                 self._random.seed()
             else:
                 self._random.manual_seed(how.seed)
-        chances = (logits.cpu() / how.temperature).softmax(-1)
+        # From the largest down, so that a low temperature does not divide them into infinity.
+        chances = ((logits.cpu() - logits.max().cpu()) / how.temperature).softmax(-1)
         some, order = chances.sort(descending=True)
         some[some.cumsum(-1) - some >= how.top_p] = 0  # the likeliest always stays
         return int(order[torch.multinomial(some, 1, generator=self._random)])

@@ -28,8 +28,12 @@ def answered(
 ) -> list[list[int]]:
     """The tokens that follow each of ``rows``, ``new`` at most; the last one may be of ``ends``.
 
-    Raises ModelError where the model gives no numbers.
+    Rows that are sampled with a seed are answered one by one: what one draws must not depend on
+    the others. Raises ModelError where the model gives no numbers.
     """
+    if len(rows) > 1 and sampling.seed is not None and not sampling.is_greedy:
+        one = stepper, plan
+        return [answered(*one, [row], new, sampling, ends)[0] for row in rows]
     asked = plan.asked_at
     if asked is None:
         return _generated(stepper, plan, rows, new, sampling, ends)
@@ -67,10 +71,12 @@ def _generated(
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
     how: dict[str, Any] = {"do_sample": False}
-    if sampling.temperature:
+    if not sampling.is_greedy:
         how = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
         how["top_k"] = 0
-        if sampling.seed is not None:
+        if sampling.seed is None:  # nor on the seed of whoever came before
+            torch.seed()
+        else:
             torch.manual_seed(sampling.seed)
     # All of it: what a checkpoint's own settings say would be merged into it.
     config = GenerationConfig(

@@ -95,6 +95,10 @@ class Job:
         """Whether all that is left is not ready."""
         return bool(self._makers) and not self._panes
 
+    def finish(self) -> None:
+        """Say that it is over."""
+        self.end(text="stopped" if self.stopped else "")
+
     def end(self, kind: str = "end", text: str = "") -> None:
         if not self.left:
             self._tell(Event(kind, text=text))
@@ -107,8 +111,11 @@ class Worker:
         self._waiting: queue.Queue[Job | None] = queue.Queue(waiting)
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._closed = False
+        self._begin: Callable[[], None] = lambda: None
 
-    def start(self) -> None:
+    def start(self, begin: Callable[[], None] = lambda: None) -> None:
+        """``begin``: is called in the thread, before the first job."""
+        self._begin = begin
         self._thread.start()
 
     def close(self) -> None:
@@ -119,6 +126,7 @@ class Worker:
 
     def submit(self, job: Job) -> int:
         """How many wait before it. Raises Full."""
+        self._drop()
         before = self._waiting.qsize()
         try:
             self._waiting.put_nowait(job)
@@ -129,19 +137,42 @@ class Worker:
             ) from None
         return before
 
+    def _drop(self) -> None:
+        """Those that are over are not waited for."""
+        with self._waiting.mutex:
+            some = list(self._waiting.queue)
+            over = [job for job in some if job is not None and job.is_over]
+            for job in over:
+                self._waiting.queue.remove(job)
+        for job in over:
+            with suppress(RuntimeError):  # nobody listens any more
+                job.finish()
+
     def _work(self) -> None:
+        try:
+            self._begin()
+        except Exception as error:  # of any kind: jobs are answered all the same
+            log.warning("at the beginning: %s", _words(error))
         active: list[Job] = []
+        room = TOGETHER
         while not self._closed:
-            active += list(self._next(active))
+            active += list(self._next(active, room))
+            writing = 0
             for job in list(active):
+                if writing == TOGETHER and not job.is_over:
+                    continue  # several that were waited for came at once: the first come first
                 if not self._advanced(job):
                     active.remove(job)
-            if active and all(job.waits for job in active):
+                elif not job.waits:
+                    writing += 1
+            # Jobs that only wait hold no place, but they are not without end either.
+            idle = len(active) - writing
+            room = TOGETHER - writing if idle < self._waiting.maxsize else 0
+            if active and not writing:
                 time.sleep(0.05)
 
-    def _next(self, active: list[Job]) -> Iterator[Job]:
-        """Jobs whose turn it is; waits for one where none is being written."""
-        room = TOGETHER - len(active)
+    def _next(self, active: list[Job], room: int) -> Iterator[Job]:
+        """Jobs whose turn it is; waits for one where there is none at all."""
         for n in range(room):
             try:
                 job = self._waiting.get(block=not active and n == 0)
@@ -156,7 +187,7 @@ class Worker:
         try:
             if not job.is_over and job.advance() and not job.is_over:
                 return True
-            job.end(text="stopped" if job.stopped else "")
+            job.finish()
         except Exception as error:  # whatever a model raises: the next job must not suffer
             self._failed(job, error)
         return False

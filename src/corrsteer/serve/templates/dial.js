@@ -188,7 +188,7 @@ function heard(one, kind, value, wanted) {
     token(value);
   } else if (kind === "done") {
     over(value);
-    if (value.pane !== "random" && PANES.every((name) => name === "random" || got[name].over) && !got.random.length) say("reading the SAEs for the random features ...");
+    if (!about.none && value.pane !== "random" && PANES.every((name) => name === "random" || got[name].over) && !got.random.length) say("reading the SAEs for the random features ...");
   } else {
     one.over = true;
     if (kind === "error") say(value.text, true);
@@ -317,6 +317,7 @@ async function start() {
   }
   Object.assign(at("tokens"), { max: about.most, value: about.tokens });
   at("template-row").hidden = !about.chat;
+  if (about.none) at("random-sub").textContent = about.none;
   at("layers").replaceChildren(...about.layers.map(layer));
   if (about.coef < -1) at("coef").min = about.coef;
   if (about.coef > 3) at("coef").max = about.coef;
