@@ -56,7 +56,8 @@ def dial_names(found: Arms) -> str:
     return min((c for c in chosen if counts[c] == best), default=(0.0, "coef"))[1]
 
 
-def collapse(found: Arms, asked: Asked) -> Fell:
+def collapse(found: Arms, asked: Asked, missing: Sequence[str] = ()) -> Fell:
+    """``missing``: arms that were asked for and have no job that is done."""
     jobs = {name: [job for js in some.values() for job in js] for name, some in found.items()}
     dials = {name: some[0].record.coef for name, some in jobs.items()}
     answers = {name: [_answers(job) for job in some] for name, some in jobs.items()}
@@ -73,7 +74,7 @@ def collapse(found: Arms, asked: Asked) -> Fell:
         return Fell(facts, {"answer": UNDECIDED, "sentence": nothing})
     best, spread = dials[asked.reference], _spread(jobs[asked.reference])
     plan_at, drawn_at = ({dials[n]: e for n, e in x.items() if e} for x in (plan, drawn))
-    return Fell(facts, said(head, best, plan_at, drawn_at, spread))
+    return Fell(facts, said(head, best, plan_at, drawn_at, spread, missing))
 
 
 def excess(answers: Sequence[pd.DataFrame], kind: str) -> Excess | None:
@@ -101,7 +102,10 @@ def said(
     plan: Mapping[float, Excess],
     drawn: Mapping[float, Excess],
     spread: str,
+    missing: Sequence[str] = (),
 ) -> dict[str, Any]:
+    """Undecided while a dial is ``missing``, or the best lies at an end of those tried: another
+    one may be better."""
     fell = first_collapsed(plan)
     near = {d: e for d, e in plan.items() if best < d <= NEAR * best}
     answer = UNDECIDED
@@ -109,6 +113,13 @@ def said(
         answer = SUPPORTED
     elif max(plan) >= NEAR * best and near and all(e.ci[1] < COLLAPSED for e in near.values()):
         answer = REFUTED
+    held = ""
+    if missing:
+        held = f"; no job of {', '.join(missing)} is done"
+    elif answer != UNDECIDED and len(plan) > 1 and best in {min(plan), max(plan)} - {0.0}:
+        held = "; the best dial lies at an end of its range"
+    if held:
+        answer = UNDECIDED
     shown = fell if answer == SUPPORTED else max(near, default=best)
     assert shown is not None
     e = plan[shown]
@@ -122,9 +133,9 @@ def said(
         where += f"; random directions of equal norm {told}"
     numbers = (
         f"{where}; at {short(shown)} {points(e.share)} points {interval(e.ci)} more answers cannot"
-        f" be read or are degenerate{spread}"
+        f" be read or are degenerate{spread}{held}"
     )
-    if answer == UNDECIDED:
+    if answer == UNDECIDED and not held:
         half = 100 * (e.ci[1] - e.ci[0]) / 2
         numbers += f"; smallest share the data could have shown: {half:.1f} points"
     return {
