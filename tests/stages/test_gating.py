@@ -18,6 +18,7 @@ from corrsteer.stats.logistic import auroc
 from corrsteer.steering.arms import BASELINE, STEERED, Arm, baseline, steered
 from corrsteer.steering.gate_controls import DRAWS, gate_controls
 from corrsteer.steering.gates import Always, FeatureActive
+from corrsteer.steering.operators import NormPreserving
 from corrsteer.steering.probe_gates import GRID, Probe, Prompt, PromptCosine
 from corrsteer.steering.probe_operators import Mera
 from tests.operators import Side
@@ -43,7 +44,8 @@ def test_a_gate_its_inverse_and_their_controls(bench):
         assert 0 <= special < 3
         assert len(use.layers) == 3 and all(0 <= row.auroc <= 1 for row in use.layers)
         wrong = set(base["id"][base["score"] < 1])
-        arms = gate_controls(plan, use.duty, ids, wrong, bench.seed)
+        duties = {row.layer: row.duty for row in use.layers}
+        arms = gate_controls(plan, duties, ids, wrong, bench.seed)
         test = answers(bench, bench.asking, "test", [baseline(), steered(plan), *arms])
         assert list(test) == [BASELINE, STEERED, *(arm.name for arm in arms)]
         assert flip_table(base, test["oracle"]).broken == 0
@@ -65,7 +67,14 @@ def test_a_gate_its_inverse_and_their_controls(bench):
                 tokens(now), tokens(test["inverse"]), tokens(base), tokens(alone), strict=True
             )
             assert all(sorted([a, b]) == sorted([c, d]) for a, b, c, d in pairs)
-        assert {arm.name: arm.intervention.coef for arm in arms}["dosed"] == use.duty * plan.coef
+        # An equal dose is what the gate was measured to add, in every layer.
+        assert plan.asked_at is not None or len({round(d, 3) for d in duties.values()}) > 1
+        vectors = {arm.name: arm.intervention for arm in arms}["dosed"].vectors()
+        for row in use.layers:
+            assert np.linalg.norm(vectors[row.layer]) == pytest.approx(row.dose, rel=1e-3)
+        other = replace(plan, operator=NormPreserving())  # its dose is no sum of lengths
+        dosed = gate_controls(other, duties, ids, wrong, bench.seed)[1].intervention
+        assert dosed.coef == use.duty * plan.coef
 
 
 def test_what_is_measured_is_what_hooks_see(bench):
