@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from corrsteer.report.study import answered, at_the_end, compared, markdown
+from corrsteer.report.study import _partial, answered, at_the_end, compared, markdown
 from corrsteer.report.study_arms import arms, asked_arms, at_equal_norm
 from corrsteer.report.study_collapse import Excess, excess, said
 from corrsteer.report.study_rules import REFUTED, SUPPORTED, UNDECIDED, Asked, Partial
 from corrsteer.report.sweep_page import write_sweep_report
 from corrsteer.report.terminal import told
 from corrsteer.stats.intervals import detectable_gain, holm, mcnemar_exact
+from corrsteer.stats.partial import partial_correlation
 from tests.report.fabricated_run import fabricate_run
 
 ASKED = Asked("some do better", "A", ("P",), ("subset",))
@@ -331,6 +332,31 @@ def test_answers_that_fall_apart_are_counted_against_the_unsteered_ones():
     assert excess([made], "steered").share == pytest.approx(0.4)
     assert excess([made, made], "direction").share == 0
     assert excess([made], "random") is None
+    # Copies of a question over seeds, and directions that do the same, tell nothing new.
+    twin = made[made["arm"] == "direction_1"].assign(arm="direction_2")
+    for kind in ("steered", "direction"):
+        assert excess([made, made, made], kind) == excess([made], kind)
+        assert excess([pd.concat([made, twin])], kind) == excess([made], kind)
+    other = made.assign(id=made["id"] + "x")
+    assert excess([made, other], "steered").ci[0] > excess([made], "steered").ci[0]
+
+
+def test_a_correlation_over_arms_counts_no_copy():
+    """Neither other seeds of a job, nor what every arm is at dial 0; a closed gate adds nothing."""
+
+    def job(dial, gain, more, norm):
+        layers = [SimpleNamespace(l0_before=1.0, l0_after=1.0 + more)]
+        effects = SimpleNamespace(activity=SimpleNamespace(layers=layers))
+        record = SimpleNamespace(coef=dial, gain=gain, side_effects=effects)
+        return SimpleNamespace(record=record, norm=norm, length=50.0 * dial)
+
+    zero = job(0.0, 0.0, 0.0, 0.0)
+    one = [zero, job(1.0, 0.1, 3.0, 10.0), job(2.0, 0.3, 4.0, None)]
+    other = [zero, job(1.0, 0.2, 1.0, 30.0), job(2.0, 0.0, 2.0, 0.0)]
+    found = _partial({"a": {0: one}, "b": {0: other}})
+    x, y, given = np.array([(0, 0, 0), (0.1, 3, 10), (0.3, 4, 100), (0.2, 1, 30), (0.0, 2, 0)]).T
+    assert found == Partial(*partial_correlation(x, y, given), 5)
+    assert _partial({"a": {0: one, 1: one}, "b": {0: other, 1: other}}) == found
 
 
 @pytest.mark.parametrize(

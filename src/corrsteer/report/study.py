@@ -310,15 +310,19 @@ def _at_equal_norm(rows: Sequence[Compared], found: Arms, reference: str) -> lis
 
 
 def _partial(found: Arms) -> Partial | None:
-    """Over all jobs, whatever their dial."""
-    known = [
-        (job.record.gain, more, norm)
-        for some in found.values()
-        for jobs in some.values()
-        for job in jobs
-        if (more := rise(job)) is not None and (norm := job.norm or job.length) is not None
-    ]
-    made = partial_correlation(*map(np.array, zip(*known, strict=True))) if known else None
+    """Over arms and their dials, each in the mean over seeds; dial 0, where no arm does anything,
+    is one of them."""
+    known: dict[tuple[str, float], list[tuple[float, float, float]]] = {}
+    for name, some in found.items():
+        for job in (job for jobs in some.values() for job in jobs):
+            norm = job.length if job.norm is None else job.norm
+            if (more := rise(job)) is not None and norm is not None:
+                dial = job.record.coef
+                known.setdefault((name if dial else "", dial), []).append(
+                    (job.record.gain, more, norm)
+                )
+    points_of = [np.mean(some, axis=0) for some in known.values()]
+    made = partial_correlation(*np.transpose(points_of)) if points_of else None
     return None if made is None else Partial(*made, len(known))
 
 

@@ -2,8 +2,8 @@
 
 Collapsed is a dial at which more than ``COLLAPSED`` more of the answers are so than without
 steering, by the lower end of the interval of the paired difference (Tango 1998); sound, at which
-fewer are by its upper end. Beside stand random directions of the same norms. Answers of several
-seeds are counted together.
+fewer are by its upper end. Beside stand random directions of the same norms. Of several seeds and
+directions the mean of each question counts, once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from corrsteer.report.numbers import interval, points, short
 from corrsteer.report.study_arms import Arms, Job
 from corrsteer.report.study_rules import REFUTED, SUPPORTED, UNDECIDED, Asked
 from corrsteer.report.tables import read_answers
-from corrsteer.stats.intervals import paired_ci
+from corrsteer.stats.intervals import difference_ci
 from corrsteer.stats.seeds import over_seeds
 from corrsteer.steering.arms import BASELINE, STEERED
 
@@ -78,22 +78,18 @@ def collapse(found: Arms, asked: Asked, missing: Sequence[str] = ()) -> Fell:
 
 
 def excess(answers: Sequence[pd.DataFrame], kind: str) -> Excess | None:
-    """Of all arms of a kind together; None without one."""
-    up = down = n = 0.0
-    largest = 0
+    """Of all arms of a kind together, over several seeds each question once; None without one."""
+    found = []
     for table in answers:
         bad = table.assign(bad=table["invalid"].astype(bool) | table["degenerate"].notna())
-        wide = bad.pivot(index="id", columns="arm", values="bad")
+        wide = bad.pivot(index="id", columns="arm", values="bad").astype(float)
         names = [name for name in wide if name.split("_")[0] == kind]
-        for name in names:
-            up += float((wide[name] & ~wide[BASELINE]).sum()) / len(names)
-            down += float((~wide[name] & wide[BASELINE]).sum()) / len(names)
-        n += len(wide) if names else 0
-        largest += len(names)
-    if not largest:
+        if names:
+            found.append(wide[names].mean(axis=1) - wide[BASELINE])
+    if not found:
         return None
-    low, high = paired_ci(round(up), round(down), int(n))
-    return Excess((up - down) / n, (low, high))
+    more = pd.concat(found).groupby(level=0).mean().to_numpy()
+    return Excess(float(more.mean()), difference_ci(more))
 
 
 def said(

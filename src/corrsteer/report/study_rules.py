@@ -186,8 +186,9 @@ def depth(asked: Asked, rows: Sequence[Compared], own: Mapping[str, float]) -> F
 
 @dataclass(frozen=True)
 class Partial:
-    """Partial correlation over ``n`` jobs of the gain with the rise of active features, given the
-    norm, and its 95 % interval (Fisher's z). Jobs share questions: it describes them."""
+    """Partial correlation over ``n`` arms and dials of the gain with the rise of active features,
+    given the norm, and its 95 % interval (Fisher's z). They share questions, so it describes them:
+    the interval is not one for new arms or questions."""
 
     r: float
     ci: tuple[float, float]
@@ -205,7 +206,8 @@ def filling(asked: Asked, rows: Sequence[Compared], partial: Partial | None) -> 
         low, high = partial.ci
         why = (
             f"correlation of gain and rise of active features given norm {partial.r:.2f}"
-            f" [{low:.2f}, {high:.2f}], {partial.n} jobs"
+            f" [{low:.2f}, {high:.2f}], descriptive: {partial.n} arms and dials on the same"
+            " questions"
         )
     if row.is_worse:
         return Finding(REFUTED, row, why, [row.name])
