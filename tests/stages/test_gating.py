@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from corrsteer.errors import DataError
 from corrsteer.methods.corrsteer import CorrSteer, calibrated
 from corrsteer.models.local import LocalModel
 from corrsteer.stages.answers import answers
@@ -122,6 +123,17 @@ def test_a_probe_is_fitted_once_on_the_selection_split(bench, monkeypatch):
     wrong = (observed["score"] < 1).to_numpy()
     difference = means[wrong].mean(0) - means[~wrong].mean(0)
     np.testing.assert_allclose(made[1].condition, difference, atol=1e-5)
+
+
+def test_a_gate_on_a_last_prompt_token_that_is_special_is_refused(bench, monkeypatch):
+    """It is never read, so the gate would see nothing but zeros."""
+    prompts = [e.prompt for e in bench.selection][:4]
+    answers, model = [[5, 6]] * 4, bench.model
+    residual_means(model, prompts, answers, [1], "last_prompt")
+    monkeypatch.setattr(model, "_special", {*model._special, model._encode(prompts)[2][-1]})
+    assert residual_means(model, prompts, answers, [1], "generated")[1].any(axis=1).all()
+    with pytest.raises(DataError, match="a special token, which is never read: type gate=probe"):
+        residual_means(model, prompts, answers, [1], "last_prompt")
 
 
 @pytest.mark.parametrize(
