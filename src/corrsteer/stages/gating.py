@@ -17,10 +17,10 @@ from corrsteer.progress import progress
 from corrsteer.records import RIGHT, Example
 from corrsteer.report.record import GateLayer, GateUse
 from corrsteer.stages.bench import Bench, prompts_digest, read_json, write_json
-from corrsteer.stages.probes import positions_read
 from corrsteer.stats.logistic import auroc
 from corrsteer.steering.plan import Plan
 from corrsteer.steering.positions import where
+from corrsteer.steering.probe import positions_read
 from corrsteer.store.keys import digest
 
 if TYPE_CHECKING:

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from corrsteer.errors import DataError
 from corrsteer.progress import progress
 from corrsteer.records import RIGHT
 from corrsteer.stages.bench import Bench, answers_key
 from corrsteer.stats.logistic import fit
 from corrsteer.steering.arms import baseline
-from corrsteer.steering.probe import Probe
+from corrsteer.steering.probe import Probe, positions_read
 from corrsteer.store.keys import digest
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def residual_means(
     source: str,
 ) -> dict[int, np.ndarray]:
     """[N, M] by layer, the mean over the positions of a token source. Raises what
-    :func:`positions_read` does."""
+    :func:`corrsteer.steering.probe.positions_read` does."""
     means = {n: np.zeros((len(prompts), model.d_model), np.float32) for n in layers}
     with progress(f"probes, {len(layers)} layers", len(prompts)) as show:
         done = 0
@@ -88,18 +87,6 @@ def residual_means(
             done += len(rows)
             show(done)
     return means
-
-
-def positions_read(sample: np.ndarray, n: int, source: str) -> np.ndarray:
-    """[n] how many positions of each sample were read, at least 1 to divide by. ``sample``: of
-    every position. Raises DataError where a last prompt token was not: it is a special one."""
-    counts = np.bincount(sample, minlength=n)
-    if source == "last_prompt" and not counts.all():
-        raise DataError(
-            "gate=prompt and gate=prompt_cosine read the last token of a prompt, and here it is a"
-            " special token, which is never read: type gate=probe"
-        )
-    return np.maximum(counts, 1)
 
 
 def probe(x: np.ndarray, wrong: np.ndarray, seed: int) -> Probe:
