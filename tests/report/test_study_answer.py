@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from corrsteer.report.study import answered, at_the_end, compared, markdown
-from corrsteer.report.study_arms import arms, at_equal_norm
+from corrsteer.report.study import _partial, answered, at_the_end, compared, markdown
+from corrsteer.report.study_arms import arms, asked_arms, at_equal_norm
 from corrsteer.report.study_collapse import Excess, excess, said
 from corrsteer.report.study_rules import REFUTED, SUPPORTED, UNDECIDED, Asked, Partial
 from corrsteer.report.sweep_page import write_sweep_report
 from corrsteer.report.terminal import told
 from corrsteer.stats.intervals import detectable_gain, holm, mcnemar_exact
+from corrsteer.stats.partial import partial_correlation
 from tests.report.fabricated_run import fabricate_run
 
 ASKED = Asked("some do better", "A", ("P",), ("subset",))
@@ -192,8 +193,8 @@ def row(name, gain, equal=None, flips=60, n=400, **controls):
     return replace(made, controls=controls)
 
 
-def decided(rule, *rows, subject=(), control=(), own=None, partial=None):
-    made = answered(Asked("so it is", "A", subject, control, rule), rows, own, partial)
+def decided(rule, *rows, subject=(), control=(), own=None, partial=None, **held):
+    made = answered(Asked("so it is", "A", subject, control, rule), rows, own, partial, **held)
     assert made.sentence.startswith(f"So it is: {made.answer}")
     return made.answer
 
@@ -270,6 +271,56 @@ def test_filling_helps_if_it_is_no_worse_and_activity_predicts_the_gain():
     assert decided("filling", one, subject=("fill",)) == UNDECIDED
 
 
+DEPTH = {"subject": ("one",), "control": ("random",), "own": {"random": 0.001}}
+FILL = {"subject": ("P",), "partial": Partial(0.5, (0.1, 0.9), 30)}
+CLAIMS = [  # a rule, its rows, what else it reads, its answer, and the arms that must do no better
+    ("gates", [row("g", -40), row("h", -30)], {}, SUPPORTED, "Agh"),
+    ("gates", [row("g", 40, **DEALT), row("h", -30)], {"control": tuple(DEALT)}, REFUTED, "A"),
+    (
+        *("selectors", [row("g", -10, n=4000), row("h", -40, n=4000)]),
+        *({"control": ("h",)}, SUPPORTED, "Agh"),
+    ),
+    ("selectors", [row("g", 40), row("h", -40)], {"control": ("h",)}, REFUTED, "A"),
+    ("depth", [row("one", -40), row("h", 0)], DEPTH, SUPPORTED, ["A", "one"]),
+    ("depth", [row("one", 40), row("h", 0)], DEPTH, REFUTED, "A"),
+    ("better", [row("P", 40), row("h", -40)], {"subject": ("P",)}, SUPPORTED, "A"),
+    ("better", [row("P", -40), row("h", -40)], {"subject": ("P",)}, REFUTED, "AP"),
+    ("filling", [row("P", 4, flips=40, n=1000), row("h", 0)], FILL, SUPPORTED, "A"),
+    ("filling", [row("P", -40), row("h", 0)], FILL, REFUTED, "AP"),
+]
+
+
+@pytest.mark.parametrize(("rule", "rows", "how", "answer", "losers"), CLAIMS)
+def test_what_a_dial_at_its_end_holds_back_decides_nothing(rule, rows, how, answer, losers):
+    assert decided(rule, *rows, **how) == answer
+    for name in ("A", *(one.name for one in rows)):
+        expected = UNDECIDED if name in losers else answer
+        assert decided(rule, *rows, **how, at_ends=[name]) == expected, name
+
+
+@pytest.mark.parametrize(("rule", "rows", "how", "answer", "losers"), CLAIMS)
+def test_nothing_is_decided_while_an_arm_is_missing(rule, rows, how, answer, losers):
+    assert decided(rule, *rows, **how, missing=["m", "n"]) == UNDECIDED
+    asked = Asked("so", "A", how.get("subject", ()), how.get("control", ()), rule)
+    rest = how.get("own"), how.get("partial")
+    assert "no job of m, n is done" in answered(asked, rows, *rest, ["m", "n"]).sentence
+
+
+def test_the_arms_that_were_asked_for_are_those_of_the_experiment_or_typed(tmp_path):
+    def asked(by, params, *typed):
+        hydra = {"sweeper": {"params": params}, "overrides": {"task": list(typed)}}
+        (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
+        return asked_arms(tmp_path, by)
+
+    params = {"arm": "always,probe, mera", "coef": "range(1,3)"}
+    assert asked(["arm"], params, "task=bbq") == ["always", "probe", "mera"]
+    assert asked(["arm"], params, "arm=always,fill", "coef=2") == ["always", "fill"]
+    assert asked(["coef"], params, "arm=fill") == ["coef 1", "coef 2"]
+    assert asked(["arm", "coef"], params, "+arm=a,b") == ["a 1", "a 2", "b 1", "b 2"]
+    assert asked([], params) == asked(["selector"], params) == asked(["arm"], None) == []
+    assert asked_arms(tmp_path / "none", ["arm"]) == []
+
+
 def test_answers_that_fall_apart_are_counted_against_the_unsteered_ones():
     arm = {"baseline": "0100000000", "steered": "1111000000", "direction_1": "0100000000"}
     made = pd.DataFrame(
@@ -281,6 +332,32 @@ def test_answers_that_fall_apart_are_counted_against_the_unsteered_ones():
     assert excess([made], "steered").share == pytest.approx(0.4)
     assert excess([made, made], "direction").share == 0
     assert excess([made], "random") is None
+    # Copies of a question over seeds, and directions that do the same, tell nothing new.
+    twin = made[made["arm"] == "direction_1"].assign(arm="direction_2")
+    for kind in ("steered", "direction"):
+        assert excess([made, made, made], kind) == excess([made], kind)
+        assert excess([pd.concat([made, twin])], kind) == excess([made], kind)
+    other = made.assign(id=made["id"] + "x")
+    assert excess([made, other], "steered").ci[0] > excess([made], "steered").ci[0]
+
+
+def test_a_correlation_over_arms_counts_no_copy():
+    """Neither other seeds of a job, nor what every arm is at dial 0; a closed gate adds nothing."""
+
+    def job(dial, gain, more, norm):
+        layers = [SimpleNamespace(l0_before=1.0, l0_after=1.0 + more)]
+        effects = SimpleNamespace(activity=SimpleNamespace(layers=layers))
+        record = SimpleNamespace(coef=dial, gain=gain, side_effects=effects)
+        return SimpleNamespace(record=record, norm=norm, length=50.0 * dial)
+
+    zero = job(0.0, 0.0, 0.0, 0.0)
+    one = [zero, job(1.0, 0.1, 3.0, 10.0), job(2.0, 0.3, 4.0, None)]
+    other = [zero, job(1.0, 0.2, 1.0, 30.0), job(2.0, 0.0, 2.0, 0.0)]
+    found = _partial({"a": {0: one}, "b": {0: other}})
+    x, y, given = np.array([(0, 0, 0), (0.1, 3, 10), (0.3, 4, 100), (0.2, 1, 30), (0.0, 2, 0)]).T
+    r, ci = partial_correlation(x, y, given)
+    assert found == Partial(r, ci, 5)
+    assert _partial({"a": {0: one, 1: one}, "b": {0: other, 1: other}}) == found
 
 
 @pytest.mark.parametrize(
@@ -300,6 +377,17 @@ def test_steering_is_unstable_if_answers_fall_apart_near_the_best_dial(at, expec
     unsteered = {0.0: Excess(0.0, (-0.02, 0.02))}
     assert said("", 0.0, unsteered | some, some, "")["answer"] == UNDECIDED  # nothing helps
     assert made["answer"] == expected and f"So it is: {expected} (" in made["sentence"]
+    missing = said("So it is", 2.0, some, {}, "", ["coef 2.5"])
+    assert missing["answer"] == UNDECIDED and "no job of coef 2.5 is done" in missing["sentence"]
+
+
+@pytest.mark.parametrize("at", [{2: 0.0, 3: 0.3, 4: 0.6}, {2: 0.0, 3: 0.0, 4: 0.0}])
+def test_a_best_dial_that_is_the_smallest_tried_tells_nothing_of_dials_near_it(at):
+    some = {dial: Excess(x, (x - 0.02, x + 0.02)) for dial, x in at.items()}
+    held = said("So it is", 2.0, some, {}, "")
+    assert held["answer"] == UNDECIDED and "at an end of its range" in held["sentence"]
+    below = {1.0: Excess(0.0, (-0.02, 0.02))}
+    assert said("", 2.0, below | some, {}, "")["answer"] != UNDECIDED
 
 
 # -- what they say where there is nothing to say -------------------------------------------------
@@ -353,3 +441,17 @@ def test_a_sweep_with_a_claim_says_so_on_page_terminal_and_table(tmp_path):
     (one,) = made["rows"]
     assert (made["number"], made["interval"]) == (one["gain"]["gain"], one["gain"]["ci"])
     assert (one["name"], made["reference"]["name"]) == ("CorrSteer-P", "CorrSteer-A")
+
+    # The same jobs as two of the three arms that were asked for.
+    asked |= {"by": ["arm"], "rule": "gates", "reference": "a"}
+    for n, arm in enumerate("ag"):
+        home = tmp_path / str(n)
+        config = yaml.safe_load((home / "config.yaml").read_text())
+        (home / "config.yaml").write_text(yaml.safe_dump({**config, "study": asked}))
+        status = json.loads((home / "status.json").read_text())
+        (home / "status.json").write_text(json.dumps({**status, "overrides": [f"arm={arm}"]}))
+    sweeper = {"sweeper": {"params": {"arm": "a,g,h"}}, "overrides": {"task": []}}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": sweeper}))
+    write_sweep_report(tmp_path)
+    made = json.loads((tmp_path / "study.json").read_text())
+    assert made["answer"] == UNDECIDED and "no job of h is done" in made["sentence"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from corrsteer.errors import DataError
 from corrsteer.methods.corrsteer import CorrSteer, calibrated
 from corrsteer.models.local import LocalModel
 from corrsteer.stages.answers import answers
@@ -18,6 +19,7 @@ from corrsteer.stats.logistic import auroc
 from corrsteer.steering.arms import BASELINE, STEERED, Arm, baseline, steered
 from corrsteer.steering.gate_controls import DRAWS, gate_controls
 from corrsteer.steering.gates import Always, FeatureActive
+from corrsteer.steering.operators import NormPreserving
 from corrsteer.steering.probe_gates import GRID, Probe, Prompt, PromptCosine
 from corrsteer.steering.probe_operators import Mera
 from tests.operators import Side
@@ -43,7 +45,8 @@ def test_a_gate_its_inverse_and_their_controls(bench):
         assert 0 <= special < 3
         assert len(use.layers) == 3 and all(0 <= row.auroc <= 1 for row in use.layers)
         wrong = set(base["id"][base["score"] < 1])
-        arms = gate_controls(plan, use.duty, ids, wrong, bench.seed)
+        duties = {row.layer: row.duty for row in use.layers}
+        arms = gate_controls(plan, duties, ids, wrong, bench.seed)
         test = answers(bench, bench.asking, "test", [baseline(), steered(plan), *arms])
         assert list(test) == [BASELINE, STEERED, *(arm.name for arm in arms)]
         assert flip_table(base, test["oracle"]).broken == 0
@@ -65,7 +68,14 @@ def test_a_gate_its_inverse_and_their_controls(bench):
                 tokens(now), tokens(test["inverse"]), tokens(base), tokens(alone), strict=True
             )
             assert all(sorted([a, b]) == sorted([c, d]) for a, b, c, d in pairs)
-        assert {arm.name: arm.intervention.coef for arm in arms}["dosed"] == use.duty * plan.coef
+        # An equal dose is what the gate was measured to add, in every layer.
+        assert plan.asked_at is not None or len({round(d, 3) for d in duties.values()}) > 1
+        vectors = {arm.name: arm.intervention for arm in arms}["dosed"].vectors()
+        for row in use.layers:
+            assert np.linalg.norm(vectors[row.layer]) == pytest.approx(row.dose, rel=1e-3)
+        other = replace(plan, operator=NormPreserving())  # its dose is no sum of lengths
+        dosed = gate_controls(other, duties, ids, wrong, bench.seed)[1].intervention
+        assert dosed.coef == use.duty * plan.coef
 
 
 def test_what_is_measured_is_what_hooks_see(bench):
@@ -113,6 +123,17 @@ def test_a_probe_is_fitted_once_on_the_selection_split(bench, monkeypatch):
     wrong = (observed["score"] < 1).to_numpy()
     difference = means[wrong].mean(0) - means[~wrong].mean(0)
     np.testing.assert_allclose(made[1].condition, difference, atol=1e-5)
+
+
+def test_a_gate_on_a_last_prompt_token_that_is_special_is_refused(bench, monkeypatch):
+    """It is never read, so the gate would see nothing but zeros."""
+    prompts = [e.prompt for e in bench.selection][:4]
+    answers, model = [[5, 6]] * 4, bench.model
+    residual_means(model, prompts, answers, [1], "last_prompt")
+    monkeypatch.setattr(model, "_special", {*model._special, model._encode(prompts)[2][-1]})
+    assert residual_means(model, prompts, answers, [1], "generated")[1].any(axis=1).all()
+    with pytest.raises(DataError, match="a special token, which is never read: type gate=probe"):
+        residual_means(model, prompts, answers, [1], "last_prompt")
 
 
 @pytest.mark.parametrize(

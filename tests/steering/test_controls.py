@@ -15,6 +15,8 @@ from corrsteer.stages.controls import controls as controls_stage
 from corrsteer.steering.controls import KINDS, control_plans
 from corrsteer.steering.operators import Ablate, Add, Clamp, NormPreserving, ProjectOut
 from corrsteer.steering.plan import Plan, PlanEntry
+from corrsteer.steering.probe import Probe
+from corrsteer.steering.probe_operators import Mera, Scaled
 from corrsteer.steering.random_features import random_features
 from corrsteer.store.entries import Store
 from tests.operators import made_encoder
@@ -245,3 +247,38 @@ def test_a_sign_that_does_not_matter_is_not_flipped(tmp_path):
         for plan in [replace(plan_of(), operator=operator)]
     }
     assert kinds == {Add(): ["flipped"], ProjectOut(): [], NormPreserving(): ["flipped"]}
+
+
+def test_no_control_is_the_plan_once_more(tmp_path):
+    """Of an operator that reads no vector, only other layers are controls."""
+    operators = Add(), ProjectOut(), NormPreserving(), Ablate(), Clamp(), Scaled(), Mera(0.5)
+    row = np.ones(WIDTH, np.float32)
+    told = Probe(row, 0.0, row, np.zeros(9, np.float32), 0.9)
+    draws = DRAWS | {"subset": 1}
+    for n, operator in enumerate(operators):
+        bench: Any = SimpleNamespace(store=Store(tmp_path / str(n)), seed=0, sae_key=str)
+        bench.directions, bench.encoders = directions, encoders
+        reads = isinstance(operator, Ablate | Clamp)
+        whole = replace(
+            plan_of(),
+            entries=tuple(
+                replace(e, probe=told, encoder=encoders(e.layer, [2])[0] if reads else None)
+                for e in plan_of().entries
+            ),
+            operator=operator,
+        )
+        plan = whole.with_entries(whole.entries[:3])
+        made = controls_stage(bench, plan, STATS, draws, whole)
+        kinds = {arm.kind for arm in made}
+        if isinstance(operator, Mera):
+            assert kinds == {"subset"}
+        else:
+            assert kinds >= {"random", "direction", "shuffled", "layers", "subset"}
+        own = {layer: digest_of(parts) for layer, parts in plan.parts().items()}
+        for arm in made:
+            acts = {layer: digest_of(parts) for layer, parts in arm.intervention.parts().items()}
+            assert acts != own, (operator, arm.name)
+
+
+def digest_of(parts) -> dict[str, bytes]:
+    return {name: np.asarray(array).tobytes() for name, array in parts.items()}

@@ -26,6 +26,7 @@ from corrsteer.report.study_arms import (
     Picked,
     Seed,
     arms,
+    asked_arms,
     at_equal_norm,
     controls_of,
     facts,
@@ -34,7 +35,16 @@ from corrsteer.report.study_arms import (
     test_answers,
 )
 from corrsteer.report.study_collapse import collapse, dial_names
-from corrsteer.report.study_rules import RULES, Asked, Compared, Finding, Partial, filling, sentence
+from corrsteer.report.study_rules import (
+    RULES,
+    Asked,
+    Compared,
+    Finding,
+    Partial,
+    filling,
+    held,
+    sentence,
+)
 from corrsteer.stats.flips import flip_table
 from corrsteer.stats.intervals import SIGNIFICANT, detectable_gain, holm
 from corrsteer.stats.partial import partial_correlation
@@ -108,25 +118,34 @@ def study(folder: Path, done: pd.DataFrame, results: Mapping[int, Record]) -> St
         facts(reference, reference),
     )
     own = controls_of(reference)
+    wanted = asked_arms(folder, asked.by)
     if asked.rule == "instability":
-        fell = collapse(found, asked)
+        fell = collapse(found, asked, [name for name in wanted if name not in found])
         rows = [replace(r, facts={**fell.facts[r.name], **r.facts}) for r in rows]
         first = replace(first, facts={**fell.facts.get(first.name, {}), **first.facts})
         return replace(_shown(asked, rows, None), first=first, **fell.said)
     rows = _at_equal_norm(rows, found, asked.reference)
     partial = _partial(found) if asked.rule == "filling" else None
-    return replace(answered(asked, rows, own, partial), first=first, note=at_the_end(found))
+    missing = [name for name in wanted if name not in picks]
+    made = answered(asked, rows, own, partial, missing, list(ends(found)))
+    return replace(made, first=first, note=at_the_end(found))
 
 
-def at_the_end(found: Arms) -> str:
-    """Which arms have their dial at an end of its range; empty for none. Below 0, the unsteered
-    model, there is nothing to add."""
+def ends(found: Arms) -> dict[str, str]:
+    """Arms whose dial lies at an end of its range, with that dial. Below 0, the unsteered model,
+    there is nothing to add."""
     some = {}
     for name, by_seed in found.items():
         for seed, job in picked(by_seed).items():
             dials = [one.record.coef for one in by_seed[seed]]
             if len(dials) > 1 and job.record.coef in {min(dials), max(dials)} - {0.0}:
                 some[name] = short(job.record.coef)
+    return some
+
+
+def at_the_end(found: Arms) -> str:
+    """A sentence on :func:`ends`; empty where there are none."""
+    some = ends(found)
     if not some:
         return ""
     arms_at = ", ".join(f"{name} ({dial})" for name, dial in some.items())
@@ -154,12 +173,17 @@ def answered(
     rows: Sequence[Compared],
     own: Mapping[str, float] | None = None,
     partial: Partial | None = None,
+    missing: Sequence[str] = (),
+    at_ends: Sequence[str] = (),
 ) -> Study:
     """``own``: p-values that the reference is no better than the best draw of each control;
-    ``partial``: of ``filling`` alone."""
+    ``partial``: of ``filling`` alone; ``missing`` and ``at_ends``:
+    :func:`corrsteer.report.study_rules.held`."""
     if asked.rule == "filling":
-        return _shown(asked, rows, filling(asked, rows, partial))
-    return _shown(asked, rows, RULES[asked.rule](asked, rows, own or {}))
+        found = filling(asked, rows, partial)
+    else:
+        found = RULES[asked.rule](asked, rows, own or {})
+    return _shown(asked, rows, held(asked, found, missing, at_ends))
 
 
 def _shown(asked: Asked, rows: Sequence[Compared], found: Finding | None) -> Study:
@@ -293,15 +317,19 @@ def _at_equal_norm(rows: Sequence[Compared], found: Arms, reference: str) -> lis
 
 
 def _partial(found: Arms) -> Partial | None:
-    """Over all jobs, whatever their dial."""
-    known = [
-        (job.record.gain, more, norm)
-        for some in found.values()
-        for jobs in some.values()
-        for job in jobs
-        if (more := rise(job)) is not None and (norm := job.norm or job.length) is not None
-    ]
-    made = partial_correlation(*map(np.array, zip(*known, strict=True))) if known else None
+    """Over arms and their dials, each in the mean over seeds; dial 0, where no arm does anything,
+    is one of them."""
+    known: dict[tuple[str, float], list[tuple[float, float, float]]] = {}
+    for name, some in found.items():
+        for job in (job for jobs in some.values() for job in jobs):
+            norm = job.length if job.norm is None else job.norm
+            if (more := rise(job)) is not None and norm is not None:
+                dial = job.record.coef
+                known.setdefault((name if dial else "", dial), []).append(
+                    (job.record.gain, more, norm)
+                )
+    points_of = [np.mean(some, axis=0) for some in known.values()]
+    made = partial_correlation(*np.transpose(points_of)) if points_of else None
     return None if made is None else Partial(*made, len(known))
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from corrsteer.errors import DataError
 from corrsteer.report.record import Record
@@ -87,7 +89,34 @@ def arms(
 
 def _typed(home: Path, by: Sequence[str]) -> str:
     words = RunFolder(home).status().get("overrides", [])
-    given = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
+    return _named(dict(word.lstrip("+").split("=", 1) for word in words if "=" in word), by)
+
+
+def asked_arms(folder: Path, by: Sequence[str]) -> list[str]:
+    """The arms that the sweep was asked for, done or not: what its experiment lists for the
+    settings in ``by``, or what was typed for them. None of them is known of methods (``by``
+    empty), nor where the sweep does not say."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        content = yaml.safe_load((folder / "multirun.yaml").read_text(encoding="utf-8"))["hydra"]
+        words = [f"{name}={value}" for name, value in (content["sweeper"]["params"] or {}).items()]
+        words += map(str, content["overrides"]["task"])
+        values: dict[str, list[str]] = {}
+        for one in OverridesParser.create().parse_overrides(words):
+            if one.key_or_group in by:
+                swept = one.is_sweep_override()
+                some = one.sweep_string_iterator() if swept else [one.get_value_string()]
+                values[one.key_or_group] = list(some)
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, HydraException):
+        return []
+    if not values:
+        return []
+    return [_named(dict(zip(values, some, strict=True)), by) for some in product(*values.values())]
+
+
+def _named(given: Mapping[str, str], by: Sequence[str]) -> str:
     if list(by) == ["coef"]:
         return f"coef {given.get('coef', 'as set')}"
     return " ".join(given[name] for name in by if name in given) or "as set"

@@ -2,8 +2,8 @@
 
 Collapsed is a dial at which more than ``COLLAPSED`` more of the answers are so than without
 steering, by the lower end of the interval of the paired difference (Tango 1998); sound, at which
-fewer are by its upper end. Beside stand random directions of the same norms. Answers of several
-seeds are counted together.
+fewer are by its upper end. Beside stand random directions of the same norms. Of several seeds and
+directions the mean of each question counts, once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from corrsteer.report.numbers import interval, points, short
 from corrsteer.report.study_arms import Arms, Job
 from corrsteer.report.study_rules import REFUTED, SUPPORTED, UNDECIDED, Asked
 from corrsteer.report.tables import read_answers
-from corrsteer.stats.intervals import paired_ci
+from corrsteer.stats.intervals import difference_ci
 from corrsteer.stats.seeds import over_seeds
 from corrsteer.steering.arms import BASELINE, STEERED
 
@@ -56,7 +56,8 @@ def dial_names(found: Arms) -> str:
     return min((c for c in chosen if counts[c] == best), default=(0.0, "coef"))[1]
 
 
-def collapse(found: Arms, asked: Asked) -> Fell:
+def collapse(found: Arms, asked: Asked, missing: Sequence[str] = ()) -> Fell:
+    """``missing``: arms that were asked for and have no job that is done."""
     jobs = {name: [job for js in some.values() for job in js] for name, some in found.items()}
     dials = {name: some[0].record.coef for name, some in jobs.items()}
     answers = {name: [_answers(job) for job in some] for name, some in jobs.items()}
@@ -73,26 +74,22 @@ def collapse(found: Arms, asked: Asked) -> Fell:
         return Fell(facts, {"answer": UNDECIDED, "sentence": nothing})
     best, spread = dials[asked.reference], _spread(jobs[asked.reference])
     plan_at, drawn_at = ({dials[n]: e for n, e in x.items() if e} for x in (plan, drawn))
-    return Fell(facts, said(head, best, plan_at, drawn_at, spread))
+    return Fell(facts, said(head, best, plan_at, drawn_at, spread, missing))
 
 
 def excess(answers: Sequence[pd.DataFrame], kind: str) -> Excess | None:
-    """Of all arms of a kind together; None without one."""
-    up = down = n = 0.0
-    largest = 0
+    """Of all arms of a kind together, over several seeds each question once; None without one."""
+    found = []
     for table in answers:
         bad = table.assign(bad=table["invalid"].astype(bool) | table["degenerate"].notna())
-        wide = bad.pivot(index="id", columns="arm", values="bad")
+        wide = bad.pivot(index="id", columns="arm", values="bad").astype(float)
         names = [name for name in wide if name.split("_")[0] == kind]
-        for name in names:
-            up += float((wide[name] & ~wide[BASELINE]).sum()) / len(names)
-            down += float((~wide[name] & wide[BASELINE]).sum()) / len(names)
-        n += len(wide) if names else 0
-        largest += len(names)
-    if not largest:
+        if names:
+            found.append(wide[names].mean(axis=1) - wide[BASELINE])
+    if not found:
         return None
-    low, high = paired_ci(round(up), round(down), int(n))
-    return Excess((up - down) / n, (low, high))
+    more = pd.concat(found).groupby(level=0).mean().to_numpy()
+    return Excess(float(more.mean()), difference_ci(more))
 
 
 def said(
@@ -101,7 +98,10 @@ def said(
     plan: Mapping[float, Excess],
     drawn: Mapping[float, Excess],
     spread: str,
+    missing: Sequence[str] = (),
 ) -> dict[str, Any]:
+    """Undecided while a dial is ``missing``, or the best lies at an end of those tried: another
+    one may be better."""
     fell = first_collapsed(plan)
     near = {d: e for d, e in plan.items() if best < d <= NEAR * best}
     answer = UNDECIDED
@@ -109,6 +109,13 @@ def said(
         answer = SUPPORTED
     elif max(plan) >= NEAR * best and near and all(e.ci[1] < COLLAPSED for e in near.values()):
         answer = REFUTED
+    held = ""
+    if missing:
+        held = f"; no job of {', '.join(missing)} is done"
+    elif answer != UNDECIDED and len(plan) > 1 and best in {min(plan), max(plan)} - {0.0}:
+        held = "; the best dial lies at an end of its range"
+    if held:
+        answer = UNDECIDED
     shown = fell if answer == SUPPORTED else max(near, default=best)
     assert shown is not None
     e = plan[shown]
@@ -122,9 +129,9 @@ def said(
         where += f"; random directions of equal norm {told}"
     numbers = (
         f"{where}; at {short(shown)} {points(e.share)} points {interval(e.ci)} more answers cannot"
-        f" be read or are degenerate{spread}"
+        f" be read or are degenerate{spread}{held}"
     )
-    if answer == UNDECIDED:
+    if answer == UNDECIDED and not held:
         half = 100 * (e.ci[1] - e.ci[0]) / 2
         numbers += f"; smallest share the data could have shown: {half:.1f} points"
     return {

@@ -4,12 +4,15 @@ Every arm is compared with the reference on the same test questions: p is that o
 test (of the sign-flip test over questions where there are several seeds), corrected for the arms
 that were compared (Holm). Where jobs of equal norm were found, an arm does better or worse only if
 it does so there, too.
+
+An answer is given only once every arm that was asked for has a job, and only where no dial at an
+end of its range could change it: a wider range can only improve the arm that it holds back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from corrsteer.report.numbers import interval, p_value, points
 from corrsteer.report.tables import in_words
@@ -81,11 +84,27 @@ class Compared:
 @dataclass(frozen=True)
 class Finding:
     """``row``: the arm whose gain decides, None without one. ``why``: what the numbers are not
-    enough for, or besides."""
+    enough for, or besides. ``losers``: the arms that the answer needs to do no better."""
 
     answer: str
     row: Compared | None
     why: str = ""
+    losers: Sequence[str] = ()
+
+
+def held(asked: Asked, found: Finding, missing: Sequence[str], at_ends: Sequence[str]) -> Finding:
+    """``missing``: arms that were asked for and have no job that is done; ``at_ends``: arms whose
+    dial lies at an end of its range. Of these count the reference and the losers."""
+    if missing:
+        why = f"no job of {', '.join(missing)} is done"
+        if found.answer != UNDECIDED:
+            return replace(found, answer=UNDECIDED, why=f"but {why}")
+        return replace(found, why=", ".join(filter(None, [found.why, why])))
+    short = [name for name in (asked.reference, *found.losers) if name in at_ends]
+    if found.answer == UNDECIDED or not short:
+        return found
+    why = f"but the dial of {', '.join(short)} lies at an end of its range"
+    return replace(found, answer=UNDECIDED, why=why)
 
 
 def better(asked: Asked, rows: Sequence[Compared], own: Mapping[str, float]) -> Finding:
@@ -95,7 +114,7 @@ def better(asked: Asked, rows: Sequence[Compared], own: Mapping[str, float]) -> 
     if row is None:
         return Finding(UNDECIDED, None)
     if row.is_worse:
-        return Finding(REFUTED, row)
+        return Finding(REFUTED, row, losers=[row.name])
     if row.is_better and row.beats(asked.control):
         return Finding(SUPPORTED, row, f"and more than the best of {control}")
     if row.is_better:
@@ -110,7 +129,7 @@ def gates(asked: Asked, rows: Sequence[Compared], own: Mapping[str, float]) -> F
         return Finding(UNDECIDED, None)
     best = max(rows, key=lambda row: row.gain.gain)
     if all(row.lies_below for row in rows):
-        return Finding(SUPPORTED, best, f"the best of {len(rows)}")
+        return Finding(SUPPORTED, best, f"the best of {len(rows)}", [row.name for row in rows])
     above = [row for row in rows if row.is_better]
     winners = [row for row in above if row.beats(asked.control)]
     if winners:
@@ -141,7 +160,8 @@ def selectors(asked: Asked, rows: Sequence[Compared], own: Mapping[str, float]) 
             f"the best of {len(others)}; a choice by chance is not shown to be worse",
         )
     if max(bounds) < MARGIN:
-        return Finding(SUPPORTED, best, f"the best of {len(others)}; a choice by chance is worse")
+        why = f"the best of {len(others)}; a choice by chance is worse"
+        return Finding(SUPPORTED, best, why, [row.name for row in rows])
     return Finding(UNDECIDED, best, f"the best of {len(others)}")
 
 
@@ -160,13 +180,15 @@ def depth(asked: Asked, rows: Sequence[Compared], own: Mapping[str, float]) -> F
         return Finding(UNDECIDED, best, f"the best of {len(ones)} arms of one layer")
     if not all(own.get(kind, 1.0) <= SIGNIFICANT for kind in asked.control):
         return Finding(UNDECIDED, best, f"but all layers are not shown to beat {control}")
-    return Finding(SUPPORTED, best, f"the best of one layer; all beat {control}")
+    why = f"the best of one layer; all beat {control}"
+    return Finding(SUPPORTED, best, why, [row.name for row in ones])
 
 
 @dataclass(frozen=True)
 class Partial:
-    """Partial correlation over ``n`` jobs of the gain with the rise of active features, given the
-    norm, and its 95 % interval (Fisher's z). Jobs share questions: it describes them."""
+    """Partial correlation over ``n`` arms and dials of the gain with the rise of active features,
+    given the norm, and its 95 % interval (Fisher's z). They share questions, so it describes them:
+    the interval is not one for new arms or questions."""
 
     r: float
     ci: tuple[float, float]
@@ -184,10 +206,11 @@ def filling(asked: Asked, rows: Sequence[Compared], partial: Partial | None) -> 
         low, high = partial.ci
         why = (
             f"correlation of gain and rise of active features given norm {partial.r:.2f}"
-            f" [{low:.2f}, {high:.2f}], {partial.n} jobs"
+            f" [{low:.2f}, {high:.2f}], descriptive: {partial.n} arms and dials on the same"
+            " questions"
         )
     if row.is_worse:
-        return Finding(REFUTED, row, why)
+        return Finding(REFUTED, row, why, [row.name])
     if partial is not None and partial.ci[0] > 0 and row.gain.ci[0] > -MARGIN:
         return Finding(SUPPORTED, row, why)
     return Finding(UNDECIDED, row, why)

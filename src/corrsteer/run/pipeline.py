@@ -188,7 +188,8 @@ def _gated(parts: Parts, fitted: Fitted, arms: Sequence[Arm]) -> tuple[GateUse |
     base = test[BASELINE]
     use = gate_use(bench, plan, examples, base, test[STEERED])
     wrong = base["id"][base["score"] < RIGHT]
-    return use, gate_controls(plan, use.duty, [e.id for e in examples], set(wrong), bench.seed)
+    duties = {row.layer: row.duty for row in use.layers}
+    return use, gate_controls(plan, duties, [e.id for e in examples], set(wrong), bench.seed)
 
 
 def explained(parts: Parts, fitted: Fitted) -> Sequence[Mapping[str, Any]]:

@@ -31,9 +31,12 @@ def controls(
     """An arm per control, at the plan's norms, dial, operator, positions and gate.
 
     ``draws``: how many of each kind (:data:`corrsteer.steering.controls.KINDS`); a flipped sign is
-    none where an operator does not look at it (``signed = False``). ``whole``: the plan whose
-    layers the plan's were chosen from; None: they were not chosen.
+    none where an operator does not look at it (``signed = False``), nor is another vector where it
+    reads none (``reads_vector = False``): there only layers are drawn (``subset``). ``whole``: the
+    plan whose layers the plan's were chosen from; None: they were not chosen.
     """
+    if not getattr(plan.operator, "reads_vector", True):  # each would be the plan once more
+        draws = {kind: n if kind == "subset" else 0 for kind, n in draws.items()}
     if not getattr(plan.operator, "signed", True):  # it would be the plan once more
         draws = {**draws, "flipped": 0}
     if whole is None or not draws.get("subset"):

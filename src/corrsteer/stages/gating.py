@@ -20,6 +20,7 @@ from corrsteer.stages.bench import Bench, prompts_digest, read_json, write_json
 from corrsteer.stats.logistic import auroc
 from corrsteer.steering.plan import Plan
 from corrsteer.steering.positions import where
+from corrsteer.steering.probe import positions_read
 from corrsteer.store.keys import digest
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def measured(
             if signal is not None:
                 plain = model.replay(asked, [base[i] for i in rows], layers, source)
                 of = plain.sample.cpu().numpy()
-                counts = np.maximum(np.bincount(of, minlength=len(rows)), 1)
+                counts = positions_read(of, len(rows), source)
                 for n in layers:
                     told = signal(plain.layers[n], parts[n], plan.dial).double().cpu().numpy()
                     sums = np.bincount(of, weights=told, minlength=len(rows))

@@ -19,7 +19,7 @@ from corrsteer.records import RIGHT
 from corrsteer.stages.bench import Bench, answers_key
 from corrsteer.stats.logistic import fit
 from corrsteer.steering.arms import baseline
-from corrsteer.steering.probe import Probe
+from corrsteer.steering.probe import Probe, positions_read
 from corrsteer.store.keys import digest
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def residual_means(
     layers: Sequence[int],
     source: str,
 ) -> dict[int, np.ndarray]:
-    """[N, M] by layer, the mean over the positions of a token source."""
+    """[N, M] by layer, the mean over the positions of a token source. Raises what
+    :func:`corrsteer.steering.probe.positions_read` does."""
     means = {n: np.zeros((len(prompts), model.d_model), np.float32) for n in layers}
     with progress(f"probes, {len(layers)} layers", len(prompts)) as show:
         done = 0
@@ -78,7 +79,7 @@ def residual_means(
             asked = [prompts[i] for i in rows], [answers[i] for i in rows]
             read = model.replay(*asked, list(layers), source)
             sample = read.sample.cpu().numpy()
-            counts = np.maximum(np.bincount(sample, minlength=len(rows)), 1)[:, None]
+            counts = positions_read(sample, len(rows), source)[:, None]
             for n in layers:
                 sums = np.zeros((len(rows), model.d_model))
                 np.add.at(sums, sample, read.layers[n].cpu().numpy())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from corrsteer.errors import ConfigError
+from corrsteer.errors import ConfigError, DataError
 from corrsteer.steering.protocol import Parts
 
 if TYPE_CHECKING:
@@ -125,3 +125,15 @@ def made_up_probe(width: int) -> Probe:
     """A probe to try an operator or a gate on."""
     row = np.full(width, width**-0.5, np.float32)
     return Probe(row, 0.0, row, np.zeros(1, np.float32), 0.5)
+
+
+def positions_read(sample: np.ndarray, n: int, source: str) -> np.ndarray:
+    """[n] how many positions of each sample were read, at least 1 to divide by. ``sample``: of
+    every position. Raises DataError where a last prompt token was not: it is a special one."""
+    counts = np.bincount(sample, minlength=n)
+    if source == "last_prompt" and not counts.all():
+        raise DataError(
+            "gate=prompt and gate=prompt_cosine read the last token of a prompt, and here it is a"
+            " special token, which is never read: type gate=probe"
+        )
+    return np.maximum(counts, 1)

@@ -57,11 +57,12 @@ class Scaled:
 @dataclass(frozen=True)
 class Mera:
     """Push against the probe until an error is no likelier than ``alpha``; null: chosen on
-    validation. Of the entry only its layer counts."""
+    validation. Of the entry only its layer counts, so other vectors are no controls of it."""
 
     alpha: float | None = None
     additive: ClassVar[bool] = False
     signed: ClassVar[bool] = False
+    reads_vector: ClassVar[bool] = False
     reads_probe: ClassVar[str] = "generated"
     apply = staticmethod(mera)
 

@@ -32,7 +32,8 @@ class Operator(Protocol):
     A frozen dataclass: all its fields are part of its key, its code is not. Numbers that ``apply``
     needs come through ``parts``, never from the object, so that ``apply`` is a plain function whose
     source can be sent to a server. One that does not look at the sign of its vector sets ``signed``
-    to False: then a flipped sign is no control of it."""
+    to False: then a flipped sign is no control of it. One that does not read its vector at all sets
+    ``reads_vector`` to False: then no other vector is, random features among them."""
 
     @property
     def additive(self) -> bool:
