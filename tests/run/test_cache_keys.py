@@ -404,7 +404,12 @@ TABLE = [
     Case("FeatureActive.above", "gate.above=0.5", GATED, given=("gate=feature_inactive",)),
     Case("Probe.above", "gate.above=0.6", GATED, given=("gate=probe", "gate.above=0.5")),
     Case("Probe.inverted", "gate.inverted=true", GATED, given=("gate=prompt", "gate.above=0.5")),
-    Case("Mera.alpha", "operator.alpha=0.6", CHOSEN, given=("operator=mera", "operator.alpha=0.5")),
+    Case(  # it has no random features beside it
+        "Mera.alpha",
+        "operator.alpha=0.6",
+        frozenset({"steered"}),
+        given=("operator=mera", "operator.alpha=0.5"),
+    ),
     Case("CorrSteer.positions", "strategy.positions=all", CHOSEN),
     Case("positions", "positions=first_3", CHOSEN),
     Case(
