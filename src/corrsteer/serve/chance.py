@@ -67,8 +67,9 @@ class Chance:
 
     def _load(self, seen: Sequence[Mapping[int, torch.Tensor]]) -> None:
         try:
-            for entry in () if self._provider is None else self._plan.entries:
-                self._keep(entry, self._provider.load(entry.layer), seen)
+            if (provider := self._provider) is not None:
+                for entry in self._plan.entries:
+                    self._keep(entry, provider.load(entry.layer), seen)
         except Exception as error:  # of any kind: the files are not ours
             words = " ".join(str(error).split())[:200]
             self.why = words if isinstance(error, CorrSteerError) else "the SAEs cannot be read"
@@ -150,8 +151,9 @@ class Chance:
 def _unread(plan: Plan, saes: SAEProvider | None) -> str:
     check = getattr(saes, "check_readable", None)
     try:
-        for entry in plan.entries if check is not None else ():
-            check(entry.layer)
+        if check is not None:
+            for entry in plan.entries:
+                check(entry.layer)
     except ConfigError as error:
         return str(error)
     except CorrSteerError:  # what else is wrong with one is told when it is read
