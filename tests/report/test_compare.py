@@ -197,7 +197,9 @@ def test_a_sweep_says_so_on_page_terminal_and_table(sweep):
 def test_programs_read_the_same_answer(sweep):
     write_sweep_report(sweep)
     content = json.loads((sweep / "study.json").read_text())
-    made = compare(Asked("a claim", "CorrSteer-A", 0.02), jobs(sweep))
+    table = pd.read_csv(sweep / "summary.csv")
+    chosen = table.loc[table["chosen"].astype(bool), "job"].tolist()
+    made = compare(Asked("a claim", "CorrSteer-A", 0.02), jobs(sweep, chosen))
     (match,), (told,) = made.matches, content["matches"]
     assert (content["answer"], told["why"]) == (match.answer, explained(match))
     assert content["jobs"] == 4 and content["reference"] == {"name": "CorrSteer-A"}
