@@ -816,7 +816,8 @@ def checkpoint(settings, folder):
 
 
 def gate(settings, folder):
-    use = {"n": 1, "n_positions": 1, "duty": 0.5, "dose": 1.0, "auroc": None, "layers": []}
+    used = {"duty": 0.5, "dose": 1.0, "auroc": None}
+    use = {"n": 1, "n_positions": 1, **used, "layers": [{"layer": n, **used} for n in range(6)]}
     (folder / "value.json").write_text(json.dumps(use))
 
 
