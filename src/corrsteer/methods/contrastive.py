@@ -16,6 +16,7 @@ import numpy as np
 from corrsteer.errors import check_known
 from corrsteer.methods.corrsteer import CorrSteer
 from corrsteer.methods.protocol import Fitted, collected, observe
+from corrsteer.methods.turned import TurnedPlan
 from corrsteer.methods.variants import Asked, OfLayers, choice
 from corrsteer.records import LayerStats
 from corrsteer.report.record import LayerChoice
@@ -36,7 +37,7 @@ def on_coordinates(bench: Bench) -> Bench:
 
 
 @dataclass(frozen=True)
-class CAA:
+class CAA(TurnedPlan):
     """Contrastive activation addition (Panickssery et al. 2023, arXiv 2312.06681): the mean
     difference of residuals, added at every layer.
 
@@ -59,18 +60,6 @@ class CAA:
     @property
     def learns_from(self) -> str:
         return "pairs" if self.contrast == OPTIONS else "outcomes"
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return Plan((), positions=self.positions).needs
-
-    def share(self, bench: Bench) -> Sequence[Fitted]:
-        return [self.plain(bench, bench.collect.pooling)]
-
-    def fit(self, bench: Bench) -> Fitted:
-        plain = self.plain(bench, bench.collect.pooling)
-        assert plain.plan is not None
-        return plain.with_plan(plain.plan.turned_to(self.coef))
 
     def plain(self, bench: Bench, pooling: str) -> Fitted:
         if self.contrast == OPTIONS:

@@ -6,7 +6,7 @@ takes two products of [k, M] per layer and position.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -15,6 +15,7 @@ import numpy as np
 
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.methods.protocol import Fitted, Observed, observe
+from corrsteer.methods.turned import TurnedPlan
 from corrsteer.records import LayerStats
 from corrsteer.stages.bench import Bench
 from corrsteer.stages.bins import binned
@@ -27,7 +28,7 @@ from corrsteer.steering.protocol import Operator
 
 
 @dataclass(frozen=True)
-class _Edited(ABC):
+class _Edited(TurnedPlan):
     """``k`` features of every layer. ``coef``: the dial."""
 
     name: ClassVar[str]
@@ -44,18 +45,6 @@ class _Edited(ABC):
             raise ConfigError(
                 f"strategy.k={self.k}: it must be a whole number, at least 1, such as strategy.k=16"
             )
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return Plan((), positions=self.positions).needs
-
-    def share(self, bench: Bench) -> Sequence[Fitted]:
-        return [self.plain(bench, bench.collect.pooling)]
-
-    def fit(self, bench: Bench) -> Fitted:
-        plain = self.plain(bench, bench.collect.pooling)
-        assert plain.plan is not None
-        return plain.with_plan(plain.plan.turned_to(self.coef))
 
     def plain(self, bench: Bench, pooling: str) -> Fitted:
         observed = observe(bench, replace(bench.collect, pooling=pooling), wholly=True)
