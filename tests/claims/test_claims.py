@@ -87,6 +87,9 @@ def test_a_row_says_number_interval_and_what_could_have_been_shown():
     without = page(Kept(runs=[ran(answers={"seeds": found("undecided")})]))
     assert "too few answers differ for the corrected test to show any effect" in without
     assert "**Part of this page is a small version**" in text
+    held = found("undecided", smallest=0.04, held="the dial of k lies at an end of its range")
+    short = page(Kept(runs=[ran(answers={"seeds": held})]))
+    assert "the dial of k lies at an end" in short and "could have been shown" not in short
     assert "| a/b | +5.0 |" in text  # in a table, a bar would begin a cell
     assert "Part of this page" not in page(Kept(runs=[ran()]))
 
@@ -173,6 +176,9 @@ def test_which_run_takes_the_place_of_which():
     own = ran(words=["src.main", "task=bbq", "data=PATH"])
     assert with_run([whole], own) == [whole] and with_run([own], whole) == [own]
     assert with_run([failed], own) == [own]
+    seven, several = (ran(words=["src.main", f"seed={n}"]) for n in ("7", "0,7"))
+    assert with_run([whole], seven) == [whole] and with_run([several], whole) == [several]
+    assert with_run([whole], several) == [several] and with_run([seven], several) == [several]
     other = ran(model="smollm2_135m_it")
     assert with_run([whole], other) == [whole, other]
 
@@ -312,6 +318,7 @@ def test_an_experiments_answer_becomes_a_row():
         "claim": "c", "command": "x", "answer": "refuted", "sentence": "C: refuted.",
         "number": -0.03, "interval": [-0.06, -0.01], "smallest_gain": 0.05,
         "reference": {"name": "A", "accuracy": 0.73, "dial": "1", "facts": {}}, "rows": [row],
+        "held": "",
     }  # fmt: skip
     made = of_experiment(json.loads(json.dumps(content)))
     assert deciding(made.number) == "k against A: −3.0 points [−6.0, −1.0]"

@@ -385,7 +385,8 @@ def test_steering_is_unstable_if_answers_fall_apart_near_the_best_dial(at, expec
 def test_a_best_dial_that_is_the_smallest_tried_tells_nothing_of_dials_near_it(at):
     some = {dial: Excess(x, (x - 0.02, x + 0.02)) for dial, x in at.items()}
     held = said("So it is", 2.0, some, {}, "")
-    assert held["answer"] == UNDECIDED and "at an end of its range" in held["sentence"]
+    assert held["answer"] == UNDECIDED and held["held"] in held["sentence"]
+    assert held["held"] == "the best dial lies at an end of its range"
     below = {1.0: Excess(0.0, (-0.02, 0.02))}
     assert said("", 2.0, below | some, {}, "")["answer"] != UNDECIDED
 

@@ -56,6 +56,7 @@ def of_experiment(content: Mapping[str, Any], what: str = "") -> Found:
         if number is None
         else Number(what=what, value=number, ci=tuple(ci) if own else None, unit="points"),
         smallest=content["smallest_gain"],
+        held=content["held"],
         table=_table(content["rows"], first if isinstance(first, Mapping) else {"name": first}),
     )
 

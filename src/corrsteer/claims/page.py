@@ -149,7 +149,9 @@ def _numbers(found: Found) -> str:
 
 
 def _smallest(found: Found) -> str:
-    """What the data could have shown; empty where nothing is known of it."""
+    """What the data could have shown, or why they are not asked; empty where nothing is known."""
+    if found.held:
+        return found.held
     number = found.number
     if number is not None and number.ci is not None and number.unit != "points":
         low, high = number.ci

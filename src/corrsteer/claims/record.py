@@ -41,12 +41,14 @@ class Table(Part):
 
 class Found(Part):
     """What one study says of one claim. ``smallest``: the smallest effect that the data could have
-    shown, in the unit of ``number``; None where it is not known, or there is none."""
+    shown, in the unit of ``number``; None where it is not known, or there is none. ``held``: why
+    there is no answer although the number would give one."""
 
     answer: Word
     sentence: str
     number: Number | None
     smallest: float | None = None
+    held: str = ""
     table: Table | None = None
 
 
@@ -79,6 +81,11 @@ class Ran(Part):
     def data(self) -> str:
         """What was typed for it; empty: the model's and task's own."""
         return next((word for word in self.words if word.startswith("data=")), "")
+
+    @property
+    def seeds(self) -> str:
+        """What was typed for them; empty: the study's own."""
+        return next((word for word in self.words if word.startswith("seed=")), "")
 
 
 class Kept(Part):
@@ -140,8 +147,8 @@ def write(folder: Path, kept: Kept) -> None:
 
 def kept_for(runs: Sequence[Ran], new: Ran) -> str:
     """What the run of the same study and model has that ``new`` may not take its place for; empty
-    where it may. A run of some questions replaces none of more, nor one of other data or with jobs
-    missing any other, nor a failure an answer."""
+    where it may. A run of some questions replaces none of more, nor one of other data, of fewer or
+    other seeds or with jobs missing any other, nor a failure an answer."""
     for old in runs:
         if (old.study, old.model) != (new.study, new.model) or old.failed is not None:
             continue
@@ -151,9 +158,15 @@ def kept_for(runs: Sequence[Ran], new: Ran) -> str:
             return "with more questions"
         if new.data != old.data:
             return f"of other data ({old.data or 'the usual'}, not {new.data or 'the usual'})"
+        if not set(_numbers(old.seeds)) <= set(_numbers(new.seeds)):
+            return f"of other seeds ({old.seeds or 'the usual'}, not {new.seeds or 'the usual'})"
         if new.partial and not old.partial:
             return "of all jobs"
     return ""
+
+
+def _numbers(seeds: str) -> list[str]:
+    return (seeds or "seed=0").removeprefix("seed=").split(",")  # 0: where none is typed
 
 
 def with_run(runs: Sequence[Ran], new: Ran) -> list[Ran]:

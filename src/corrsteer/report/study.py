@@ -69,8 +69,9 @@ class Reference:
 class Study:
     """``answer``: one of three words. ``sentence``: with the claim and its numbers. ``number`` with
     its interval ``ci``: what decided, None where nothing could. ``smallest``: the gain that the
-    data could have shown. ``columns``: of the rows' facts, those that a table shows. ``note``: what
-    to do before one believes it."""
+    data could have shown; ``held``: why there is no answer although they show one.
+    ``columns``: of the rows' facts, those that a table shows. ``note``: what to do before one
+    believes it."""
 
     claim: str
     reference: str
@@ -81,6 +82,7 @@ class Study:
     number: float | None = None
     ci: tuple[float, float] | None = None
     smallest: float | None = None
+    held: str = ""
     columns: Sequence[str] = ()
     note: str = ""
 
@@ -203,6 +205,7 @@ def _shown(asked: Asked, rows: Sequence[Compared], found: Finding | None) -> Stu
         number=row.gain.gain if row else None,
         ci=row.gain.ci if row else None,
         smallest=row.smallest if row else None,
+        held=found.held,
     )
 
 
@@ -243,6 +246,7 @@ def write_study(folder: Path, made: Study, done: pd.DataFrame) -> None:
         "number": made.number,
         "interval": made.ci,
         "smallest_gain": made.smallest,
+        "held": made.held,
         "reference": asdict(made.first or Reference(made.reference)),
         "rows": [asdict(row) for row in made.rows],
     }

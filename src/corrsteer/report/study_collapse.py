@@ -111,9 +111,9 @@ def said(
         answer = REFUTED
     held = ""
     if missing:
-        held = f"; no job of {', '.join(missing)} is done"
+        held = f"no job of {', '.join(missing)} is done"
     elif answer != UNDECIDED and len(plan) > 1 and best in {min(plan), max(plan)} - {0.0}:
-        held = "; the best dial lies at an end of its range"
+        held = "the best dial lies at an end of its range"
     if held:
         answer = UNDECIDED
     shown = fell if answer == SUPPORTED else max(near, default=best)
@@ -129,7 +129,7 @@ def said(
         where += f"; random directions of equal norm {told}"
     numbers = (
         f"{where}; at {short(shown)} {points(e.share)} points {interval(e.ci)} more answers cannot"
-        f" be read or are degenerate{spread}{held}"
+        f" be read or are degenerate{spread}{f'; {held}' if held else ''}"
     )
     if answer == UNDECIDED and not held:
         half = 100 * (e.ci[1] - e.ci[0]) / 2
@@ -139,6 +139,7 @@ def said(
         "sentence": f"{head}: {answer} ({numbers}).",
         "number": e.share,
         "ci": e.ci,
+        "held": held,
     }
 
 

@@ -84,12 +84,14 @@ class Compared:
 @dataclass(frozen=True)
 class Finding:
     """``row``: the arm whose gain decides, None without one. ``why``: what the numbers are not
-    enough for, or besides. ``losers``: the arms that the answer needs to do no better."""
+    enough for, or besides. ``losers``: the arms that the answer needs to do no better. ``held``:
+    why the numbers, which are enough, give no answer; empty where they do."""
 
     answer: str
     row: Compared | None
     why: str = ""
     losers: Sequence[str] = ()
+    held: str = ""
 
 
 def held(asked: Asked, found: Finding, missing: Sequence[str], at_ends: Sequence[str]) -> Finding:
@@ -98,13 +100,13 @@ def held(asked: Asked, found: Finding, missing: Sequence[str], at_ends: Sequence
     if missing:
         why = f"no job of {', '.join(missing)} is done"
         if found.answer != UNDECIDED:
-            return replace(found, answer=UNDECIDED, why=f"but {why}")
+            return replace(found, answer=UNDECIDED, why=f"but {why}", held=why)
         return replace(found, why=", ".join(filter(None, [found.why, why])))
     short = [name for name in (asked.reference, *found.losers) if name in at_ends]
     if found.answer == UNDECIDED or not short:
         return found
-    why = f"but the dial of {', '.join(short)} lies at an end of its range"
-    return replace(found, answer=UNDECIDED, why=why)
+    why = f"the dial of {', '.join(short)} lies at an end of its range"
+    return replace(found, answer=UNDECIDED, why=f"but {why}", held=why)
 
 
 def better(asked: Asked, rows: Sequence[Compared], own: Mapping[str, float]) -> Finding:
