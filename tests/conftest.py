@@ -6,6 +6,7 @@ answers differ from prompt to prompt: equality tests on them can fail.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import re
@@ -64,9 +65,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("long"):
+    if item.get_closest_marker("long") and not gc.get_freeze_count():
         for name in IMPORTED:
             importlib.import_module(name)
+        gc.freeze()  # else each look for garbage goes through all that these hold: 0.3 seconds
     item.stash[BEGAN], item.stash[SHARED] = _cpu_seconds(), 0.0
 
 

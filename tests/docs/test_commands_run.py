@@ -32,6 +32,8 @@ FEW = {
     "collect.resamples": "20", "layers": "[1,3]", "backend.device": "cpu", "descriptions": "false",
 }  # fmt: skip
 """Said of every run, in place of what the page says where it says more."""
+STUDIES = ("docs/claims.md",)
+"""Written from commands, which tests/claims checks and of which it runs one."""
 LARGER = ("limit", "collect.shuffles", "controls")
 ELSEWHERE = {
     r"model=(gemma|llama|qwen|folder|gguf|smollm2)": "weights",
@@ -91,7 +93,7 @@ def test_what_a_page_shows(page, home):
             (home / part.name).parent.mkdir(parents=True, exist_ok=True)
             (home / part.name).write_text(part.content)
         elif part.settings is not None and "--help" not in part.settings:
-            run(part, home)
+            run(part, home, page)
         elif part.after is not None and part.after[0] not in LATER:
             with contextlib.chdir(home), contextlib.redirect_stdout(io.StringIO()):
                 limit = ["--limit", "8"] if part.after[0] == "export" else []
@@ -100,9 +102,9 @@ def test_what_a_page_shows(page, home):
             subprocess.run([sys.executable, *part.words[1:]], cwd=home, check=True)
 
 
-def run(command: Command, home: Path) -> None:
+def run(command: Command, home: Path, page: str) -> None:
     assert command.settings is not None
-    if reason(command):
+    if page in STUDIES or reason(command):
         words = plain_words(flags_first([*command.settings]))
         first = [re.sub(r"=([^\[{'\",]+),.*", r"=\1", word) for word in words if word[0] != "-"]
         composed(*(word for word in first if not word.startswith("hydra")))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from tests.command import in_this_process
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).with_suffix(".json")
@@ -41,13 +41,12 @@ def measured(home: Path) -> dict[str, Any]:
     """Every run's keys and results. ``home``: an empty folder."""
     for name in ("src", "conf"):
         (home / name).symlink_to(ROOT / name)
-    found: dict[str, Any] = {"arithmetic": arithmetic()}
+    found: dict[str, Any] = {"arithmetic": arithmetic()}  # and one thread from here on
     for run, words in RUNS.items():
         folder = home / run
-        command = [sys.executable, "-m", "src.main", *words, f"hydra.run.dir={folder}"]
-        env = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        command = ["python", "-m", "src.main", *words, f"hydra.run.dir={folder}"]
+        ended = in_this_process(shlex.join(command), home)
+        assert ended.code == 0, ended.err
         found[run] = results(folder)
     found["cache"] = sorted(
         f"{entry.parent.parent.name}/{entry.parent.name}"

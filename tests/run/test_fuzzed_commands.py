@@ -174,9 +174,9 @@ def test_three_commands(home):
 
 
 @pytest.mark.night
-def test_three_hundred_commands(home):
-    codes = fuzzed(home, 300, seed=0)
-    assert codes[0] >= 20 and codes[2] >= 100, codes
+def test_a_hundred_commands(home):
+    codes = fuzzed(home, 100, seed=0)
+    assert codes[0] >= 7 and codes[2] >= 33, codes
     # What was refused before anything was computed left no folder.
     left = [file.parent for file in (home / "outputs").rglob("status.json")]
     assert not [folder for folder in left if '"failed"' in (folder / "status.json").read_text()]

@@ -1,7 +1,7 @@
 """The main job on the bundled model, as people type it: what it leaves, and that it is true.
 
 At night the command as it stands, on a test split of 400 where that of the project has 2,000 and
-300 unrelated prompts where it has 1,000 (experiments/main_job has the whole), and by day one of a
+100 unrelated prompts where it has 1,000 (experiments/main_job has the whole), and by day one of a
 few samples in this process, serve all tests of this file; numbers are checked against a
 recomputation from the answers that were saved.
 """
@@ -67,7 +67,7 @@ def sweep(request, tmp_path_factory):
         shutil.copytree(ROOT / "conf", home / "conf")
         for name, whole, fewer in (
             ("config.yaml", "\n  test: 2000 ", "\n  test: 400 "),
-            ("side_effects/standard.yaml", "\nunrelated: 1000 ", "\nunrelated: 300 "),
+            ("side_effects/standard.yaml", "\nunrelated: 1000 ", "\nunrelated: 100 "),
         ):
             settings = home / "conf" / name
             assert settings.read_text().count(whole) == 1
@@ -268,7 +268,7 @@ def test_all_seven_tasks_run_end_to_end(tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
     names = "bbq,mmlu,mmlu_pro,gsm8k,simpleqa,harmbench,xstest"
     ended = in_its_own_process(
-        f"python -m src.main -m task={names} transfer=[bbq,gsm8k] limit=30 controls=few"
+        f"python -m src.main -m task={names} transfer=[bbq,gsm8k] limit=16 controls=few"
         " side_effects=none hydra.sweep.dir=outputs/seven",
         cwd=tmp_path,
     )
@@ -279,12 +279,12 @@ def test_all_seven_tasks_run_end_to_end(tmp_path):
     for n, name in enumerate(names.split(",")):
         m = metrics(seven / str(n))
         assert m["task"] == name
-        assert m["n"]["test"] == 30
+        assert m["n"]["test"] == 16
         assert ("constrained" in m["arms"]) == (name in ("bbq", "mmlu", "mmlu_pro"))
         assert m["data"]["source"] == "bundled"
         assert m["data"]["rows"] == sum(m["data"]["categories"].values()) >= 1800
         assert len(m["data"]["fingerprint"]) == 32
-        assert list(m["transfer"]) == ["bbq", "gsm8k"] and m["transfer"]["gsm8k"]["n"] == 30
+        assert list(m["transfer"]) == ["bbq", "gsm8k"] and m["transfer"]["gsm8k"]["n"] == 16
         if name in m["transfer"]:
             assert m["transfer"][name]["gain"] == m["gain"]
         assert m["scorer"]["version"] >= 1

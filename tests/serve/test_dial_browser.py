@@ -6,11 +6,13 @@ when REQUIRE_BROWSER=1.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from corrsteer.serve.worker import Job
 from tests.report.test_report_browser import browser, until  # noqa: F401 - a fixture
 from tests.serve.conftest import HOSTILE, PROMPTS, Served
 
@@ -106,7 +108,8 @@ def test_the_dial_is_turned_and_everything_follows(visit: Any) -> None:
     assert page.inner_text("#random-what") == "features"
 
 
-# In the page: the test may be slower than the model, which would have written all by then.
+# In the page, and of a model that takes its time: this process and the browser may be slower than
+# the tiny one, which would have written all by then.
 TURN_AND_STOP = """(() => {
   const range = document.querySelector("#coef");
   const watch = new MutationObserver(() => {
@@ -124,7 +127,11 @@ TURN_AND_STOP = """(() => {
 })()"""
 
 
-def test_a_dial_that_is_turned_while_it_writes_is_heard_and_escape_stops(visit: Any) -> None:
+def test_a_dial_that_is_turned_while_it_writes_is_heard_and_escape_stops(
+    visit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = Job.advance
+    monkeypatch.setattr(Job, "advance", lambda job: (time.sleep(0.05), advance(job))[1])
     page = visit()
     page.fill("#tokens", "100")
     turn(page, "#coef", 0)

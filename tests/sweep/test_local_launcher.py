@@ -94,7 +94,7 @@ def errors(text: str) -> list[str]:
 @pytest.mark.night
 def test_a_sweep_in_two_processes_is_the_same_sweep(tmp_path):
     """Also where each of the two collects one half."""
-    words = f"coef=0.5,1,2,4 {' '.join(SMALL)} hydra/launcher=local hydra.launcher.processes=2"
+    words = f"coef=0.5,2 {' '.join(SMALL)} hydra/launcher=local hydra.launcher.processes=2"
     own = "collect.shards=2 cache=cache hydra.sweep.dir=sweep"
     together = start(tmp_path, f"{words} {own}", stub=False)
     out, err = together.communicate(timeout=300)
@@ -103,7 +103,7 @@ def test_a_sweep_in_two_processes_is_the_same_sweep(tmp_path):
     sweep = tmp_path / "sweep"
     assert len(list((tmp_path / "cache" / "collect").glob("*/manifest.json"))) == 1
     logs = {str(log.parent.relative_to(sweep)): log.read_text() for log in sweep.rglob("log.txt")}
-    assert len(logs) == 9
+    assert len(logs) == 7
     assert [name for name in logs if "cache miss collect" in logs[name]] == ["shared/0"]
     halves = [logs[f"shared/0/collect-{n}"] for n in range(2)]
     assert [re.findall(r"collect layer 2.*: (\d+) samples", text) for text in halves] == [
@@ -112,14 +112,14 @@ def test_a_sweep_in_two_processes_is_the_same_sweep(tmp_path):
     ]
     # One line for every piece that ended, and the table.
     lines = err.splitlines()
-    assert lines[0] == "sweep sweep: 4 jobs and 1 shared stage, 2 at once"
+    assert lines[0] == "sweep sweep: 2 jobs and 1 shared stage, 2 at once"
     stages = ["shared/0/answer", "shared/0/answer", "shared/0/collect", "shared/0/collect"]
     assert [line.split("-")[0] for line in lines[1:5]] == stages
     assert lines[5].startswith("shared/0: done in ")
-    assert sorted(line.split(" ")[1] for line in lines[6:]) == list("0123")
+    assert sorted(line.split(" ")[1] for line in lines[6:]) == list("01")
     assert "report: sweep/report.html" in out
 
-    for job, coef in enumerate((0.5, 1, 2, 4)):
+    for job, coef in enumerate((0.5, 2)):
         alone = tmp_path / f"alone-{job}"
         alone.mkdir()
         RunFolder(alone).start([])
