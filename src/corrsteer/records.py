@@ -37,6 +37,9 @@ so there may be more."""
 LIKELIHOODS = ("sum", "per_character", "per_token")
 """What may make one option likelier than another (:meth:`Weighed.by`)."""
 
+SIGNS = POSITIVE, NEGATIVE, BOTH = "positive", "negative", "both"
+"""Which features are looked for: those of right answers, those of wrong ones, or either."""
+
 CLASSES = ("structural", "semantic", "unclear")
 """What kind of thing a feature reacts to (:mod:`corrsteer.selectors.classes`)."""
 
@@ -240,6 +243,10 @@ class LayerStats:
     """Scores beside r that were collected, by name (:data:`corrsteer.stats.scores.SCORES`)."""
     residual: float = float("nan")
     """Mean norm of the residuals that were pooled; not a number where it was not collected."""
+    mirror: LayerStats | None = field(default=None, compare=False, repr=False)
+    """The same with right and wrong exchanged, where features of wrong answers are looked for."""
+    shuffled_sign: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """[P] 1 or -1: what ``shuffled_best`` would have been chosen as; None: all 1."""
 
     def ceiling(self, level: float = 0.95) -> float:
         """The r that the best feature of this layer reaches by chance in 5 % of shuffles."""
@@ -307,13 +314,23 @@ class RankedFeature:
     """One of ``CLASSES``; empty where nobody looked."""
     by: float | None = None
     """The score that it was ranked by, and that its ceiling, q and stability are of; None: r."""
+    sign: int = 1
+    """-1 for a feature of wrong answers, whose score and ceiling lie below ``neutral``: steering
+    lowers it, so its coefficient is negative."""
+    neutral: float = 0.0
+    """The score of a feature that tells nothing."""
 
     @property
     def score(self) -> float:
         return self.r if self.by is None else self.by
 
     @property
+    def strength(self) -> float:
+        """How far the score is from neutral, in the direction that was looked for."""
+        return self.sign * (self.score - self.neutral)
+
+    @property
     def is_noise(self) -> bool:
         """A shuffled outcome would have produced a feature at least this good; False where no
         ceiling is known."""
-        return self.score <= self.ceiling
+        return self.sign * self.score <= self.sign * self.ceiling

@@ -60,6 +60,21 @@ def test_another_selector_or_coefficient_collects_nothing(bench, monkeypatch, ca
     np.testing.assert_array_equal(again.plan.entries[0].vector, plain.plan.entries[0].vector)
 
 
+def test_features_of_wrong_answers_take_one_more_pass_over_the_stored_answers(bench, monkeypatch):
+    bench = replace(bench, layers=(1,))
+    CorrSteer().fit(bench)
+    replays, generated = counted(monkeypatch, "replay"), counted(monkeypatch, "generate")
+    for sign in ("negative", "both"):
+        fitted = CorrSteer().fit(replace(bench, selector=Fisher(sign=sign)))
+        CorrSteer(variant="S").fit(replace(bench, selector=PartialCorrelation(sign=sign)))
+        assert replays == [16, 16, 16, 12] and generated == []
+        for e, f in zip(fitted.plan.entries, fitted.chosen, strict=True):
+            d = bench.directions(e.layer, [e.feature])[0]
+            mean = f.mean_right if f.sign > 0 else -f.mean_wrong
+            np.testing.assert_allclose(e.vector, np.float32(mean) * d, rtol=1e-6)
+    assert {f.sign for f in fitted.ranked} == {1, -1}
+
+
 def test_lengths_are_those_of_the_residuals_that_were_pooled(bench):
     base = unsteered(bench)
     fitted = CorrSteer(coefficient=c.ResidualFraction(0.25)).fit(bench)

@@ -20,6 +20,7 @@ from corrsteer.methods.study import Candidate, Trial
 from corrsteer.methods.variants import Asked, Greedy, Verified, choice, greedy, settled
 from corrsteer.records import RIGHT, Score
 from corrsteer.report.notes import nothing_steers
+from corrsteer.report.record import ABSTAINS
 from corrsteer.run.fitted import checked
 from corrsteer.stats.flips import FlipTable
 from corrsteer.steering.arms import Arm, steered
@@ -214,6 +215,12 @@ def test_the_trial_that_is_worth_most_is_chosen(world, monkeypatch):
     said = nothing_steers(made_up(variant="optimised", search=none.search.model_dump()))
     assert said.startswith("Nothing is steered") and "lower strategy.price" in said
     assert nothing_steers(made_up(search=none.search.model_dump() | {"price": None})) == ""
+
+
+def test_a_report_says_that_an_operator_abstained():
+    said = nothing_steers(made_up(operator=f"Mera{ABSTAINS}"))
+    assert "no threshold of Mera leaves more answers right" in said and "it abstains" in said
+    assert nothing_steers(made_up(operator="Mera")) == ""
 
 
 def test_a_price_is_paid_for_broken_and_for_stray_answers():

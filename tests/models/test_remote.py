@@ -15,6 +15,7 @@ from corrsteer.errors import ConfigError, ModelError
 from corrsteer.models.local import Local
 from corrsteer.models.remote import NDIF, Server
 from corrsteer.models.spec import Model
+from corrsteer.steering.confidence import Confidence
 from corrsteer.steering.gates import FeatureInactive
 from corrsteer.steering.operators import Fill
 from tests.models.test_parity import PROMPTS, plan_of
@@ -93,6 +94,16 @@ def test_the_likeliest_options_are_the_same(pair):
     answers = local.choose(PROMPTS, PLANS, options[: len(PROMPTS)])
     assert remote.choose(PROMPTS, PLANS, options[: len(PROMPTS)]) == answers
     assert answers[0] != answers[1]
+
+
+def test_a_gate_on_confidence_decides_alike(pair):
+    remote, local = pair
+    nats = local.entropies(PROMPTS)
+    assert remote.entropies(PROMPTS) == pytest.approx(nats, rel=1e-4)
+    plan = replace(plan_of([0, 2]), gate=Confidence(float(np.mean(nats))))
+    acts = [x >= np.mean(nats) for x in nats]
+    assert remote.decide(PROMPTS, plan) == local.decide(PROMPTS, plan) == acts
+    assert len({*acts}) == 2
 
 
 def test_steered_residuals_are_the_same(pair):

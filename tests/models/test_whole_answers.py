@@ -3,13 +3,16 @@ residual at its last prompt token says."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from corrsteer.errors import ModelError
+from corrsteer.errors import ConfigError, ModelError
+from corrsteer.steering.confidence import GRID, Confidence
+from corrsteer.steering.plan import load_plan
 from corrsteer.steering.probe import Probe as ProbeOf
 from corrsteer.steering.probe_gates import Probe, Prompt
 from tests.conftest import WIDTH
@@ -89,3 +92,52 @@ def test_what_a_gate_reads_is_the_stream_before_the_operator_writes(model):
     for layer, vector in plan.vectors().items():
         pushed = read[True].layers[layer] + torch.tensor(vector)
         torch.testing.assert_close(read[False].layers[layer], pushed)
+
+
+def entropy(model, prompt) -> float:
+    """Of the unsteered next token, by a plain pass."""
+    ids = torch.tensor(model._encode([prompt]))
+    with torch.no_grad():
+        p = model._module(input_ids=ids).logits[0, -1].double().softmax(-1).tolist()
+    return -sum(x * math.log(x) for x in p if x)
+
+
+def test_a_gate_on_confidence_steers_where_the_entropy_is_high(model):
+    nats = [entropy(model, prompt) for prompt in PROMPTS]
+    np.testing.assert_allclose(model.entropies(PROMPTS), nats, rtol=1e-4)
+    level = float(np.mean(sorted(nats)[len(nats) // 2 - 1 : len(nats) // 2 + 1]))
+    plan = replace(plan_of(coef=2.0), gate=Confidence(level))
+    inverse = replace(plan, gate=Confidence(level).inverse())
+    always = replace(plan, gate=plan_of().gate)
+    is_open = [x >= level for x in nats]
+    assert model.decide(PROMPTS, plan) == is_open and 0 < sum(is_open) < len(is_open)
+    assert model.decide(PROMPTS, inverse) == [not on for on in is_open]
+    everywhere, nowhere = (replace(plan, gate=Confidence(x)) for x in (0, 1e9))
+    arms = [plan, inverse, None, always, everywhere, nowhere]
+    found = [model.generate(PROMPTS, [arm], max_new_tokens=4)[0] for arm in arms]
+    on, off, base, steered, static, none = ([a.tokens for a in column] for column in found)
+    assert static == steered and none == base and steered != base
+    for i, is_on in enumerate(is_open):
+        assert (on[i], off[i]) == ((steered[i], base[i]) if is_on else (base[i], steered[i]))
+
+
+def test_a_threshold_of_confidence_is_of_the_plan_and_may_not_be_infinite(tmp_path):
+    plan = replace(plan_of(), gate=Confidence(0.3, inverted=True))
+    plan.save(tmp_path)
+    again = load_plan(tmp_path)
+    assert again.gate == plan.gate and again.key() == plan.key()
+    assert again.key() != replace(plan, gate=Confidence(0.3)).key()
+    x = torch.tensor([0.0, 0.29, 0.3, 2.0])
+    for gate, want in (
+        (Confidence(0.3), [0, 0, 1, 1]),
+        (Confidence(0), [1, 1, 1, 1]),
+        (plan.gate, [1, 1, 0, 0]),
+    ):
+        parts = {n: torch.tensor(a) for n, a in gate.parts(plan.entries[0]).items()}
+        assert gate.open(x, parts, 1.0).tolist() == [bool(on) for on in want]
+    assert [gate.above for gate in Confidence().candidates(plan.entries)] == sorted(GRID)
+    for value in (-0.1, math.inf, math.nan):
+        with pytest.raises(ConfigError, match="it must be an entropy in nats"):
+            Confidence(value)
+    with pytest.raises(ConfigError, match="gate.above=null is chosen on validation"):
+        Confidence().parts(plan.entries[0])

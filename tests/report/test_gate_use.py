@@ -15,7 +15,8 @@ from tests.report.fabricated_run import edit, fabricate_run
 
 def used(auroc=0.75):
     layers = [{"layer": 3, "duty": 0.2, "dose": 1.5, "auroc": auroc}]
-    values = {"n": 60, "n_positions": 120, "duty": 0.2, "dose": 1.5, "auroc": auroc}
+    values: dict[str, object] = {"prompt_passes": 1} if auroc else {}
+    values |= {"n": 60, "n_positions": 120, "duty": 0.2, "dose": 1.5, "auroc": auroc}
     return GateUse.model_validate({**values, "layers": layers}).model_dump()
 
 
@@ -26,6 +27,8 @@ def test_page_and_table_say_how_often_a_gate_is_open(tmp_path):
         edit(tmp_path / str(n), gate_use=use)
     pages = [write_run_report(tmp_path / str(n)).read_text() for n in range(3)]
     assert "open at 20.0\N{NO-BREAK SPACE}% of 120 positions of 60 test answers" in pages[0]
+    costs = "costs each one pass over its prompt more, without steering"
+    assert [costs in page for page in pages] == [True, False, False]
     assert "with an AUROC of 0.75" in pages[0] and "was not compared with outcomes" in pages[1]
     assert "Where the gate is open" not in pages[2]
     table = sweep_table(tmp_path)

@@ -325,8 +325,9 @@ def test_a_method_that_needs_what_the_backend_cannot_do_is_refused(build_with):
     body = {**WHOLE[Method], "needs": frozenset({"vectors", "gradients"})}
     line = build_with("strategy", made(body))
     assert line == (
-        "strategy Odd needs gradients, but backend Local supports positions=all, positions=decode,"
-        " positions=first_k, positions=generation, positions=prompt, residuals while it writes,"
+        "strategy Odd needs gradients, but backend Local supports next-token distributions,"
+        " positions=all, positions=decode, positions=first_k, positions=generation,"
+        " positions=prompt, residuals while it writes,"
         " training, vectors, weights"
     )
 

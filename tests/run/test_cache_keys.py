@@ -370,6 +370,18 @@ TABLE = [
         AFTER_STATISTICS,
         given=("selector=auroc",),
     ),
+    Case(
+        "Ranking.sign",
+        "selector.sign=negative",
+        AFTER_STATISTICS,
+        new=frozenset({"collect 1 exchanged", "collect 3 exchanged"}),
+    ),
+    Case(
+        "Ranking.min_active_right",
+        "selector.min_active_right=6",
+        AFTER_STATISTICS,
+        given=("selector=output_score",),
+    ),
     Case("Random.seed", "selector.seed=1", AFTER_STATISTICS, given=("selector=random",)),
     Case("CorrSteer.variant", "strategy.variant=S", AFTER_STATISTICS),
     Case(
@@ -403,6 +415,13 @@ TABLE = [
     Case("Clamp.level", "operator.level=2", CHOSEN, given=("operator=clamp",)),
     Case("FeatureActive.above", "gate.above=0.5", GATED, given=("gate=feature_inactive",)),
     Case("Probe.above", "gate.above=0.6", GATED, given=("gate=probe", "gate.above=0.5")),
+    Case("Confidence.above", "gate.above=0.6", GATED, given=("gate=confidence", "gate.above=0.5")),
+    Case(
+        "Confidence.inverted",
+        "gate.inverted=true",
+        GATED,
+        given=("gate=confidence", "gate.above=0.5"),
+    ),
     Case("Probe.inverted", "gate.inverted=true", GATED, given=("gate=prompt", "gate.above=0.5")),
     Case(  # it has no random features beside it
         "Mera.alpha",
@@ -695,6 +714,7 @@ class Full(Store):
     keys: dict[str, str]
     earlier: Path | None = None
     label = ""
+    first_outcomes = ""
     examples: Sequence = ()
 
     def has(self, stage, settings, schema=1):
@@ -708,6 +728,11 @@ class Full(Store):
         label = {"generate": self.label, "score": f"score {self.label}"}.get(stage, label)
         if str(settings.get("sae", "")).startswith("coordinates"):
             label += " raw"
+        if stage == "collect" and self.first_outcomes != settings["outcomes"]:
+            if self.first_outcomes:
+                label += " exchanged"
+            else:
+                self.first_outcomes = settings["outcomes"]
         if stage in ("divergence", "likelihood"):
             label = self._numbered(stage, settings, key)
         assert self.keys.setdefault(label, key) == key, label
@@ -720,7 +745,8 @@ class Full(Store):
             makers |= {"explain": contexts, "divergence": effect, "likelihood": effect}
             makers |= {"probe": probe, "gate": gate, "finetune": checkpoint}
             makers |= {"contrast": contrast}
-            made = (makers | {"activity": effect, "bins": bins}).get(stage)
+            makers |= {"activity": effect, "bins": bins, "outputs": outputs}
+            made = makers.get(stage)
             made(settings, folder) if made else make(folder)
         return folder
 
@@ -885,6 +911,10 @@ def width(settings) -> int:
 
 def bins(settings, folder):
     np.savez(folder / "bins.npz", **scored(settings, BINNED))
+
+
+def outputs(settings, folder):
+    np.save(folder / "outputs.npy", dice(settings).uniform(0, 1, width(settings)))
 
 
 def scored(settings, names) -> dict:

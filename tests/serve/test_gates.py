@@ -15,6 +15,7 @@ from corrsteer.serve.chance import Chance
 from corrsteer.serve.gates import GATES, Gates, NotYet
 from corrsteer.serve.stepper import Pane, Sampling, Turned
 from corrsteer.serve.together import answered
+from corrsteer.steering.confidence import Confidence
 from corrsteer.steering.encoder import activation
 from corrsteer.steering.gates import Always, FeatureActive, FeatureInactive
 from corrsteer.steering.probe import Probe
@@ -126,6 +127,16 @@ def probed(above: float):
 
 
 ROWS = [PROMPT, [1, *range(60, 75)], [1, 9, 8, 7], [1, 100, 101]]
+
+
+def test_a_gate_on_confidence_is_asked_of_the_unsteered_next_token(modules):  # noqa: F811
+    module, stepper = modules("llama")
+    with torch.no_grad():
+        logits = [module(torch.tensor([row])).logits[0, -1] for row in ROWS]
+    nats = [float(torch.distributions.Categorical(logits=x).entropy()) for x in logits]
+    level = (sorted(nats)[1] + sorted(nats)[2]) / 2
+    plan = replace(plan_of(coef=1.5), gate=Confidence(level))
+    assert [stepper.decides(plan, row) for row in ROWS] == [x >= level for x in nats]
 
 
 def test_a_gate_for_whole_answers_is_asked_once_of_the_unsteered_prompt(modules):  # noqa: F811

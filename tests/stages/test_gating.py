@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -17,9 +18,11 @@ from corrsteer.stages.probes import probes, residual_means
 from corrsteer.stats.flips import flip_table
 from corrsteer.stats.logistic import auroc
 from corrsteer.steering.arms import BASELINE, STEERED, Arm, baseline, steered
+from corrsteer.steering.confidence import Confidence
 from corrsteer.steering.gate_controls import DRAWS, gate_controls
 from corrsteer.steering.gates import Always, FeatureActive
 from corrsteer.steering.operators import NormPreserving
+from corrsteer.steering.plan import Plan
 from corrsteer.steering.probe_gates import GRID, Probe, Prompt, PromptCosine
 from corrsteer.steering.probe_operators import Mera
 from tests.operators import Side
@@ -109,6 +112,41 @@ def test_what_is_measured_is_what_hooks_see(bench):
     assert measured(model, replace(one, gate=Side(1)), prompts, base, now, wrong).auroc is None
 
 
+def test_of_a_gate_on_confidence_the_signal_is_the_entropy_and_its_pass_is_counted(bench):
+    prompts = [e.prompt for e in bench.asking.splits["test"]][:12]
+    nats = np.array(bench.model.entropies(prompts))
+    plan = fitted(bench, gate=Confidence(float(np.median(nats))))
+    base, now = (
+        [list(a.tokens) for a in column]
+        for column in bench.model.generate(prompts, [None, plan], max_new_tokens=4)
+    )
+    wrong = np.arange(12) % 3 == 0
+    use = measured(bench.model, plan, prompts, base, now, wrong)
+    positions = np.array([len(answer) for answer in now])
+    is_open = nats >= np.median(nats)
+    assert use.duty == pytest.approx(positions[is_open].sum() / positions.sum(), abs=0.05)
+    assert {row.auroc for row in use.layers} == {use.auroc} == {auroc(nats, wrong)}
+    assert use.prompt_passes == 1
+    assert measured(bench.model, fitted(bench, gate=Probe(0.5)), prompts, base, now, wrong)
+    everywhere = replace(plan, gate=Confidence(0))
+    assert measured(bench.model, everywhere, prompts, base, now, wrong).duty == 1
+
+
+def test_mera_abstains_where_no_alpha_leaves_more_answers_right(bench, monkeypatch):
+    """``right``: by alpha, beside 30 without steering."""
+    for right, alpha in (({}, 1.0), ({0.3: 29, 0.5: 30}, 1.0), ({0.3: 31, 0.5: 31, 0.7: 12}, 0.5)):
+
+        def made(bench, asking, split, arms, right=right):
+            assert split == "validation"
+            counts = [right.get(arm.intervention.operator.alpha, 30) for arm in arms]
+            scores = [np.arange(60) < n for n in counts]
+            return {a.name: pd.DataFrame({"score": s}) for a, s in zip(arms, scores, strict=True)}
+
+        monkeypatch.setattr("corrsteer.methods.corrsteer.answers", made)
+        plan = calibrated(bench, Plan((), operator=Mera()))
+        assert plan.operator == Mera(alpha) and plan.operator.abstains is (alpha == 1.0)
+
+
 def test_a_probe_is_fitted_once_on_the_selection_split(bench, monkeypatch):
     observed = unsteered(bench)
     prompts = [e.prompt for e in bench.selection]
@@ -141,6 +179,7 @@ def test_a_gate_on_a_last_prompt_token_that_is_special_is_refused(bench, monkeyp
     [
         {"gate": PromptCosine()},
         pytest.param({"gate": Prompt()}, marks=pytest.mark.night),
+        pytest.param({"gate": Confidence()}, marks=pytest.mark.night),
         pytest.param({"operator": Mera()}, marks=pytest.mark.night),
     ],
 )
@@ -150,7 +189,8 @@ def test_a_threshold_is_the_best_on_validation(bench, how):
     (name,) = how
     part = getattr(found, name)
     tried = getattr(plan, name).candidates(plan.entries)
-    assert part in tried and (isinstance(part, PromptCosine) or len(tried) == len(GRID))
+    lengths = {Prompt: len(GRID), Confidence: 11, Mera: len(GRID) + 1}  # one of these abstains
+    assert part in tried and len(tried) == lengths.get(type(part), len(tried))
     scores = [
         answers(bench, bench.asking, "validation", [steered(replace(plan, **{name: one}))])
         for one in tried

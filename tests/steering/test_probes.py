@@ -80,6 +80,16 @@ def test_an_operator_is_its_equation(dial):
     assert max(p_wrong(h, e.probe) for h in lowered.tolist()) < 0.2 + 1e-5
 
 
+@pytest.mark.parametrize("dial", [1.0, -2.0])
+def test_mera_that_abstains_changes_no_bit(dial):
+    x, e = 1e4 * residuals(), entry()
+    assert Mera(1.0).abstains and not Mera(0.9).abstains
+    assert Mera(1.0).apply(x, read(Mera(1.0), e), dial).equal(x)
+    assert not Mera(0.9).apply(x, read(Mera(0.9), e), dial).equal(x)
+    with pytest.raises(ConfigError, match="at most 1, which never acts"):
+        Mera(1.1)
+
+
 def test_a_gate_reads_the_stream_before_the_operator_writes():
     """A push along the probe's row opens no gate that was closed, and closes none."""
     x, e = residuals(), entry()

@@ -89,7 +89,7 @@ class CorrSteer:
 
         best = sorted((f for f in ranked if f.rank <= self.k), key=place)
         if self.variant == "S":
-            best = sorted(sorted(best, key=lambda f: -f.score)[: self.k], key=place)
+            best = sorted(sorted(best, key=lambda f: -f.strength)[: self.k], key=place)
         return tuple(best)
 
     def share(self, bench: Bench) -> Sequence[Fitted]:

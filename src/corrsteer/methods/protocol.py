@@ -12,13 +12,14 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from corrsteer.records import LayerStats, RankedFeature, SiteFit
+from corrsteer.records import POSITIVE, LayerStats, RankedFeature, SiteFit
 from corrsteer.report.record import LayerChoice, Search
 from corrsteer.selectors.protocol import statistic
 from corrsteer.stages.answers import answers
 from corrsteer.stages.bench import WRITING, Bench, Collect
 from corrsteer.stages.bins import binned
 from corrsteer.stages.heard import Heard
+from corrsteer.stages.outputs import OUTPUT_SCORE, with_outputs
 from corrsteer.stages.sites import sites
 from corrsteer.stages.statistics import statistics
 from corrsteer.stats.bins import BINNED
@@ -44,7 +45,9 @@ def observe(bench: Bench, collect: Collect | None = None, *, wholly: bool = Fals
     where the selector does not rank by it.
 
     The statistics have what the selector ranks by. What it would choose on shuffled outcomes is
-    among them, for the control: by r where no null of its score is known.
+    among them, for the control: by r where no null of its score is known. Where it looks for
+    features of wrong answers (``sign``), they have a ``mirror``: statistics of exchanged outcomes,
+    in which an outcome of exactly a half counts as right, too.
     """
     collect = collect or bench.collect
     fits = sites(bench)
@@ -53,12 +56,26 @@ def observe(bench: Bench, collect: Collect | None = None, *, wholly: bool = Fals
     unsteered = answers(bench, bench.asking, "selection", [baseline()], listen=listen)
     selection = unsteered[BASELINE]
     stats = collected(bench, selection, collect, wholly=wholly, heard=heard)
+    if (sign := getattr(bench.selector, "sign", POSITIVE)) != POSITIVE:
+        other = selection.assign(score=1.0 - selection["score"])
+        mirrors = collected(bench, other, collect, wholly=wholly, heard=heard)
+        stats = [replace(s, mirror=m) for s, m in zip(stats, mirrors, strict=True)]
     if heard is not None:
         heard.clear()
-    by = statistic(bench.selector)
-    stats = [
-        replace(s, shuffled_best=s.others[by].shuffled_best) if by in s.others else s for s in stats
-    ]
+    if sign != POSITIVE:
+        shuffled: Any = bench.selector
+        chosen = [shuffled.shuffled(s) for s in stats]
+        stats = [
+            replace(s, shuffled_best=best, shuffled_sign=signs)
+            for s, (best, signs) in zip(stats, chosen, strict=True)
+        ]
+    elif by := statistic(bench.selector):
+        stats = [
+            replace(s, shuffled_best=s.others[by].shuffled_best)
+            if by in s.others and bench.selector.null
+            else s
+            for s in stats
+        ]
     return Observed(fits, selection, stats, collect)
 
 
@@ -75,6 +92,8 @@ def collected(
     by = statistic(bench.selector)
     every = wholly or by in SCORES
     stats = statistics(bench, selection, collect=collect, wholly=every, heard=heard)
+    if by == OUTPUT_SCORE:
+        return with_outputs(bench, stats)
     return binned(bench, selection, stats, collect) if by in BINNED else stats
 
 

@@ -15,7 +15,7 @@ from corrsteer.errors import ConfigError, DataError
 from corrsteer.methods.protocol import Fitted, Tunable
 from corrsteer.seams import require
 from corrsteer.stages.bench import Bench
-from corrsteer.steering.plan import Plan, PlanEntry
+from corrsteer.steering.plan import Plan, PlanEntry, strength
 
 ALL = "all"
 _FORM = re.compile(r"(depth|r|random_[1-9]\d*)_([1-9]\d*)")
@@ -90,7 +90,7 @@ def _ordered(entries: Sequence[PlanEntry], order: str, seed: int) -> list[PlanEn
     if order == "depth":
         return by_depth
     if order == "r":
-        return sorted(by_depth, key=lambda e: -e.r)
+        return sorted(by_depth, key=lambda e: -strength(e))
     draw = int(order.removeprefix("random_"))
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3, 0, draw, 0)))
     return [by_depth[i] for i in rng.permutation(len(by_depth)).tolist()]

@@ -232,16 +232,28 @@ class LoadedModel(Weighing):
         """For each direction [K, M] the ``top`` tokens it makes likelier and unlikelier, as texts:
         the logit lens (nostalgebraist 2020), the final norm's gains included, its bias and that
         of the unembedding left out. Cost: one pass over K + 1 single tokens."""
+        texts = (
+            [self.token_texts(ids) for ids in tokens] for tokens in self._promoted(directions, top)
+        )
+        return list(zip(*texts, strict=True))
+
+    def lens(self, directions: np.ndarray, top: int) -> list[list[int]]:
+        """[K, top] ids of the tokens that :meth:`promoted` says become likelier."""
+        return self._promoted(directions, top)[0]
+
+    def _promoted(
+        self, directions: np.ndarray, top: int
+    ) -> tuple[list[list[int]], list[list[int]]]:
         import torch
 
         # Of residual size, so that a norm's epsilon does not count; the last one is zero.
-        scaled = directions / np.abs(directions).max(1, keepdims=True) * 100
+        longest = np.abs(directions).max(1, keepdims=True)
+        scaled = directions / np.maximum(longest, np.finfo(np.float32).tiny) * 100
         residuals = torch.from_numpy(np.concatenate([scaled, np.zeros_like(scaled[:1])]))
         inputs = self._pad_left([[self._pad]] * len(residuals))
         with torch.no_grad(), self._sent(len(directions), "promoted tokens") as options:
             up, down = self._lens(inputs, residuals.to(self._entry), top, options)
-        texts = ([self.token_texts(ids) for ids in tokens.tolist()] for tokens in (up, down))
-        return list(zip(*texts, strict=True))
+        return up.tolist(), down.tolist()
 
 
 def _weighed(

@@ -23,6 +23,7 @@ from corrsteer.errors import ConfigError
 from corrsteer.models import reading, weights
 from corrsteer.models.listening import Steps, heard
 from corrsteer.models.protocol import (
+    PREDICTIONS,
     RESIDUALS,
     STEERING,
     TRAINED,
@@ -83,7 +84,7 @@ class Local:
         }
 
     def supports(self) -> frozenset[str]:
-        able = STEERING | {RESIDUALS}
+        able = STEERING | {RESIDUALS, PREDICTIONS}
         # What is spread over devices may not be on one of them at all.
         return able if self.device_map else able | TRAINED
 

@@ -52,6 +52,9 @@ STEERING = frozenset({"vectors"}) | NEEDS
 RESIDUALS = "residuals while it writes"
 """What a backend supports whose answers can be listened to."""
 
+PREDICTIONS = "next-token distributions"
+"""What a backend supports that predicts with many directions added, one after the other."""
+
 TRAINED = frozenset({"weights", "training"})
 """What a backend supports that has the weights at hand: adapters, and the making of them."""
 
@@ -60,7 +63,8 @@ TRAINED = frozenset({"weights", "training"})
 class Asks:
     """A gate that is asked once per answer: at the last prompt token, unsteered."""
 
-    layer: int
+    layer: int | None
+    """Whose residual it reads; None: it reads the entropy of the next-token distribution."""
     parts: Parts
     opens: Open
     dial: float

@@ -18,6 +18,7 @@ from corrsteer.errors import ConfigError, ModelError
 from corrsteer.models.protocol import STEERING, UNSTEERED, Asks, Prepared
 from corrsteer.models.spec import Model
 from corrsteer.models.text import Text
+from corrsteer.steering.confidence import reads_entropy
 from corrsteer.steering.hooks import blocks, changed
 from corrsteer.steering.plan import Plan
 from corrsteer.steering.positions import where
@@ -117,7 +118,8 @@ class Tracing(Text, ABC):
         }
         operator, opens, asks = intervention.operator, intervention.gate.open, None
         if opens is not None and (asked := intervention.asked_at) is not None:
-            asks, opens = Asks(asked, layers[asked], opens, intervention.dial), None
+            read = None if reads_entropy(intervention.gate) else asked
+            asks, opens = Asks(read, layers[asked], opens, intervention.dial), None
         return Prepared(
             layers=layers,
             apply=operator.apply,

@@ -5,7 +5,7 @@ acts on: passes that write nothing. torch is imported by the methods that need i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ModelError
 from corrsteer.models.protocol import UNSTEERED, Prepared, merged
@@ -51,14 +51,45 @@ class Weighing(Tracing):
         with torch.no_grad():
             for batch in self._batches([len(row) for row in rows]):
                 inputs = self._pad_left([rows[i] for i in batch])
-                last = torch.zeros_like(inputs["attention_mask"], dtype=torch.bool)
-                last[:, -1] = True
-                with self._sent(len(batch), "decisions") as options:
-                    read, _ = self._residuals(inputs, last, [asks.layer], last, UNSTEERED, options)
-                x = read[asks.layer].float()
+                if asks.layer is None:
+                    x = self._entropies(inputs)
+                else:
+                    last = torch.zeros_like(inputs["attention_mask"], dtype=torch.bool)
+                    last[:, -1] = True
+                    with self._sent(len(batch), "decisions") as options:
+                        read, _ = self._residuals(
+                            inputs, last, [asks.layer], last, UNSTEERED, options
+                        )
+                    x = read[asks.layer].float()
                 parts = {name: part.to(x.device) for name, part in asks.parts.items()}
                 opened |= dict(zip(batch, asks.opens(x, parts, asks.dial).tolist(), strict=True))
         return [opened[i] for i in range(len(rows))]
+
+    def entropies(self, prompts: Sequence[str]) -> list[float]:
+        """Of the next-token distribution after each prompt of one batch, unsteered, in nats."""
+        import torch
+
+        with torch.no_grad():
+            found: list[float] = self._entropies(self._pad_left(self._encode(prompts))).tolist()
+        return found
+
+    def _entropies(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """[B] float32."""
+        with self._sent(len(inputs["input_ids"]), "entropies") as options:
+            found = self._entropy(inputs, options)
+        if not found.isfinite().all():
+            raise not_finite(self._model.name, "predictions", steered=False)
+        return found.clamp(min=0)
+
+    def _entropy(self, inputs: dict[str, torch.Tensor], options: dict[str, Any]) -> torch.Tensor:
+        """The same rules as in :meth:`_steered` hold for the traced lines."""
+        import nnsight
+
+        wrapped = self._wrapped
+        with wrapped.trace(inputs, use_cache=False, logits_to_keep=1, **options):
+            p = wrapped.output.logits[:, -1].float().softmax(-1)
+            total: torch.Tensor = nnsight.save(p.xlogy(p).sum(-1).neg())
+        return total
 
     # -- choosing ------------------------------------------------------------------------
 

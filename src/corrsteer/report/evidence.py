@@ -108,7 +108,8 @@ class GateUse(Part):
     mean over layers. ``dose``: the norm of what is added, mean over these positions, summed over
     layers. ``auroc``: how well the gate's signal at the unsteered answers tells wrong from right
     ones, mean over layers, or of the layer that decides for a whole answer; None for a gate without
-    a signal, or where all answers are right or wrong."""
+    a signal, or where all answers are right or wrong. ``prompt_passes``: unsteered passes over its
+    prompt that an answer takes more."""
 
     n: int
     n_positions: int
@@ -116,6 +117,7 @@ class GateUse(Part):
     dose: float
     auroc: float | None
     layers: list[GateLayer]
+    prompt_passes: int = 0
 
 
 class OtherHalf(Part):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from corrsteer.report.numbers import counted, nats, pct, points, r_value, short, whole
-from corrsteer.report.record import Odometer, Record
+from corrsteer.report.record import ABSTAINS, Odometer, Record
 from corrsteer.report.tables import control_kinds, in_words
 from corrsteer.steering.arms import BASELINE, STEERED
 
@@ -95,8 +95,13 @@ def end_of_search(record: Record) -> str:
 
 
 def nothing_steers(record: Record) -> str:
-    """Where layers, or their coefficients, were chosen on validation, and none was."""
+    """Where layers, their coefficients or a threshold were chosen on validation, and none was."""
     made, search = record.choice, record.search
+    if record.operator.endswith(ABSTAINS):
+        return (
+            f"Nothing is steered: on validation no threshold of {record.operator.split(',')[0]}"
+            " leaves more answers right than the unsteered model, so it abstains."
+        )
     if made is None and search is not None and search.price is not None:
         return (
             f"Nothing is steered: on validation no candidate of {record.method_name} is worth more"

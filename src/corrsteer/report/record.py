@@ -313,6 +313,10 @@ class Results(Part):
         return self.controls[kind].best if kind in self.controls else None
 
 
+ABSTAINS = ", which abstains"
+"""How the name of an operator ends that was calibrated and found nothing to do."""
+
+
 class Record(Results):
     """Everything a run measured, and on what."""
 

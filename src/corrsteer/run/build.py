@@ -26,7 +26,7 @@ from corrsteer.models.protocol import Backend
 from corrsteer.models.spec import Model
 from corrsteer.records import Question
 from corrsteer.run.elsewhere import Elsewhere
-from corrsteer.run.fitted import check_decoding
+from corrsteer.run.fitted import check_decoding, check_selector
 from corrsteer.run.measures import asked_for
 from corrsteer.saes.protocol import SAEProvider
 from corrsteer.scorers.base import ModelScorer
@@ -39,6 +39,7 @@ from corrsteer.stages.heard import check_heard
 from corrsteer.stages.side_effects import SideEffects
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.coefficients import Coefficient
+from corrsteer.steering.confidence import reads_entropy
 from corrsteer.steering.controls import Controls
 from corrsteer.steering.encoder import made_up, reads_features
 from corrsteer.steering.hooks import changed
@@ -161,6 +162,7 @@ def _build(cfg: DictConfig) -> Parts:
             f"backend {type(backend).__name__}: supports() must give a frozenset of texts, not"
             f" {supported!r}"
         )
+    check_selector(bench.selector, operator, backend)
     check_heard(bench, supported)
     if lacking := sorted(method.needs - supported):
         raise ConfigError(
@@ -271,7 +273,8 @@ def _acts_wrongly(plan: Plan, width: int) -> str:
     x = torch.linspace(-1, 1, 3 * width).reshape(3, width)
     (arrays,) = plan.parts().values()
     parts = {name: torch.tensor(part) for name, part in arrays.items()}
-    new = changed(x, parts, plan.dial, plan.operator.apply, plan.gate.open)
+    opens = None if reads_entropy(plan.gate) else plan.gate.open
+    new = changed(x, parts, plan.dial, plan.operator.apply, opens)
     if new.dtype != x.dtype:
         return f"apply makes {new.dtype} of {x.dtype}; it must keep the type of x"
     if not new.isfinite().all():

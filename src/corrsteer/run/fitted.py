@@ -14,11 +14,14 @@ import pandas as pd
 from corrsteer.config import DECODINGS
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.methods.protocol import Fitted, Method, Observed
-from corrsteer.records import Question, RankedFeature
+from corrsteer.models.protocol import Backend
+from corrsteer.records import POSITIVE, Question, RankedFeature
 from corrsteer.report.record import Search
+from corrsteer.selectors.protocol import Selector
 from corrsteer.stages.bench import Bench
 from corrsteer.steering.arms import STEERED, Arm
 from corrsteer.steering.plan import Plan, PlanEntry
+from corrsteer.steering.protocol import Operator
 from corrsteer.tasks.protocol import Task
 
 OWN_TABLES = ("features", "classes", "ablations", "answers", "divergence")
@@ -103,6 +106,22 @@ def _wrong_plan(plan: Plan, bench: Bench) -> Iterator[tuple[str, str]]:
             yield f"{field}.vector", f"has the shape {list(vector.shape)}; it must be [{width}]"
         elif not np.isfinite(vector).all():
             yield f"{field}.vector", "is not finite (nan or inf)"
+
+
+def check_selector(selector: Selector, operator: Operator, backend: Backend) -> None:
+    """Refuse features that the operator cannot lower, and a selector that needs what the backend
+    does not support."""
+    if lacking := sorted(getattr(selector, "needs", frozenset()) - backend.supports()):
+        raise ConfigError(
+            f"selector {type(selector).__name__} needs {', '.join(lacking)}, which backend"
+            f" {type(backend).__name__} does not support: type backend=local, or another selector"
+        )
+    sign = getattr(selector, "sign", POSITIVE)
+    if sign != POSITIVE and getattr(operator, "only_raises", False):
+        raise ConfigError(
+            f"selector.sign={sign}: steering lowers features of wrong answers, and operator"
+            f" {type(operator).__name__} only raises: type operator=add, or selector.sign=positive"
+        )
 
 
 def check_decoding(method: Method, task: Task, questions: Sequence[Question]) -> None:

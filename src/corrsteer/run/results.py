@@ -18,6 +18,7 @@ from corrsteer.methods.protocol import Fitted
 from corrsteer.models import reading
 from corrsteer.records import RankedFeature
 from corrsteer.report.record import (
+    ABSTAINS,
     OneAnswer,
     Record,
     Results,
@@ -31,6 +32,7 @@ from corrsteer.report.verdict import verdict
 from corrsteer.run.build import Parts
 from corrsteer.saes.provider import same_model
 from corrsteer.scorers.base import ModelScorer
+from corrsteer.selectors.protocol import selector_name
 from corrsteer.stages.bench import Bench
 from corrsteer.stages.evaluate import arm_summary, other_half
 from corrsteer.stages.plan import features_of
@@ -38,6 +40,7 @@ from corrsteer.stats.moments import pearson
 from corrsteer.steering.adapter import Adapter
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.plan import Plan, PlanEntry
+from corrsteer.steering.protocol import Operator
 from corrsteer.store.keys import digest
 
 log = logging.getLogger(__name__)
@@ -70,11 +73,11 @@ def record(
         sae=bench.sae.name,
         method=parts.method.name,
         variant=parts.method.variant,
-        operator=type(plan.operator).__name__ if plan else "",
+        operator=_operator(plan.operator) if plan else "",
         gate=type(plan.gate).__name__ if plan else "",
         positions=plan.positions if plan else "",
         coefficient=_words(plan.about.get("coefficient", "")) if plan else "",
-        selector=type(bench.selector).__name__,
+        selector=selector_name(bench.selector),
         score=bench.selector.score,
         layers=list(bench.layers),
         seed=bench.seed,
@@ -154,7 +157,7 @@ def save_plan(parts: Parts, plan: Plan, chosen: Sequence[RankedFeature], folder:
         "saes": {str(n): bench.sae.sae_id(n) for n in bench.layers},
         "sae_fingerprints": {str(n): bench.sae_key(n) for n in bench.layers},
         "task": {"name": parts.task.name, "data": parts.task.data},
-        "selector": {"name": type(bench.selector).__name__, "score": bench.selector.score},
+        "selector": {"name": selector_name(bench.selector), "score": bench.selector.score},
         "splits": {
             name: {"n": len(examples), "ids": digest([e.id for e in examples])}
             for name, examples in bench.asking.splits.items()
@@ -180,6 +183,10 @@ def _facts(f: RankedFeature, score: str) -> dict[str, Any]:
     own = {} if f.by is None else {score: f.by}
     noise, ceiling = (f.is_noise, f.ceiling) if known else (None, None)
     return {**own, "noise": noise, "ceiling": ceiling, "class": f.kind}
+
+
+def _operator(operator: Operator) -> str:
+    return type(operator).__name__ + ABSTAINS * getattr(operator, "abstains", False)
 
 
 def _words(component: str | Mapping[str, Any]) -> str:
@@ -210,7 +217,12 @@ def features_table(
 ) -> pd.DataFrame:
     """Every ranked feature; the columns alone for a method that ranks none. ``score``: what another
     score than r is called."""
-    columns = [*(f.name for f in fields(RankedFeature) if f.name != "by"), "noise", "chosen"]
+    left_out = {"by", "neutral"} | (set() if any(f.sign < 0 for f in ranked) else {"sign"})
+    columns = [
+        *(f.name for f in fields(RankedFeature) if f.name not in left_out),
+        "noise",
+        "chosen",
+    ]
     if any(f.by is not None for f in ranked):
         columns.insert(columns.index("r"), "by")
     rows = [{**asdict(f), "noise": f.is_noise, "chosen": f in chosen} for f in ranked]

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from corrsteer.records import LayerStats, Scored, r_bin
+from corrsteer.records import POSITIVE, LayerStats, Scored, r_bin
 from corrsteer.selectors.ranking import Ranking
 
 
@@ -21,7 +21,9 @@ class Correlation(Ranking):
 
     @property
     def criterion(self) -> str:
-        return super().criterion if self.reject_noise else "correlates positively with success"
+        if self.reject_noise or self.sign != POSITIVE:
+            return super().criterion
+        return "correlates positively with success"
 
     def scored(self, s: LayerStats) -> Scored:
         nothing = np.zeros(0)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from corrsteer.records import LayerStats, RankedFeature
+from corrsteer.records import BOTH, NEGATIVE, LayerStats, RankedFeature
 
 
 class Selector(Protocol):
     """A frozen dataclass. What is not a setting of it may be a class attribute. One that ranks by
-    another score than r may say so in ``statistic`` (:func:`statistic`)."""
+    another score than r may say so in ``statistic`` (:func:`statistic`). One that looks for
+    features of wrong answers says so in ``sign``, has ``shuffled(stats)`` and reads
+    ``stats.mirror`` (:class:`corrsteer.selectors.ranking.Ranking`). One that needs something of a
+    backend (``supports()``) says so in ``needs``, a frozenset."""
 
     @property
     def score(self) -> str:
@@ -32,6 +35,13 @@ class Selector(Protocol):
     def rank(self, stats: Sequence[LayerStats]) -> tuple[RankedFeature, ...]:
         """Ranked features, layers ascending, ranks 1, 2, ... within a layer; a layer without an
         eligible feature contributes none. Pure."""
+
+
+def selector_name(selector: Selector) -> str:
+    """As a run's record names it, with the features that it looks for where those are others than
+    of right answers."""
+    said = {NEGATIVE: ", negative features", BOTH: ", features of both signs"}
+    return type(selector).__name__ + said.get(getattr(selector, "sign", ""), "")
 
 
 def statistic(selector: Selector) -> str:

@@ -21,7 +21,7 @@ from corrsteer.errors import ConfigError, CorrSteerError
 from corrsteer.saes.protocol import SAEProvider
 from corrsteer.steering.controls import as_long
 from corrsteer.steering.encoder import Encoder
-from corrsteer.steering.plan import Plan, PlanEntry
+from corrsteer.steering.plan import Plan, PlanEntry, sign_of
 
 if TYPE_CHECKING:
     import torch
@@ -144,7 +144,8 @@ class Chance:
             one = as_long(entry, rng.normal(size=entry.vector.size), -1, 0.0)
             return replace(one, probe=entry.probe)
         feature = int(rng.choice(self._live[entry.layer]))
-        one = as_long(entry, self._rows[entry.layer][feature], feature, 0.0)
+        row = self._rows[entry.layer][feature]
+        one = as_long(entry, row, feature, 0.0, sign_of(entry))
         return replace(one, encoder=self.encoder(entry.layer, feature), probe=entry.probe)
 
 

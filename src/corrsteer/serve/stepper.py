@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from corrsteer.errors import ConfigError, ModelError
+from corrsteer.steering.confidence import reads_entropy
 from corrsteer.steering.encoder import activation
 from corrsteer.steering.gates import Always
 from corrsteer.steering.hooks import blocks, changed
@@ -171,7 +172,11 @@ class Stepper:
             return True
         layer = plan.asked_at
         parts = self._there(layer, plan.parts()[layer])
-        x = self.residuals(prompt)[layer][None]
+        if reads_entropy(plan.gate):
+            p = self.logits(prompt, None, {}, False)[0][None].softmax(-1)
+            x = p.xlogy(p).sum(-1).neg().clamp(min=0)
+        else:
+            x = self.residuals(prompt)[layer][None]
         return bool(plan.gate.open(x, parts, plan.dial))
 
     def residuals(self, ids: list[int]) -> dict[int, torch.Tensor]:

@@ -19,7 +19,7 @@ from corrsteer.records import RIGHT
 from corrsteer.stats.flips import flip_table
 from corrsteer.stats.intervals import paired_ci, proportion_ci
 from corrsteer.steering.arms import Arm
-from corrsteer.steering.plan import Plan
+from corrsteer.steering.plan import Plan, strength
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ def steps(plan: Plan) -> list[Step]:
     depth = tuple(sorted(e.layer for e in plan.entries))
     if len(depth) < 2:
         return []
-    best = [e.layer for e in sorted(plan.entries, key=lambda e: (-e.r, e.layer))]
+    best = [e.layer for e in sorted(plan.entries, key=lambda e: (-strength(e), e.layer))]
     arms: dict[tuple[int, ...], str] = {(): "baseline", depth: "steered"}
     points: list[Step] = []
 

@@ -52,6 +52,9 @@ def controls(
         "draws": dict(draws),
         "seed": bench.seed,
     }
+    signs = [_signs(s, draws["shuffled"]) for s in steered]
+    if any(e.coefficient < 0 for e in plan.entries) or any(signs):
+        settings["signs"] = [[e.coefficient < 0 for e in plan.entries], signs]
     several = [[e.layer, e.about["features"]] for e in plan.entries if "features" in e.about]
     if several:
         settings["features"] = several
@@ -76,6 +79,10 @@ def controls(
         same = plan.with_entries(tuple(replace(e, probe=probes.get(e.layer)) for e in made))
         arms.append(Arm(name, name.split("_")[0], same.turned_to(dial)))
     return arms
+
+
+def _signs(s: LayerStats, shuffled: int) -> list[int]:
+    return [] if s.shuffled_sign is None else s.shuffled_sign[:shuffled].tolist()
 
 
 def _key(plan: Plan) -> list[list[object]]:

@@ -18,6 +18,7 @@ from corrsteer.records import RIGHT, Example
 from corrsteer.report.record import GateLayer, GateUse
 from corrsteer.stages.bench import Bench, prompts_digest, read_json, write_json
 from corrsteer.stats.logistic import auroc
+from corrsteer.steering.confidence import reads_entropy
 from corrsteer.steering.plan import Plan
 from corrsteer.steering.positions import where
 from corrsteer.steering.probe import positions_read
@@ -83,7 +84,11 @@ def measured(
         for rows in model.batches(prompts):
             asked = [prompts[i] for i in rows]
             source = "generated" if plan.asked_at is None else "last_prompt"
-            if signal is not None:
+            if reads_entropy(plan.gate):
+                entropies = model.entropies(asked)
+                for n in layers:
+                    signals[n][rows] = entropies
+            elif signal is not None:
                 plain = model.replay(asked, [base[i] for i in rows], layers, source)
                 of = plain.sample.cpu().numpy()
                 counts = positions_read(of, len(rows), source)
@@ -125,6 +130,7 @@ def measured(
         dose=sum(row.dose for row in made),
         auroc=float(np.mean(known)) if known else None,
         layers=made,
+        prompt_passes=int(plan.asked_at is not None),
     )
 
 

@@ -124,4 +124,4 @@ def features_of(some: Sequence[RankedFeature], factor: float = 1.0) -> list[dict
 
 def _as_long(f: RankedFeature, direction: np.ndarray, length: float) -> RankedFeature:
     own = float(np.linalg.norm(direction))
-    return replace(f, coefficient=length / own if own else 0.0)
+    return replace(f, coefficient=f.sign * length / own if own else 0.0)

@@ -27,6 +27,8 @@ ROUNDING = 1e-10
 """Scores that differ by this share are equal."""
 TINY = 1e-12
 COUNTS = ("layer", "n", "n_right", "left_out")
+NOT_KEPT = ("mirror", "shuffled_sign")
+"""Fields that are put together of several entries."""
 
 
 class Labelled(NamedTuple):
@@ -153,7 +155,7 @@ def tables(rows: Callable[[str], Iterator[Labelled]]) -> dict[str, Scored]:
 
 def to_arrays(stats: LayerStats) -> dict[str, Any]:
     """What an npz holds of a layer: its fields, and ``score.field`` of the other scores."""
-    values = {f.name: getattr(stats, f.name) for f in fields(LayerStats)}
+    values = {f.name: getattr(stats, f.name) for f in fields(LayerStats) if f.name not in NOT_KEPT}
     return values | scored_to_arrays(values.pop("others"))
 
 

@@ -3,7 +3,9 @@ or as lengths, in units of the residual stream.
 
 A feature's vector is its coefficient times its decoder direction, so that a coefficient of the mean
 activation adds what the feature itself adds where it is that active. A length sets the coefficient
-to that length over the length of the direction.
+to that length over the length of the direction. Of a feature of wrong answers (``sign`` -1) right
+and wrong change places and the coefficient is negative: the mean activation over wrong answers is
+what steering takes away. CorrSteer, section 3, has features of right answers alone.
 """
 
 from __future__ import annotations
@@ -49,23 +51,26 @@ class _OfActivations:
 
 @dataclass(frozen=True)
 class MeanRight(_OfActivations):
-    """Mean activation over right answers, inactive ones counted as 0 (CorrSteer, section 3)."""
+    """Mean activation over right answers, inactive ones counted as 0 (CorrSteer, section 3); of a
+    feature of wrong answers minus that over these."""
 
     def coefficient(self, f: RankedFeature) -> float:
-        return f.mean_right
+        return f.mean_right if f.sign > 0 else -f.mean_wrong
 
 
 @dataclass(frozen=True)
 class MeanActive(_OfActivations):
-    """Mean activation over the right answers on which the feature is active."""
+    """Mean activation over the right answers on which the feature is active; of a feature of wrong
+    answers minus that over these."""
 
     def coefficient(self, f: RankedFeature) -> float:
-        return f.mean_right / f.freq_right if f.freq_right else 0.0
+        mean, freq = (f.mean_right, f.freq_right) if f.sign > 0 else (f.mean_wrong, f.freq_wrong)
+        return f.sign * mean / freq if freq else 0.0
 
 
 @dataclass(frozen=True)
 class MeanDifference(_OfActivations):
-    """Mean activation over right answers minus that over wrong ones."""
+    """Mean activation over right answers minus that over wrong ones, whatever the sign."""
 
     def coefficient(self, f: RankedFeature) -> float:
         return f.mean_right - f.mean_wrong
@@ -128,7 +133,7 @@ class TotalNorm(_OfLengths):
 
     def lengths(self, chosen: Sequence[RankedFeature], residuals: Residuals) -> Sequence[float]:
         if self.spread == "r":
-            shares = [max(f.r, 0.0) for f in chosen]
+            shares = [max(f.sign * f.r, 0.0) for f in chosen]
         elif self.spread == "residual":
             norms = residuals()
             shares = [norms[f.layer] for f in chosen]
@@ -136,7 +141,7 @@ class TotalNorm(_OfLengths):
             shares = [1.0] * len(chosen)
         if not sum(shares):
             raise DataError(
-                "coefficient.spread=r: no chosen feature correlates positively with success, so "
+                "coefficient.spread=r: no chosen feature correlates with success as it should, so "
                 "there is nothing to share by; type coefficient.spread=equally"
             )
         return [self.total * share / sum(shares) for share in shares]

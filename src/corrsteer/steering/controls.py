@@ -12,8 +12,10 @@ subset     as many layers, drawn from those that the method chose from: does the
 flipped    the plan's vectors with their sign changed: does the direction matter?
 =========  ====================================================================================
 
-Vectors of several features of a layer add up: those that were drawn as the plan's own do, each in
-turn times the coefficient of one of these. ``shuffled`` has one feature per layer all the same.
+A feature that was drawn is lowered where the plan's own is, one of shuffled outcomes where these
+would have lowered it. Vectors of several features of a layer add up: those that were drawn as the
+plan's own do, each in turn times the coefficient of one of these. ``shuffled`` has one feature per
+layer all the same.
 
 Where an operator or a gate reads how active a feature is, a feature that was drawn is read itself;
 the other kinds read the plan's own at each layer, so that they do as much, and write elsewhere.
@@ -30,7 +32,7 @@ import numpy as np
 from corrsteer.errors import ConfigError
 from corrsteer.records import LayerStats
 from corrsteer.steering.encoder import Encoder, Encoders
-from corrsteer.steering.plan import Plan, PlanEntry
+from corrsteer.steering.plan import Plan, PlanEntry, sign_of
 from corrsteer.steering.random_features import random_features
 
 Directions = Callable[[int, Sequence[int]], np.ndarray]
@@ -127,10 +129,11 @@ def control_plans(
     picks: dict[str, dict[int, list[int]]] = {}
     for n in range(draws["random"]):
         picks[f"random_{n + 1}"] = random_features(stats, plan.entries, n, seed)
+    outcomes: dict[str, int] = {}
     shuffles = min(len(by_layer[e.layer].shuffled_best) for e in plan.entries)
     for n in range(min(draws["shuffled"], shuffles)):
         best = {e.layer: [int(by_layer[e.layer].shuffled_best[n])] for e in plan.entries}
-        picks[f"shuffled_{n + 1}"] = best
+        picks[f"shuffled_{n + 1}"], outcomes[f"shuffled_{n + 1}"] = best, n
     plans: dict[str, list[PlanEntry]] = {arm: [] for arm in picks}
     for entry in plan.entries:
         features = sorted({f for drawn in picks.values() for f in drawn[entry.layer]})
@@ -144,13 +147,17 @@ def control_plans(
             rows = dict(zip(features, directions(entry.layer, features), strict=True))
         for arm, chosen in picks.items():
             feature, *more = chosen[entry.layer]
-            r = float(by_layer[entry.layer].r[feature])
+            s = by_layer[entry.layer]
+            r = float(s.r[feature])
+            sign = sign_of(entry)
+            if arm in outcomes and s.shuffled_sign is not None:
+                sign = int(s.shuffled_sign[outcomes[arm]])
             direction = rows[feature]
             if more:
                 weights = [one["coefficient"] for one in entry.about["features"]]
                 drawn = np.stack([rows[f] for f in (feature, *more)])
-                direction = np.asarray(weights, np.float32) @ drawn
-            one = as_long(entry, direction, feature, r)
+                direction, sign = np.asarray(weights, np.float32) @ drawn, 1
+            one = as_long(entry, direction, feature, r, sign)
             plans[arm].append(replace(one, encoder=read.get(feature)))
     for n in range(draws["direction"]):
         plans[f"direction_{n + 1}"] = [
@@ -170,10 +177,13 @@ def control_plans(
     return {arm: Plan(tuple(entries), plan.coef) for arm, entries in plans.items()}
 
 
-def as_long(entry: PlanEntry, direction: np.ndarray, feature: int, r: float) -> PlanEntry:
-    """``direction`` at the length of the entry's vector. ``feature`` is -1 where it is none."""
+def as_long(
+    entry: PlanEntry, direction: np.ndarray, feature: int, r: float, sign: int = 1
+) -> PlanEntry:
+    """``direction`` at the length of the entry's vector, or against it where ``sign`` is -1.
+    ``feature`` is -1 where it is none."""
     length = float(np.linalg.norm(direction))
-    coefficient = float(np.linalg.norm(entry.vector)) / length if length else 0.0
+    coefficient = sign * float(np.linalg.norm(entry.vector)) / length if length else 0.0
     vector = (np.float32(coefficient) * direction).astype(np.float32)
     encoder = entry.encoder and entry.encoder.along(vector, entry)
     return PlanEntry(entry.layer, feature, r, coefficient, vector, encoder=encoder)

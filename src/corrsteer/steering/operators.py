@@ -109,6 +109,7 @@ class Clamp:
 class Fill(Clamp):
     """Raise the feature's activation to at least that level."""
 
+    only_raises: ClassVar[bool] = True
     apply = staticmethod(fill)
 
 

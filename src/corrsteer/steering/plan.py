@@ -69,6 +69,16 @@ class PlanEntry:
         return float(np.linalg.norm(self.vector))
 
 
+def sign_of(entry: PlanEntry) -> int:
+    """-1 where steering lowers the entry's feature."""
+    return -1 if entry.coefficient < 0 else 1
+
+
+def strength(entry: PlanEntry) -> float:
+    """Its r, with the sign changed where steering lowers the feature."""
+    return sign_of(entry) * entry.r
+
+
 @dataclass(frozen=True)
 class Plan:
     """Vectors for some layers, the dial (``coef``) they are scaled by, and how they act.

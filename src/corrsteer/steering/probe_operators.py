@@ -6,6 +6,11 @@ Mera    h + c min(0, logit(alpha) - (w.h + b)) w / |w|^2      MERA (arXiv 2510.1
 ======  ====================================================  =======================
 
 DSAS reads principal components of h, MERA without b: a probe on either is a linear one of h.
+
+MERA calibrates alpha, and abstains where no correction is sure to help: here alpha is the one that
+gives most right answers to the validation split, the highest of equals, and 1 is among them, at
+which it never acts. So it abstains where no lower one leaves more answers right than no steering
+does. Deviation: one answer more is enough, and no bound or test stands between the two.
 """
 
 from __future__ import annotations
@@ -26,7 +31,8 @@ if TYPE_CHECKING:
 
     from corrsteer.steering.plan import PlanEntry
 
-GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+ABSTAINS = 1.0
+GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, ABSTAINS)
 
 
 def scaled(x: Tensor, parts: Parts, dial: float) -> Tensor:
@@ -56,8 +62,8 @@ class Scaled:
 
 @dataclass(frozen=True)
 class Mera:
-    """Push against the probe until an error is no likelier than ``alpha``; null: chosen on
-    validation. Of the entry only its layer counts, so other vectors are no controls of it."""
+    """Push against the probe until an error is no likelier than ``alpha``; 1: never; null: chosen
+    on validation. Of the entry only its layer counts, so other vectors are no controls of it."""
 
     alpha: float | None = None
     additive: ClassVar[bool] = False
@@ -67,10 +73,15 @@ class Mera:
     apply = staticmethod(mera)
 
     def __post_init__(self) -> None:
-        if self.alpha is not None and not 0 < self.alpha < 1:
+        if self.alpha is not None and not 0 < self.alpha <= 1:
             raise ConfigError(
-                f"operator.alpha={self.alpha}: it must be a probability between 0 and 1, or null"
+                f"operator.alpha={self.alpha}: it must be a probability above 0, at most 1, which"
+                " never acts, or null"
             )
+
+    @property
+    def abstains(self) -> bool:
+        return self.alpha == ABSTAINS
 
     @property
     def is_open_ended(self) -> bool:
@@ -88,5 +99,6 @@ class Mera:
             )
         probe = probe_of(entry, self)
         push = probe.row / (float(probe.row @ probe.row) or 1.0)
-        level = np.array(math.log(self.alpha / (1 - self.alpha)), np.float32)
+        odds = math.inf if self.abstains else self.alpha / (1 - self.alpha)
+        level = np.array(math.log(odds), np.float32)
         return {**logit_parts(probe), "push": push.astype(np.float32), "level": level}

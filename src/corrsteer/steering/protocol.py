@@ -32,7 +32,9 @@ class Operator(Protocol):
     A frozen dataclass: all its fields are part of its key, its code is not. Numbers that ``apply``
     needs come through ``parts``, never from the object, so that ``apply`` is a plain function whose
     source can be sent to a server. One that does not look at the sign of its vector sets ``signed``
-    to False: then a flipped sign is no control of it. One that does not read its vector at all sets
+    to False: then a flipped sign is no control of it. One that can only raise an activation sets
+    ``only_raises``: then features that steering lowers are refused. One that was calibrated to do
+    nothing says so in ``abstains``. One that does not read its vector at all sets
     ``reads_vector`` to False: then no other vector is, random features among them."""
 
     @property
@@ -48,7 +50,9 @@ class Operator(Protocol):
 
 
 class Gate(Protocol):
-    """When it happens. Reads the stream before the operator writes. A frozen dataclass, too."""
+    """When it happens. Reads the stream before the operator writes. A frozen dataclass, too. One
+    that sets ``whole_answer`` is asked once, at the last prompt token of the unsteered model; of
+    the entropy of its next token, [B] in the place of x, where it sets ``reads_entropy``."""
 
     @property
     def open(self) -> Open | None:
