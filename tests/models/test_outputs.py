@@ -50,18 +50,22 @@ def test_it_is_the_rank_weighted_probability_of_what_the_lens_says(bench, layer,
     strongest = max(float(z) for z in sae.encode(torch.from_numpy(x)[None])[0])
     unembed = module.get_output_embeddings().weight.detach().double().numpy()
     gains = module.model.norm.weight.detach().double().numpy()
-    want = []
-    for d in sae.directions(range(7)):
-        added = (10 * strongest * d).astype(np.float32)
-        tokens = np.argsort(unembed @ (gains * added))[::-1][:TOP]
-        _, p = plain(model, layer, added)
-        order = np.argsort(-p, kind="stable").tolist()
-        rank = min(order.index(t) for t in tokens)
-        want.append((1 - rank / len(p)) * max(p[t] for t in tokens))
-    assert strongest > 0 and len({round(x, 6) for x in want}) == 7
-    added = np.float32(10 * strongest) * sae.directions(range(7))
-    np.testing.assert_allclose(output_scores(model, layer, added), want, rtol=1e-4)
-    np.testing.assert_allclose(stage.scores(model, layer, sae)[:7], want, rtol=1e-4)
+    want, ranks = {}, []
+    for factor in (10, 1e-3):
+        want[factor] = []
+        for d in sae.directions(range(7)):
+            added = (factor * strongest * d).astype(np.float32)
+            tokens = np.argsort(unembed @ (gains * added))[::-1][:TOP]
+            _, p = plain(model, layer, added)
+            order = np.argsort(-p, kind="stable").tolist()
+            ranks.append(min(order.index(t) for t in tokens))
+            want[factor].append((1 - ranks[-1] / len(p)) * max(p[t] for t in tokens))
+        found = output_scores(
+            model, layer, np.float32(factor * strongest) * sae.directions(range(7))
+        )
+        np.testing.assert_allclose(found, want[factor], rtol=1e-4)
+    assert strongest > 0 and len({round(x, 6) for x in want[10]}) == 7 and max(ranks) > 5
+    np.testing.assert_allclose(stage.scores(model, layer, sae)[:7], want[10], rtol=1e-4)
 
 
 def test_the_selector_takes_the_highest_of_those_that_are_active_and_collects_nothing(
