@@ -64,9 +64,8 @@ def test_features_of_wrong_answers_take_one_more_pass_over_the_stored_answers(be
     bench = replace(bench, layers=(1,))
     CorrSteer().fit(bench)
     replays, generated = counted(monkeypatch, "replay"), counted(monkeypatch, "generate")
-    for sign in ("negative", "both"):
-        fitted = CorrSteer().fit(replace(bench, selector=Fisher(sign=sign)))
-        CorrSteer(variant="S").fit(replace(bench, selector=PartialCorrelation(sign=sign)))
+    for selector in (Fisher(sign="negative"), PartialCorrelation(sign="both")):
+        fitted = CorrSteer().fit(replace(bench, selector=selector))
         assert replays == [16, 16, 16, 12] and generated == []
         for e, f in zip(fitted.plan.entries, fitted.chosen, strict=True):
             d = bench.directions(e.layer, [e.feature])[0]

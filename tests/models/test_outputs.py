@@ -41,7 +41,6 @@ def plain(model, layer, direction):
 
 @pytest.mark.parametrize("layer", [0, 2])
 def test_it_is_the_rank_weighted_probability_of_what_the_lens_says(bench, layer, monkeypatch):
-    monkeypatch.setattr(outputs, "BATCH", 3)
     model = bench.model
     module = model._module
     sae = bench.sae.load(layer)
@@ -60,9 +59,10 @@ def test_it_is_the_rank_weighted_probability_of_what_the_lens_says(bench, layer,
             order = np.argsort(-p, kind="stable").tolist()
             ranks.append(min(order.index(t) for t in tokens))
             want[factor].append((1 - ranks[-1] / len(p)) * max(p[t] for t in tokens))
-        found = output_scores(
-            model, layer, np.float32(factor * strongest) * sae.directions(range(7))
-        )
+        with monkeypatch.context() as few:
+            few.setattr(outputs, "BATCH", 3)
+            rows = np.float32(factor * strongest) * sae.directions(range(7))
+            found = output_scores(model, layer, rows)
         np.testing.assert_allclose(found, want[factor], rtol=1e-4)
     assert strongest > 0 and len({round(x, 6) for x in want[10]}) == 7 and max(ranks) > 5
     np.testing.assert_allclose(stage.scores(model, layer, sae)[:7], want[10], rtol=1e-4)

@@ -101,6 +101,7 @@ def test_what_is_measured_is_what_hooks_see(bench):
         opened += int((x @ torch.tensor(told.row) + told.offset > 0).sum())
         plain = model.replay([prompt], [before], [layer], "generated").layers[layer]
         signals.append(float((plain @ torch.tensor(told.row) + told.offset).mean()))
+    assert use.prompt_passes == 0
     assert use.n_positions == total and use.duty == pytest.approx(opened / total)
     norm = float(np.linalg.norm(one.vectors()[layer]))
     assert use.dose == pytest.approx(norm * use.duty, rel=1e-4)
@@ -127,7 +128,6 @@ def test_of_a_gate_on_confidence_the_signal_is_the_entropy_and_its_pass_is_count
     assert use.duty == pytest.approx(positions[is_open].sum() / positions.sum(), abs=0.05)
     assert {row.auroc for row in use.layers} == {use.auroc} == {auroc(nats, wrong)}
     assert use.prompt_passes == 1
-    assert measured(bench.model, fitted(bench, gate=Probe(0.5)), prompts, base, now, wrong)
     everywhere = replace(plan, gate=Confidence(0))
     assert measured(bench.model, everywhere, prompts, base, now, wrong).duty == 1
 
