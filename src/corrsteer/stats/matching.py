@@ -190,6 +190,12 @@ def verdict(equal: Equivalence, prices: Sequence[PriceRatio]) -> str:
         return REFUTED
     if equal.answer != SUPPORTED:
         return UNDECIDED
+    return half(prices)
+
+
+def half(prices: Sequence[PriceRatio]) -> str:
+    """To the second part alone, half the side effects: of every price that was measured. It says
+    nothing where accuracies differ, since the stronger push has the higher price."""
     if any(p.answer == REFUTED for p in prices):
         return REFUTED
     return SUPPORTED if prices and all(p.answer == SUPPORTED for p in prices) else UNDECIDED
