@@ -119,7 +119,7 @@ def questions(
     what = asked(folder, done["job"].tolist())
     if what is None:
         return None, []
-    every = []
+    every: list[Question] = []
     for _, some in done.groupby(list(QUESTION), sort=False):
         jobs = []
         for row in records(some):
