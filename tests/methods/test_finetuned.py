@@ -95,20 +95,20 @@ def with_gold(bench):
 
 def test_of_all_weights_those_that_answer_are_kept(bench):
     gold, home = with_gold(bench), bench.store.root / "weights"
-    method = replace(METHODS["full"], lr=[0.001, 0.01], epochs=2)
+    method = replace(METHODS["full"], lr=[0.001, 0.01])
 
     def kept():
-        return {entry for entry in home.glob("[!.]*") if entry.name != "lock"}
+        return {*home.glob("[!.]*")}
 
     first = method.fit(gold)
     table = first.tables["training"]
-    assert len(table) == 5 and len(kept()) <= 1
+    assert len(table) == 3
     assert kept() == {p for p in [first.arm.intervention.folder] if p is not None}
     accuracy = table["accuracy"].iloc[1:]  # of a checkpoint that was dropped
     other = float(accuracy[~table["chosen"].iloc[1:]].iloc[0])
     matched = replace(method, match=other).fit(gold)
-    chosen_row = matched.tables["training"].set_index("chosen").loc[True]
-    assert chosen_row["accuracy"] == other and chosen_row["epoch"] > 0
+    (row,) = matched.tables["training"].query("chosen").itertuples()
+    assert row.accuracy == other and row.epoch > 0
     assert kept() >= {matched.arm.intervention.folder}
     assert method.fit(gold).arm.key() == first.arm.key()
 

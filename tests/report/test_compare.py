@@ -33,6 +33,7 @@ from corrsteer.report.compare_page import (
     turned,
 )
 from corrsteer.report.compare_wanted import Wanted, nearer, wanted
+from corrsteer.report.numbers import pct
 from corrsteer.report.record import read_record
 from corrsteer.report.sweep_page import write_sweep_report
 from corrsteer.report.sweep_table import sweep_table
@@ -184,10 +185,8 @@ def test_a_checkpoint_is_wanted_only_where_it_is_nearer_than_every_job(tmp_path)
 def test_a_job_for_a_checkpoint_is_in_pairs_and_not_in_the_table(sweep, tmp_path):
     folder = tmp_path / "sweep"
     shutil.copytree(sweep, folder)
-    write_training(folder / "2", [(0, 0.5), (1, 0.62), (2, 0.8)])
-    assert wanted(folder) == []  # dial 2 of A is chosen: 70 %, and a job of LoRA has 71 %
     write_training(folder / "2", [(0, 0.5), (1, 0.701), (2, 0.8)])
-    assert wanted(folder) == [Wanted(2, 0.701)]
+    assert wanted(folder) == [Wanted(2, 0.701)]  # A has 70 % at its dial, a job of LoRA 71 %
     shutil.copytree(folder / "2", folder / "4")
     config = yaml.safe_load((folder / "4" / "config.yaml").read_text())
     config["strategy"]["match"] = 0.701
@@ -200,7 +199,7 @@ def test_a_job_for_a_checkpoint_is_in_pairs_and_not_in_the_table(sweep, tmp_path
     assert {row.name: row.jobs[0].number for row in made.rows}["CorrSteer-LoRA"] == 3
     assert all(j.number != 4 for j in made.dials["CorrSteer-LoRA"])
     pair = replace(made.matches[0].pairs[0], rival=[job])
-    assert turned(pair).endswith("against the checkpoint with 71.0 % on validation")
+    assert turned(pair).endswith(f"against the checkpoint with {pct(0.71)} on validation")
 
 
 @pytest.mark.long
