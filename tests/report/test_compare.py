@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -171,14 +172,17 @@ def test_a_checkpoint_is_wanted_only_where_it_is_nearer_than_every_job(tmp_path)
     for n in (4, 5):
         (tmp_path / str(n)).mkdir()
         write_training(tmp_path / str(n), rows)
-    made = [SimpleNamespace(number=n, folder=tmp_path / str(n), validation=0.9) for n in (4, 5)]
+    made: list[Any] = [
+        SimpleNamespace(number=n, folder=tmp_path / str(n), validation=0.9) for n in (4, 5)
+    ]
     assert nearer(made, 0.795) == [Wanted(4, 0.81)]  # of two as near the less trained one
     assert nearer(made, 0.77) == [Wanted(4, 0.78)]
     assert nearer(made, 0.60) == [Wanted(4, 0.70)]  # not the model without training
     assert nearer(made, 0.95) == []
     made[1].validation = 0.78
     assert nearer(made, 0.77) == []
-    assert nearer([SimpleNamespace(number=7, folder=tmp_path, validation=0.1)], 0.9) == []
+    made[:] = [SimpleNamespace(number=7, folder=tmp_path, validation=0.1)]
+    assert nearer(made, 0.9) == []
 
 
 @pytest.mark.long
