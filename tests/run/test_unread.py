@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from corrsteer.config import instantiate
 from corrsteer.errors import ConfigError
 from corrsteer.methods.protocol import Method
-from corrsteer.run.unread import CONF, OF_PLANS, check_unread, default
+from corrsteer.run.unread import CONF, OF_PLANS, _read, check_unread, default
 
 CHANGED = {
     "operator": {"_target_": "corrsteer.steering.operators.Ablate"},
@@ -38,7 +38,7 @@ LOOKED_AT = {  # of what is no part of a strategy
 
 def node(strategy):
     """As Hydra composes it."""
-    made = OmegaConf.to_container(OmegaConf.load(CONF / "strategy" / f"{strategy}.yaml"))
+    made = {**_read(CONF / "strategy" / f"{strategy}.yaml")}
     first, *_ = made.pop("defaults", [""])
     name, _, place = first.partition("@")
     if not name:

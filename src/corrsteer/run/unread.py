@@ -1,5 +1,5 @@
 """Settings that a strategy does not read, refused where they are not as ``conf/`` has them: a run
-must not look as if it had followed them. Costs two small files of ``conf/`` per setting.
+must not look as if it had followed them. Costs a few small files of ``conf/``, read once.
 
 What is a plan's reaches a strategy through its own YAML alone, so one that nowhere says
 ``${operator}`` cannot read ``operator``. What belongs to the run as a whole a method has at hand
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ def default(name: str) -> Any:
     return _read(CONF / name / f"{option}.yaml")
 
 
+@cache
 def _read(file: Path) -> Any:
     return OmegaConf.to_container(OmegaConf.load(file), resolve=False)
 
