@@ -18,17 +18,16 @@ CHANGED = {
     "coefficient": {"_target_": "corrsteer.steering.coefficients.MeanActive"},
     "positions": "decode",
     "selector": {"_target_": "mine.Other"},
-    "layers": [1, 3],
     "ablations": True,
 }
 LOOKED_AT = {  # of what is no part of a strategy
-    "corrsteer_a": {"selector", "layers", "ablations"},
-    "corrsteer_p": {"selector", "layers", "ablations"},  # holds another one
-    "raw_residual": {"selector", "layers", "ablations"},
-    "caa": {"selector", "layers", "ablations"},  # controls have the selector's features
-    "spare": {"layers", "ablations"},
-    "dsg": {"layers", "ablations"},
-    "bias_only": {"selector", "layers", "ablations"},
+    "corrsteer_a": {"selector", "ablations"},
+    "corrsteer_p": {"selector", "ablations"},  # holds another one
+    "raw_residual": {"selector", "ablations"},
+    "caa": {"selector", "ablations"},  # controls have the selector's features
+    "spare": {"ablations"},
+    "dsg": {"ablations"},
+    "bias_only": {"selector", "ablations"},
     "lora": set(),
     "finetune": set(),
     "instruction": set(),

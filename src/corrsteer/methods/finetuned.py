@@ -63,7 +63,7 @@ class FineTuned(ABC):
 
     kind: ClassVar[str]
     name: ClassVar[str]
-    unread: ClassVar[frozenset[str]] = frozenset({"ablations", "layers", "selector"})
+    unread: ClassVar[frozenset[str]] = frozenset({"ablations", "selector"})
     coef: float
     data: str
     lr: Sequence[float]
