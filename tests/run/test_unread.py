@@ -75,6 +75,12 @@ def test_a_setting_that_a_strategy_does_not_read_is_refused_and_no_other(strateg
         assert read or f"does not read {name}=" in line
 
 
+def test_a_config_that_is_resolved_is_read_as_it_was_typed():
+    cfg = config("corrsteer_p", operator=CHANGED["operator"], positions="decode")
+    OmegaConf.resolve(cfg)
+    assert refused(cfg) == ""
+
+
 def test_the_line_says_what_to_type():
     line = refused(config("bias_only", positions="decode", operator=CHANGED["operator"]))
     assert line == (

@@ -54,10 +54,20 @@ def _them(found: list[str]) -> str:
 
 def _unread(cfg: DictConfig, strategy: Method) -> Iterator[str]:
     taken = str(OmegaConf.to_container(cfg.strategy, resolve=False))
+    own = _plain(cfg.strategy)
     unread = [name for name in OF_PLANS if f"${{{name}}}" not in taken]
     for name in (*unread, *sorted(getattr(strategy, "unread", ()))):
-        if _plain(cfg[name]) != default(name):
+        value = _plain(cfg[name])
+        # In the config.yaml of a run, which is resolved, the strategy has the value itself.
+        if value != default(name) and not _has(own, name, value):
             yield name
+
+
+def _has(node: Any, name: str, value: Any) -> bool:
+    """Whether a strategy, or one that it holds, has this value of a setting."""
+    if not isinstance(node, dict):
+        return False
+    return node.get(name) == value or any(_has(part, name, value) for part in node.values())
 
 
 def default(name: str) -> Any:
