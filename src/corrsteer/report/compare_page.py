@@ -67,8 +67,10 @@ def explained(match: Match) -> str:
     equal = match.pairs[match.decides].equal
     if match.answer == REFUTED and equal.answer == REFUTED and not equal.ahead:
         return "less accurate by more than the margin at the dial nearest on validation"
-    if match.answer == REFUTED:
+    if match.answer == REFUTED and equal.answer == SUPPORTED:
         return "at equal accuracy a price is less than twice as high"
+    if match.answer == REFUTED:
+        return "at most as accurate, and a price is less than twice as high"
     return match.needed or "as accurate, at half of every price that was measured"
 
 
@@ -189,7 +191,8 @@ def match_note(made: Comparison) -> str:
         " Then how many times the subject's price the rival pays, by paired bootstrap; the"
         " intervals of a row hold together at 95 %. Half: every ratio at least 2 with its interval"
         " above 1; refuted: the interval of a ratio below 2. Of both together: supported if both"
-        " are; refuted: less accurate by more than the margin, or at equal accuracy not half."
+        " are; refuted: less accurate by more than the margin, or not half where the subject is at"
+        " most equal."
     )
 
 
