@@ -30,6 +30,7 @@ def test_the_best_checkpoint_is_taken_and_of_equal_ones_the_least_trained():
     assert chosen([9, 7, 9], 10, None) == 0
     assert chosen([5, 6, 8, 8], 10, 0.75) == 2
     assert chosen([5, 6, 8, 8], 10, 0.0) == 0
+    assert chosen([7, 8, 7], 10, 0.7) == 2  # of equally near ones one that was trained
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,26 @@ def with_gold(bench):
     ]
     splits = dict.fromkeys(("selection", "validation", "test"), examples)
     return replace(bench, asking=replace(bench.asking, splits=splits))
+
+
+def test_of_all_weights_those_that_answer_are_kept(bench):
+    gold, home = with_gold(bench), bench.store.root / "weights"
+    method = replace(METHODS["full"], lr=[0.001, 0.01])
+
+    def kept():
+        return {*home.glob("[!.]*")}
+
+    first = method.fit(gold)
+    table = first.tables["training"]
+    assert len(table) == 3
+    assert kept() == {p for p in [first.arm.intervention.folder] if p is not None}
+    accuracy = table["accuracy"].iloc[1:]  # of a checkpoint that was dropped
+    other = float(accuracy[~table["chosen"].iloc[1:]].iloc[0])
+    matched = replace(method, match=other).fit(gold)
+    (row,) = matched.tables["training"].query("chosen").itertuples()
+    assert row.accuracy == other and row.epoch > 0
+    assert kept() >= {matched.arm.intervention.folder}
+    assert method.fit(gold).arm.key() == first.arm.key()
 
 
 @pytest.mark.parametrize("kind", METHODS)

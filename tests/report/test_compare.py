@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,22 +17,29 @@ from corrsteer.claims.page import deciding
 from corrsteer.methods.prompted import Prompted
 from corrsteer.report.compare import Match, Pair, _needed, compare
 from corrsteer.report.compare_answer import answer
-from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, RESTRICTED, Asked, Job
+from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, RESTRICTED, Asked, Job, questions
 from corrsteer.report.compare_jobs import asked as asked_of
 from corrsteer.report.compare_page import (
+    HALF,
+    MATCHES,
     called,
     explained,
+    halves,
     markdown,
     plane,
     price,
     sentence,
     sentences,
     shown,
+    turned,
 )
+from corrsteer.report.compare_wanted import Wanted, nearer, wanted
+from corrsteer.report.numbers import pct
 from corrsteer.report.record import read_record
 from corrsteer.report.sweep_page import write_sweep_report
+from corrsteer.report.sweep_table import sweep_table
 from corrsteer.report.terminal import told
-from corrsteer.stats.matching import REFUTED, SUPPORTED, UNDECIDED, Equivalence
+from corrsteer.stats.matching import REFUTED, SUPPORTED, UNDECIDED, Equivalence, PriceRatio
 from tests.report.fabricated_run import fabricate_run
 
 STUDY = {"claim": "<b>A</b> matches", "subject": "CorrSteer-A", "margin": 2}
@@ -126,6 +136,76 @@ def test_less_accurate_is_said_only_of_a_subject_that_is_behind():
     assert _needed(made_pair(at_margin, UNDECIDED)).startswith("no number of questions")
 
 
+def test_both_parts_of_the_claim_are_told_apart():
+    def price(ratio, low, high, answer, units=None):
+        return PriceRatio(50, 0.1, 0.1 * ratio, ratio, (low, high), answer, units)
+
+    even = Equivalence(99, 0.0, (-0.01, 0.01), SUPPORTED, False, None)
+    open_ended = Equivalence(99, 0.0, (-0.05, 0.05), UNDECIDED, False, 800)
+    twice, unsure = price(3.0, 1.5, 6.0, SUPPORTED), price(2.5, 0.9, 7.0, UNDECIDED, 70)
+    less = price(0.5, 0.3, 0.9, REFUTED)
+
+    def told(equal, *prices):
+        names = dict(zip((BROKEN, OFF_TARGET), prices, strict=True))
+        return halves(Match("B", [replace(made_pair(equal, ""), prices=names)], "", ""))
+
+    assert told(even, twice, twice) == {
+        MATCHES: "supported, +0.0 points [−1.0, +1.0]",
+        HALF: "supported (broken per fixed 3 [1.5, 6], off-target 3 [1.5, 6])",
+    }
+    assert told(even, twice, less)[HALF].startswith("refuted (")
+    found = told(open_ended, twice, unsure)
+    assert found[MATCHES].endswith("to decide it: about 800 test questions (now 99)")
+    assert "not shown to be equal" in found[HALF]
+    assert found[HALF].endswith("to decide it: about 70 unrelated prompts (now 50)")
+
+
+def write_training(home, rows):
+    """``rows``: epoch and accuracy on validation."""
+    rest = {"lr": 0.1, "loss": 1.0, "seconds": 1.0, "fixed": 1, "broken": 0, "chosen": False}
+    table = pd.DataFrame(rows, columns=["epoch", "accuracy"]).assign(**rest)
+    table.to_csv(home / "training.csv", index=False)
+
+
+def test_a_checkpoint_is_wanted_only_where_it_is_nearer_than_every_job(tmp_path):
+    rows = [(0, 0.70), (1, 0.70), (1, 0.81), (2, 0.78), (3, 0.90)]
+    for n in (4, 5):
+        (tmp_path / str(n)).mkdir()
+        write_training(tmp_path / str(n), rows)
+    made: list[Any] = [
+        SimpleNamespace(number=n, folder=tmp_path / str(n), validation=0.9) for n in (4, 5)
+    ]
+    assert nearer(made, 0.795) == [Wanted(4, 0.81)]  # of two as near the less trained one
+    assert nearer(made, 0.77) == [Wanted(4, 0.78)]
+    assert nearer(made, 0.60) == [Wanted(4, 0.70)]  # not the model without training
+    assert nearer(made, 0.95) == []
+    made[1].validation = 0.78
+    assert nearer(made, 0.77) == []
+    made[:] = [SimpleNamespace(number=7, folder=tmp_path, validation=0.1)]
+    assert nearer(made, 0.9) == []
+
+
+@pytest.mark.long
+def test_a_job_for_a_checkpoint_is_in_pairs_and_not_in_the_table(sweep, tmp_path):
+    folder = tmp_path / "sweep"
+    shutil.copytree(sweep, folder)
+    write_training(folder / "2", [(0, 0.5), (1, 0.701), (2, 0.8)])
+    assert wanted(folder) == [Wanted(2, 0.701)]  # A has 70 % at its dial, a job of LoRA 71 %
+    shutil.copytree(folder / "2", folder / "4")
+    config = yaml.safe_load((folder / "4" / "config.yaml").read_text())
+    config["strategy"]["match"] = 0.701
+    (folder / "4" / "config.yaml").write_text(yaml.safe_dump(config))
+    table = sweep_table(folder)
+    what, (some,) = questions(folder, table, {n: read_record(folder / str(n)) for n in range(5)})
+    job = some[4][1]
+    assert (job.match, job.chosen) == (0.701, False)
+    made = compare(what, some)
+    assert {row.name: row.jobs[0].number for row in made.rows}["CorrSteer-LoRA"] == 3
+    assert all(j.number != 4 for j in made.dials["CorrSteer-LoRA"])
+    pair = replace(made.matches[0].pairs[0], rival=[job])
+    assert turned(pair).endswith(f"against the checkpoint with {pct(0.71)} on validation")
+
+
 @pytest.mark.long
 def test_the_pair_that_is_closer_on_validation_decides_whatever_test_says(sweep):
     for chosen, decides in (((0, 3), 0), ((1, 3), 1)):  # 10 against 11 points, 10 against 1
@@ -204,6 +284,7 @@ def test_programs_read_the_same_answer(sweep):
     assert (content["answer"], told["why"]) == (match.answer, explained(match))
     assert content["jobs"] == 4 and content["reference"] == {"name": "CorrSteer-A"}
     assert told["difference"] == match.deciding.equal.difference
+    assert told["half"] == match.deciding.half
     assert told["prices"][KL]["ratio"] == pytest.approx(match.deciding.prices[KL].ratio)
     found = study_file("fine_tuning")(sweep)["fine_tuning"]
     assert found.answer == match.answer and found.sentence in content["sentence"]

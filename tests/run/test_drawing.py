@@ -145,6 +145,24 @@ def test_shuffled_outcomes_are_drawn_where_random_features_leave_a_claim_open(
     assert list(done.answers) == [arm.name for arm in done.arms]
 
 
+@pytest.mark.parametrize(("positions", "least"), [("generation", 40), ("all", 12)])
+def test_draws_that_read_every_prompt_themselves_are_made_in_chunks(
+    bench, monkeypatch, positions, least
+):
+    """Of one token answers; behind a prompt that is read once, all at once cost less."""
+    asked = []
+
+    def answered(_bench, _asking, _split, chunk):
+        asked.append(len(chunk))
+        return {arm.name: pd.DataFrame({"score": np.ones(60)}) for arm in chunk}
+
+    monkeypatch.setattr(drawing, "answers", answered)
+    plan = dataclasses.replace(story(bench).plan, positions=positions)
+    arms = [baseline(), steered(plan), *(Arm(f"random_{n}", "random") for n in range(38))]
+    drawing.tested(bench, asking_of(max_new_tokens=1), arms, 10)
+    assert asked == [least]
+
+
 def test_an_unlucky_plan_costs_ten_draws(bench, monkeypatch):
     """No draw does worse than a plan that gets nothing right."""
     arms = arms_of(bench, random=30)

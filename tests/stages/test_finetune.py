@@ -15,7 +15,7 @@ from corrsteer.records import Question
 from corrsteer.scorers.choice import Choice
 from corrsteer.stages.bench import Asking
 from corrsteer.stages.evaluate import outcomes
-from corrsteer.stages.finetune import Lesson, checkpoints
+from corrsteer.stages.finetune import Lesson, checkpoints, drop, held
 from corrsteer.stats.intervals import better_p
 from corrsteer.steering.arms import baseline
 from corrsteer.tasks.base import Task
@@ -24,6 +24,7 @@ from tests.stages.made import Stop, asked, bench, emptied, stop_after
 __all__ = ["bench"]  # a fixture
 
 LORA = Recipe("lora", 0.0, 4, 0, rank=2, alpha=4)
+FULL = Recipe("full", 0.0, 4, 0)
 
 
 def lesson(bench):
@@ -52,6 +53,27 @@ def test_training_that_is_killed_goes_on_and_ends_at_the_same_bytes(bench, tmp_p
     calls.clear()
     assert files(bench) == whole and calls == []
     assert not list((bench.store.root / "finetune").glob(".*.partial"))
+
+
+def test_weights_that_were_dropped_are_made_again_byte_for_byte(bench, monkeypatch):
+    told, home = lesson(bench), bench.store.root / "weights"
+    made = checkpoints(bench, told, FULL, [0.01], 3)
+    (kept,) = made[1].intervention.files
+    content = kept.read_bytes()
+    drop(bench, FULL, made)
+    assert not list(home.glob("[!.]*")) and checkpoints(bench, told, FULL, [0.01], 3) == made
+    trained = training._epoch
+    monkeypatch.setattr(training, "_epoch", stop_after(1, trained))
+    with pytest.raises(Stop):
+        held(bench, told, FULL, made[1])
+    calls = []
+    monkeypatch.setattr(training, "_epoch", lambda *a: calls.append(a) or trained(*a))
+    again = held(bench, told, FULL, made[1])
+    assert len(calls) == 1  # the first epoch is not trained again, and the third not at all
+    assert again == made[1] and kept.read_bytes() == content
+    assert held(bench, told, FULL, made[1]) == again and len(calls) == 1
+    assert kept.parent in home.glob("[!.]*")
+    assert not list(bench.store.root.glob("*/.*.partial"))
 
 
 class Words(Task):

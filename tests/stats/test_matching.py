@@ -168,8 +168,8 @@ def test_more_units_decide_as_is_said():
 # -- both together -------------------------------------------------------------------------------
 
 
-def equal(answer, ahead=False):
-    return Equivalence(100, 0.0, (-0.01, 0.01), answer, ahead, None)
+def equal(answer, ahead=False, at_most=False):
+    return Equivalence(100, 0.0, (-0.01, 0.01), answer, ahead, None, at_most)
 
 
 def price(answer):
@@ -186,11 +186,21 @@ def price(answer):
         (equal(REFUTED), [SUPPORTED], REFUTED),
         (equal(REFUTED, True), [SUPPORTED], UNDECIDED),  # not at equal accuracy
         (equal(UNDECIDED), [REFUTED], UNDECIDED),
+        # Behind by over the margin, or equal: one part of the claim is false in either case.
+        (equal(UNDECIDED, at_most=True), [SUPPORTED, REFUTED], REFUTED),
+        (equal(UNDECIDED, at_most=True), [SUPPORTED], UNDECIDED),
     ],
 )
 def test_the_claim_needs_equal_accuracy_and_every_price(accuracy, prices, said):
     assert verdict(accuracy, [price(p) for p in prices]) == said
     assert together(3) == pytest.approx(1 - 0.05 / 3)
+
+
+def test_at_most_equal_is_said_by_the_upper_bound_alone():
+    changed = np.repeat([-1.0, 0.0, 1.0], [40, 940, 20])
+    behind, ahead = (equivalence(sign * changed, 0.02) for sign in (1, -1))
+    assert behind.answer == ahead.answer == UNDECIDED
+    assert behind.at_most and not ahead.at_most
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=8))

@@ -34,6 +34,7 @@ class _Edited(TurnedPlan):
     name: ClassVar[str]
     variant: ClassVar[str] = ""
     learns_from: ClassVar[str] = "outcomes"
+    unread: ClassVar[frozenset[str]] = frozenset({"selector"})  # no control of theirs is ranked
     operator: ClassVar[Operator] = Add()
     coef: float = 1.0
     positions: str = GENERATION

@@ -28,8 +28,8 @@ from corrsteer.models.protocol import TRAINED
 from corrsteer.models.recipe import BIAS, Recipe
 from corrsteer.records import RIGHT
 from corrsteer.stages.answers import answers
-from corrsteer.stages.bench import Bench
-from corrsteer.stages.finetune import Checkpoint, Lesson, bias, checkpoints
+from corrsteer.stages.bench import ANSWERS, Bench, answers_key
+from corrsteer.stages.finetune import Checkpoint, Lesson, bias, checkpoints, drop, held
 from corrsteer.stats.flips import flip_table
 from corrsteer.steering.adapter import FULL, LORA, Adapter
 from corrsteer.steering.arms import BASELINE, Arm, baseline, steered
@@ -63,6 +63,7 @@ class FineTuned(ABC):
 
     kind: ClassVar[str]
     name: ClassVar[str]
+    unread: ClassVar[frozenset[str]] = frozenset({"ablations", "selector"})
     coef: float
     data: str
     lr: Sequence[float]
@@ -125,6 +126,9 @@ class FineTuned(ABC):
             *(len(every) - 1, found[best], len(one.answers), found[0]),
         )
         made = one.arm.intervention
+        if one.checkpoint is not None:
+            lesson = lesson_of(bench, self.data)
+            made = held(bench, lesson, self.recipe(bench), one.checkpoint).intervention
         assert isinstance(made, Adapter | Plan)
         return Fitted(
             steered(made.turned_to(self.coef)),
@@ -134,17 +138,34 @@ class FineTuned(ABC):
 
     def tried(self, bench: Bench) -> list[Tried]:
         """What there is to choose from, least training first; the first has none. Computed once:
-        afterwards it is read from the store."""
-        lesson = lesson_of(bench, self.data)
-        made = checkpoints(bench, lesson, self.recipe(bench), list(self.lr), self.epochs)
+        afterwards it is read from the store. Of weights that were new to it, those of the best one
+        are kept."""
+        lesson, recipe = lesson_of(bench, self.data), self.recipe(bench)
         base = answers(bench, bench.asking, "validation", [baseline()])[BASELINE]
         every = [Tried(None, Arm("untrained", "steered", self.untrained(bench)), base)]
-        for one in made:
-            arm = Arm(f"lr_{one.lr:g}_epoch_{one.epoch}", "steered", one.intervention)
-            # One at a time: the weights of all of them would not fit.
-            frame = answers(bench, bench.asking, "validation", [arm])[arm.name]
-            every.append(Tried(one, arm, frame))
+        fresh: list[Tried] = []
+        for lr in self.lr:
+            for one in checkpoints(bench, lesson, recipe, [lr], self.epochs):
+                tried, new = self._answered(bench, lesson, one)
+                every.append(tried)
+                fresh += [tried] if new else []
+            every.sort(key=lambda t: t.checkpoint.epoch if t.checkpoint else 0)
+            best = every[chosen([t.right for t in every], len(base), self.match)]
+            drop(bench, recipe, [t.checkpoint for t in fresh if t.checkpoint and t is not best])
+            fresh = [t for t in fresh if t is best]
         return every
+
+    def _answered(self, bench: Bench, lesson: Lesson, one: Checkpoint) -> tuple[Tried, bool]:
+        """A checkpoint's answers to the validation split, and whether they are new."""
+        arm = Arm(f"lr_{one.lr:g}_epoch_{one.epoch}", "steered", one.intervention)
+        examples = bench.asking.splits["validation"]
+        new = not bench.store.has(ANSWERS, answers_key(bench, bench.asking, examples, arm))
+        if new:
+            one = held(bench, lesson, self.recipe(bench), one)
+            arm = replace(arm, intervention=one.intervention)
+        # One at a time: the weights of all of them would not fit.
+        frame = answers(bench, bench.asking, "validation", [arm])[arm.name]
+        return Tried(one, arm, frame), new
 
     def _observed(self, bench: Bench) -> Observed:
         """No feature is looked at, so none is collected."""
@@ -198,6 +219,7 @@ class BiasOnly(FineTuned):
 
     kind: ClassVar[str] = BIAS
     name: ClassVar[str] = "Bias"
+    unread: ClassVar[frozenset[str]] = frozenset()  # a plan, whose controls are ranked
     positions: str
 
     def __post_init__(self) -> None:
@@ -224,10 +246,12 @@ class BiasOnly(FineTuned):
 
 
 def chosen(right: Sequence[int], n: int, match: float | None) -> int:
-    """Which checkpoint, by how many of ``n`` answers are right: of equal ones the first."""
+    """Which checkpoint, by how many of ``n`` answers are right: of equal ones the first, which is
+    the model as it is; of those as near to ``match`` one that was trained."""
     if match is None:
         return max(range(len(right)), key=lambda i: (right[i], -i))
-    return min(range(len(right)), key=lambda i: (abs(right[i] / n - match), i))
+    away = [round(abs(some / n - match), 12) for some in right]
+    return min(range(len(right)), key=lambda i: (away[i], i == 0, i))
 
 
 def lesson_of(bench: Bench, data: str) -> Lesson:

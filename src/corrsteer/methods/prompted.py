@@ -33,6 +33,7 @@ class Prompted:
 
     name: ClassVar[str] = "Prompt"
     needs: ClassVar[frozenset[str]] = frozenset()
+    unread: ClassVar[frozenset[str]] = frozenset({"ablations", "selector"})
     variant: str = INSTRUCTION
     text: str = ""
     shots: int = 0

@@ -145,6 +145,8 @@ class Method(Protocol):
     # Optional: ``learns_from``, what data it needs beside questions, in a word or two for a table
     # ("outcomes" where it is not there: whether the model's own answers are right). ``decoding``,
     # how its arm answers where that is not the run's: whether the task can is checked first.
+    # ``unread``, names of settings of the run that it never looks at, such as selector: they are
+    # refused where they are typed.
 
     @property
     def needs(self) -> frozenset[str]:

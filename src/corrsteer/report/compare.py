@@ -24,6 +24,7 @@ from corrsteer.stats.matching import (
     PriceRatio,
     Units,
     equivalence,
+    half,
     nearest,
     on_front,
     price_ratio,
@@ -74,6 +75,11 @@ class Pair:
     prices: Mapping[str, PriceRatio | None]
     answer: str
 
+    @property
+    def half(self) -> str:
+        """Whether the subject has half the side effects, whatever the accuracies."""
+        return half([p for p in self.prices.values() if p is not None])
+
 
 @dataclass(frozen=True)
 class Match:
@@ -105,13 +111,11 @@ class Comparison:
 
 def compare(what: Asked, jobs: Sequence[tuple[Seed, Job]]) -> Comparison | None:
     """``jobs``: those of one question under one model, with their seeds. None without any."""
-    methods: dict[str, dict[Seed, list[Job]]] = {}
-    for seed, job in jobs:
-        methods.setdefault(job.method, {}).setdefault(seed, []).append(job)
+    methods = by_method(jobs)
     if not methods:
         return None
-    chosen = {name: _chosen(some) for name, some in methods.items()}
-    rows = _rows(chosen, what.subject, methods)
+    best = {name: by_validation(some) for name, some in methods.items()}
+    rows = _rows(best, what.subject, methods)
     axis = OFF_TARGET if all(r.prices[OFF_TARGET] is not None for r in rows) else BROKEN
     of_axis = [_share(r, axis) for r in rows]
     front = on_front([r.accuracy for r in rows], of_axis)
@@ -123,8 +127,18 @@ def compare(what: Asked, jobs: Sequence[tuple[Seed, Job]]) -> Comparison | None:
             for name in methods
             if name != what.subject and set(methods[name]) & set(methods[what.subject])
         ]
-    first = {name: sorted(next(iter(s.values())), key=_by_dial) for name, s in methods.items()}
+    first = {
+        name: sorted((j for j in next(iter(s.values())) if j.match is None), key=_by_dial)
+        for name, s in methods.items()
+    }
     return Comparison(what, rows, matches, first, axis)
+
+
+def by_method(jobs: Sequence[tuple[Seed, Job]]) -> dict[str, dict[Seed, list[Job]]]:
+    methods: dict[str, dict[Seed, list[Job]]] = {}
+    for seed, job in jobs:
+        methods.setdefault(job.method, {}).setdefault(seed, []).append(job)
+    return methods
 
 
 # -- what validation chooses -------------------------------------------------------------------
@@ -134,7 +148,7 @@ def _by_dial(job: Job) -> tuple[float, int]:
     return job.coef, job.number
 
 
-def _chosen(jobs: Jobs) -> dict[Seed, Job]:
+def by_validation(jobs: Jobs) -> dict[Seed, Job]:
     """Of each seed the job that validation chose; of several settings that of the highest
     validation accuracy, of equal ones the smallest dial."""
     made = {}
@@ -196,8 +210,8 @@ def _match(what: Asked, subject: Jobs, rival: Jobs, name: str) -> Match:
     """The pair whose validation accuracies are closer decides, of equally close ones the first:
     what test says of either chooses nothing."""
     seeds = [seed for seed in rival if seed in subject]
-    own = _chosen({s: subject[s] for s in seeds})
-    best = _chosen({s: rival[s] for s in seeds})
+    own = by_validation({s: subject[s] for s in seeds})
+    best = by_validation({s: rival[s] for s in seeds})
     to_rival = [_nearest(subject[s], best[s].validation) for s in seeds]
     to_subject = [_nearest(rival[s], own[s].validation) for s in seeds]
     pairs = [_pair(what, what.subject, to_rival, [best[s] for s in seeds])]
@@ -217,12 +231,24 @@ def _needed(pair: Pair) -> str:
     """In words, what would decide a pair."""
     if pair.answer != UNDECIDED:
         return ""
+    return to_match(pair) or to_halve(pair)
+
+
+def to_match(pair: Pair) -> str:
+    """In words, what would show a pair to be as accurate; empty where it is shown."""
     if pair.equal.answer == UNDECIDED and pair.equal.questions is None:
         return "no number of questions, were the difference the margin itself, as it seems"
     if pair.equal.answer == UNDECIDED:
         return f"about {pair.equal.questions:,} test questions (now {pair.equal.n:,})"
     if pair.equal.answer != SUPPORTED:
         return "a dial at which both are as accurate: add some to coef"
+    return ""
+
+
+def to_halve(pair: Pair) -> str:
+    """In words, what would decide about the side effects of a pair; empty where it is decided."""
+    if pair.half != UNDECIDED:
+        return ""
     units = {BROKEN: "test questions", OFF_TARGET: "unrelated prompts", KL: "neutral texts"}
     wanted = [
         f"about {p.units:,} {units[n]} (now {p.n:,})"

@@ -66,6 +66,7 @@ def _match(match: Match) -> dict[str, Any]:
         "difference": pair.equal.difference,
         "interval_90": list(pair.equal.ci),
         "equal": pair.equal.answer,
+        "half": pair.half,
         "prices": {name: _price(price) for name, price in pair.prices.items()},
     }
 

@@ -15,7 +15,8 @@ import yaml
 
 from corrsteer.records import RIGHT
 from corrsteer.report.record import Record
-from corrsteer.report.tables import read_answers, read_table
+from corrsteer.report.sweep_table import QUESTION
+from corrsteer.report.tables import read_answers, read_table, records
 from corrsteer.steering.arms import BASELINE, STEERED
 
 BROKEN, OFF_TARGET, KL = "broken per fixed", "off-target", "KL"
@@ -43,6 +44,8 @@ class Job:
     folder: Path
     record: Record
     chosen: bool
+    match: float | None = None
+    """The validation accuracy that its checkpoint was to come nearest to; None: the best one."""
 
     @property
     def method(self) -> str:
@@ -101,6 +104,42 @@ class Job:
         rows = self.answers(arm).set_index("id")
         right = (rows["score"] >= RIGHT) & ~rows["invalid"].astype(bool)
         return right.astype(float)
+
+
+Question = Sequence[tuple[Seed, Job]]
+"""Jobs of one question under one model, with their seeds."""
+
+
+def questions(
+    folder: Path, table: pd.DataFrame, results: Mapping[int, Record]
+) -> tuple[Asked | None, list[Question]]:
+    """What a sweep asks, and its jobs that are done, by question; None and nothing of a sweep that
+    compares no rivals. ``table``: of :func:`corrsteer.report.sweep_table.sweep_table`."""
+    done = table[table["state"] == "done"]
+    what = asked(folder, done["job"].tolist())
+    if what is None:
+        return None, []
+    every: list[Question] = []
+    for _, some in done.groupby(list(QUESTION), sort=False):
+        jobs = []
+        for row in records(some):
+            n = row["job"]
+            match = _match(folder / str(n))
+            # A checkpoint for a pair is no answer to which setting of a method is the best one.
+            own = bool(row["chosen"]) and match is None
+            seed = tuple(str(row[name]) for name in ("seed", "splits_seed"))
+            jobs.append((seed, Job(n, folder / str(n), results[n], own, match)))
+        every.append(jobs)
+    return what, every
+
+
+def _match(home: Path) -> float | None:
+    try:
+        content = yaml.safe_load((home / "config.yaml").read_text(encoding="utf-8"))
+        found = content["strategy"].get("match")
+        return None if found is None else float(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return None
 
 
 def asked(folder: Path, jobs: Sequence[int]) -> Asked | None:

@@ -7,8 +7,8 @@ from itertools import cycle
 
 import plotly.graph_objects as go
 
-from corrsteer.report.compare import Comparison, Match, Pair, Row
-from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, share_of, shares
+from corrsteer.report.compare import Comparison, Match, Pair, Row, to_halve, to_match
+from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, Job, share_of, shares
 from corrsteer.report.numbers import interval, p_value, pct, points, ratio, short
 from corrsteer.report.pages import cut
 from corrsteer.report.plots import Figure, around, colour, error_bars, line, plot_text, ring
@@ -17,6 +17,8 @@ from corrsteer.stats.intervals import difference_ci, proportion_ci
 from corrsteer.stats.matching import REFUTED, SUPPORTED, UNDECIDED, PriceRatio
 from corrsteer.steering.arms import BASELINE, STEERED
 
+MATCHES, HALF = "Matches", "Half the side effects"
+"""The two parts of the claim."""
 AXES = {
     OFF_TARGET: "unrelated prompts answered otherwise",
     BROKEN: "right answers broken, of all questions",
@@ -65,16 +67,41 @@ def explained(match: Match) -> str:
     equal = match.pairs[match.decides].equal
     if match.answer == REFUTED and equal.answer == REFUTED and not equal.ahead:
         return "less accurate by more than the margin at the dial nearest on validation"
-    if match.answer == REFUTED:
+    if match.answer == REFUTED and equal.answer == SUPPORTED:
         return "at equal accuracy a price is less than twice as high"
+    if match.answer == REFUTED:
+        return "at most as accurate, and a price is less than twice as high"
     return match.needed or "as accurate, at half of every price that was measured"
 
 
 def turned(pair: Pair) -> str:
     """Which settings a pair compares."""
-    both = (pair.subject, pair.rival)
-    dials = [", ".join(dict.fromkeys(j.dial for j in some if j.dial)) for some in both]
-    return " against ".join(f"dial {d}" if d else "no dial" for d in dials)
+    return " against ".join(", ".join(_set(some)) for some in (pair.subject, pair.rival))
+
+
+def _set(jobs: Sequence[Job]) -> list[str]:
+    """How one method was set, a word for each way: seeds may differ."""
+    dials = ", ".join(dict.fromkeys(j.dial for j in jobs if j.dial and j.match is None))
+    right = dict.fromkeys(pct(j.validation) for j in jobs if j.match is not None)
+    told = [f"dial {dials}"] if dials else []
+    told += [f"the checkpoint with {', '.join(right)} on validation"] if right else []
+    return told or ["no dial"]
+
+
+def halves(match: Match) -> dict[str, str]:
+    """The two parts of the claim, each with its answer and what it takes to decide it."""
+    pair = match.deciding
+    equal = pair.equal
+    told = f"{equal.answer}, {points(equal.difference)} points {interval(equal.ci)}"
+    if more := to_match(pair):
+        told += f"; to decide it: {more}"
+    prices = [f"{n} {times(p)}" for n, p in pair.prices.items() if p is not None]
+    cost = f"{pair.half} ({', '.join(prices) or 'no price was measured'})"
+    if equal.answer != SUPPORTED:
+        cost += ", at accuracies that are not shown to be equal"
+    if more := to_halve(pair):
+        cost += f"; to decide it: {more}"
+    return {MATCHES: told, HALF: cost}
 
 
 def times(price: PriceRatio | None) -> str:
@@ -140,11 +167,10 @@ def markdown(made: Comparison, name: str = "") -> str:
         shown = cells(row)
         marked = [f"**{shown[n]}**" if n in row.best else shown[n] for n in COLUMNS]
         lines.append(f"| {row.name} | {'yes' if row.front else ''} | " + " | ".join(marked) + " |")
-    lines += ["", NOTE, "", "| Rival | Compared | Subject | Rival | Difference | Equal |"]
-    for name in (BROKEN, OFF_TARGET, KL):
-        lines[-1] += f" {name} |"
-    lines[-1] += " Answer |"
-    lines.append("|---|---|" + "---:|" * 3 + "---|" + "---:|" * 3 + "---|")
+    titles = ["Rival", "Compared", "Subject", "Rival", "Difference", MATCHES]
+    titles += [BROKEN, OFF_TARGET, KL, HALF, "Answer"]
+    lines += ["", NOTE, "", "| " + " | ".join(titles) + " |"]
+    lines.append("|---|---|" + "---:|" * 3 + "---|" + "---:|" * 3 + "---|---|")
     for match in made.matches:
         for n, pair in enumerate(match.pairs):
             prices = [times(pair.prices[p]) for p in (BROKEN, OFF_TARGET, KL)]
@@ -152,20 +178,21 @@ def markdown(made: Comparison, name: str = "") -> str:
             accuracies = [pct(a) for a in pair.accuracies]
             difference = f"{points(pair.equal.difference)} {interval(pair.equal.ci)}"
             row_cells = [match.rival, turned(pair), *accuracies, difference, pair.equal.answer]
-            lines.append("| " + " | ".join([*row_cells, *prices, said]) + " |")
+            lines.append("| " + " | ".join([*row_cells, *prices, pair.half, said]) + " |")
     return "\n".join([*lines, "", match_note(made), "", ""])
 
 
 def match_note(made: Comparison) -> str:
     return (
         f"{made.asked.subject} turned to the rival's validation accuracy, then the rival turned to"
-        " its own: the pair that is closer on validation decides, of equal ones the first."
-        f" Difference: subject less rival, with its 90 % interval; equal: it lies within"
-        f" {100 * made.asked.margin:g} points (two one-sided tests at 5 %). Then how many times the"
-        " subject's price the rival pays, by paired bootstrap; the intervals of a row hold together"
-        " at 95 %. Supported: equal, and every ratio at least 2 with its interval above 1. Refuted:"
-        " less accurate by more than the margin, or at equal accuracy the interval of a ratio below"
-        " 2."
+        " its own, by its dial or another checkpoint: the pair that is closer on validation"
+        " decides, of equal ones the first. Difference: subject less rival, with its 90 % interval;"
+        f" matches: it lies within {100 * made.asked.margin:g} points (two one-sided tests at 5 %)."
+        " Then how many times the subject's price the rival pays, by paired bootstrap; the"
+        " intervals of a row hold together at 95 %. Half: every ratio at least 2 with its interval"
+        " above 1; refuted: the interval of a ratio below 2. Of both together: supported if both"
+        " are; refuted: less accurate by more than the margin, or not half where the subject is at"
+        " most equal."
     )
 
 
@@ -278,7 +305,7 @@ def shown(made: Sequence[Comparison]) -> list[dict[str, object]]:
         {
             "heading": f"{name}: rivals at equal accuracy" if name else "Rivals at equal accuracy",
             "sentence": sentence(one, name),
-            "answers": [(m.rival, m.answer, explained(m)) for m in one.matches],
+            "answers": [(m.rival, m.answer, explained(m), halves(m)) for m in one.matches],
             "rows": [(row, cells(row)) for row in one.rows],
             "columns": COLUMNS,
             "note": NOTE,

@@ -16,8 +16,7 @@ import pandas as pd
 from corrsteer.report import compare_page, sweep_figures
 from corrsteer.report.compare import Comparison, compare
 from corrsteer.report.compare_answer import write_comparison
-from corrsteer.report.compare_jobs import Job
-from corrsteer.report.compare_jobs import asked as asked_of
+from corrsteer.report.compare_jobs import questions
 from corrsteer.report.numbers import p_value
 from corrsteer.report.pages import cut, plain, write_page
 from corrsteer.report.plots import Figure
@@ -73,14 +72,14 @@ def write_sweep_report(folder: Path) -> Path:
     if asked is not None:
         said = [asked.sentence, *[None] * (len(table) - 1)]
         table = table.assign(study=pd.array(said, dtype=object))
-    compared = _compared(folder, done, results, table)
+    compared = _compared(folder, results, table)
     if compared:
         told = " ".join(compare_page.sentences(compared))
         write_comparison(folder, compared, done)
         table = table.assign(study=pd.array([told, *[None] * (len(table) - 1)], dtype=object))
     table.to_csv(folder / "summary.csv", index=False)
     varied = [name for name in SETTINGS if done[name].nunique(dropna=False) > 1]
-    questions = _questions(done, results, found)
+    asked_here = _questions(done, results, found)
     kinds = [kind for kind in control_kinds() if any(kind in v.kinds for v in found)]
     text = markdown(found, kinds)
     if asked is not None:
@@ -102,7 +101,7 @@ def write_sweep_report(folder: Path) -> Path:
         "varied": [name for name in varied if name not in overridden],
         "overridden": bool(overridden),
         "links": {n for n in table["job"] if (folder / str(n) / "report.html").exists()},
-        "questions": questions,
+        "questions": asked_here,
         "study": asked,
         "compared": compare_page.shown(compared),
         "verdicts": found,
@@ -120,23 +119,10 @@ def write_sweep_report(folder: Path) -> Path:
     return write_page(folder / "report.html", "sweep.html.j2", page)
 
 
-def _compared(
-    folder: Path, done: pd.DataFrame, results: Records, table: pd.DataFrame
-) -> list[Comparison]:
+def _compared(folder: Path, results: Records, table: pd.DataFrame) -> list[Comparison]:
     """Of every question under every model; none for a sweep that compares no rivals."""
-    what = asked_of(folder, done["job"].tolist())
-    if what is None:
-        return []
-    made = []
-    for _, some in table[table["state"] == "done"].groupby(list(QUESTION), sort=False):
-        jobs = [
-            (
-                tuple(str(row[name]) for name in ("seed", "splits_seed")),
-                Job(row["job"], folder / str(row["job"]), results[row["job"]], bool(row["chosen"])),
-            )
-            for row in records(some)
-        ]
-        made.append(compare(what, jobs))
+    what, every = questions(folder, table, results)
+    made = [compare(what, jobs) for jobs in every] if what is not None else []
     return [one for one in made if one is not None]
 
 

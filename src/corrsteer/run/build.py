@@ -28,6 +28,7 @@ from corrsteer.records import Question
 from corrsteer.run.elsewhere import Elsewhere
 from corrsteer.run.fitted import check_decoding, check_selector
 from corrsteer.run.measures import asked_for
+from corrsteer.run.unread import check_unread
 from corrsteer.saes.protocol import SAEProvider
 from corrsteer.scorers.base import ModelScorer
 from corrsteer.seams import fits, require
@@ -45,6 +46,7 @@ from corrsteer.steering.encoder import made_up, reads_features
 from corrsteer.steering.hooks import changed
 from corrsteer.steering.operators import Add
 from corrsteer.steering.plan import Plan, PlanEntry
+from corrsteer.steering.positions import ON_PROMPTS
 from corrsteer.steering.probe import candidates, check_chosen, made_up_probe
 from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.store.entries import Store
@@ -154,6 +156,7 @@ def _build(cfg: DictConfig) -> Parts:
         for layer in bench.layers:
             check_readable(layer)
     method = _method(cfg)
+    check_unread(cfg, getattr(method, "method", method) if cfg.search else method)
     check_chosen(operator, gate, method)
     check_decoding(method, own.task, own.questions)
     supported = backend.supports()
@@ -193,7 +196,7 @@ def _build(cfg: DictConfig) -> Parts:
         questions=own.questions,
         dealt=own.dealt,
         method=method,
-        controls=controls.draws(_tokens(own.asking)),
+        controls=controls.draws(_tokens(own.asking, method)),
         stop=controls.stop,
         look=controls.look,
         unsteered=unsteered,
@@ -352,9 +355,11 @@ def _half(cfg: DictConfig, task: Task, spec: Model) -> tuple[Asking | None, str]
     return replace(asking, splits={"test": asking.splits["test"]}), name
 
 
-def _tokens(asking: Asking) -> float:
-    """How long an answer may become. Likelihoods of options need a pass over the whole prompt each,
-    as much as a long answer."""
+def _tokens(asking: Asking, method: Method) -> float:
+    """How long an answer may become. A pass over the whole prompt costs as much as a long answer:
+    likelihoods of options need one each, and every draw of a plan that acts on the prompt."""
+    if method.needs & ON_PROMPTS:
+        return math.inf
     if asking.decoding == "constrained":
         return 1
     return math.inf if asking.decoding == "loglikelihood" else asking.task.max_new_tokens

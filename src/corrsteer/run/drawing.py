@@ -58,8 +58,11 @@ def tested(
     (steered,) = (arm for arm in fixed if arm.name == STEERED)
     both = [replace(steered, name=LETTERS_ONLY, decoding=arm.decoding) for arm in restricted]
     _say_cost(len(asking.splits["test"]), len(fixed) + len(both), asked, stop, look)
-    # Draws of one-token answers cost so little beside their prompts that all are made at once.
+    # Draws of one-token answers cost so little beside their prompts that all are made at once; not
+    # where every draw has to read the prompts itself.
     short = asking.decoding == "constrained" or asking.task.max_new_tokens == 1
+    if steered.intervention is not None and steered.intervention.changes_prompt:
+        short = False
     together = None if short else stop
     test: Frames = {}
     made = dict.fromkeys(drawn, 0)

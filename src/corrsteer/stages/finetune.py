@@ -3,14 +3,18 @@
 Each is an entry of its own, and beside them lies, until a rate is done, what the next epoch goes on
 from. So training that is killed loses at most an epoch, and more epochs or rates leave those that
 are there alone. Cost: training (:mod:`corrsteer.models.training`), and for each checkpoint a few
-megabytes of a LoRA, or all weights in float32 where all are trained.
+megabytes of a LoRA.
+
+Where all weights are trained a checkpoint is as large as the model in float32, so its weights lie
+in an entry apart, which may be dropped (:func:`drop`): the same training makes them again
+(:func:`held`), on a CPU byte for byte.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +23,15 @@ from corrsteer.models.recipe import BIAS, Epoch, Recipe
 from corrsteer.progress import progress
 from corrsteer.records import Example
 from corrsteer.stages.bench import Bench, prompts_digest, read_json, write_json
-from corrsteer.steering.adapter import LORA, Adapter, save
+from corrsteer.steering.adapter import FULL, LORA, Adapter, save
 from corrsteer.steering.plan import Plan, PlanEntry, load_plan
 from corrsteer.store.keys import digest
 
 log = logging.getLogger(__name__)
 
 STAGE, FILE, STATE = "finetune", "training.json", "state"
+WEIGHTS = "weights"
+"""Stage of what all weights became, of each checkpoint."""
 _NUMBER = 8  # bytes before a state: after which epoch it is
 
 
@@ -42,8 +48,8 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """``intervention``: of a bias a plan, else an adapter, at dial 1. ``loss``, ``seconds``: of its
-    epoch."""
+    """``intervention``: of a bias a plan, else an adapter, at dial 1; of all weights they may have
+    been dropped (:func:`held`). ``loss``, ``seconds``: of its epoch. ``settings``: its key."""
 
     lr: float
     epoch: int
@@ -51,6 +57,7 @@ class Checkpoint:
     loss: float
     seconds: float
     intervention: Adapter | Plan
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def checkpoints(
@@ -69,14 +76,48 @@ def checkpoints(
             own = {n: keys[lr, n] for n in range(1, epochs + 1)}
             _train(bench, lesson, replace(recipe, lr=lr), own)
 
-    bench.store.fill(STAGE, keys, make, together=True)
+    schema = _schema(recipe)
+    bench.store.fill(STAGE, keys, make, schema, together=True)
     found = []
     for (lr, epoch), key in keys.items():
-        folder = bench.store.read(STAGE, key)
+        folder = bench.store.read(STAGE, key, schema)
         facts = read_json(folder, FILE)
-        made = load_plan(folder) if recipe.kind == BIAS else Adapter.read(recipe.kind, folder)
-        found.append(Checkpoint(lr, epoch, **facts, intervention=made))
+        if recipe.kind == FULL:
+            made: Adapter | Plan = Adapter(
+                FULL, bench.store.place(WEIGHTS, key), facts.pop("content")
+            )
+        else:
+            made = load_plan(folder) if recipe.kind == BIAS else Adapter.read(recipe.kind, folder)
+        found.append(Checkpoint(lr, epoch, **facts, intervention=made, settings=key))
     return found
+
+
+def _schema(recipe: Recipe) -> int:
+    return 2 if recipe.kind == FULL else 1  # at first all weights lay in the checkpoint's entry
+
+
+def held(bench: Bench, lesson: Lesson, recipe: Recipe, one: Checkpoint) -> Checkpoint:
+    """A checkpoint whose weights are there: if they were dropped, its rate is trained again."""
+    if recipe.kind != FULL:
+        return one
+    keys = {n: {**one.settings, "epoch": n} for n in range(1, one.epoch + 1)}
+    before = {n for n, key in keys.items() if bench.store.has(WEIGHTS, key)}
+
+    def again(_: Sequence[int]) -> None:
+        _train(bench, lesson, replace(recipe, lr=one.lr), keys)
+
+    bench.store.fill(WEIGHTS, {one.epoch: keys[one.epoch]}, again)
+    for n in {*keys} - before - {one.epoch}:
+        bench.store.drop(WEIGHTS, keys[n])
+    made = Adapter.read(FULL, bench.store.read(WEIGHTS, one.settings))
+    return replace(one, intervention=made)
+
+
+def drop(bench: Bench, recipe: Recipe, some: Sequence[Checkpoint]) -> None:
+    """Forget the weights of checkpoints, where they are all of the model's; what is known of them
+    stays."""
+    for one in some if recipe.kind == FULL else ():
+        bench.store.drop(WEIGHTS, one.settings)
 
 
 def _settings(bench: Bench, lesson: Lesson, recipe: Recipe) -> dict[str, Any]:
@@ -104,7 +145,11 @@ def _train(
     part = bench.store.partial(STAGE, {**keys[1], "epoch": STATE})
     kept = part.load().get(STATE, b"")
     done, state = int.from_bytes(kept[:_NUMBER], "big"), kept[_NUMBER:]
-    if not all(n in keys and bench.store.has(STAGE, keys[n]) for n in range(1, done + 1)):
+    schema = _schema(recipe)
+    there = all(n in keys and bench.store.has(STAGE, keys[n], schema) for n in range(1, done + 1))
+    if done and recipe.kind == FULL:
+        there = there and bench.store.has(WEIGHTS, keys[done])
+    if not there:
         done, state = 0, b""
     n, model = len(lesson.examples), bench.model
     assert isinstance(model, LocalModel), "run.build asks the backend whether it can train"
@@ -116,7 +161,7 @@ def _train(
         for epoch in model.train(
             recipe, prompts, answers, len(keys), lambda read: show(began + read), done, state
         ):
-            bench.store.get(STAGE, keys[epoch.number], _writer(epoch, recipe))
+            _keep(bench, epoch, recipe, keys[epoch.number])
             part.save(STATE, epoch.number.to_bytes(_NUMBER, "big") + epoch.state)
             log.info("rate %g, epoch %d: loss %.4f", recipe.lr, epoch.number, epoch.loss)
     part.clear()
@@ -129,16 +174,22 @@ def _tokens(bench: Bench, prompts: Sequence[str], lesson: Lesson) -> Sequence[Se
     return [[int(t) for t in answer] for answer in lesson.answers]
 
 
-def _writer(epoch: Epoch, recipe: Recipe) -> Any:
+def _keep(bench: Bench, epoch: Epoch, recipe: Recipe, key: Mapping[str, Any]) -> None:
+    facts: dict[str, Any] = {"steps": epoch.steps, "loss": epoch.loss, "seconds": epoch.seconds}
+
+    def weights(folder: Path) -> None:
+        save(recipe.kind, epoch.arrays, epoch.config, folder)
+
     def write(folder: Path) -> None:
         if recipe.kind == BIAS:
             bias(recipe, epoch.arrays).save(folder)
-        else:
-            save(recipe.kind, epoch.arrays, epoch.config, folder)
-        facts = {"steps": epoch.steps, "loss": epoch.loss, "seconds": epoch.seconds}
+        elif recipe.kind != FULL:
+            weights(folder)
         write_json(folder, facts, FILE)
 
-    return write
+    if recipe.kind == FULL:
+        facts["content"] = Adapter.read(FULL, bench.store.get(WEIGHTS, key, weights)).content
+    bench.store.get(STAGE, key, write, _schema(recipe))
 
 
 def bias(recipe: Recipe, arrays: Mapping[str, Any]) -> Plan:

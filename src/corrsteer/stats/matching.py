@@ -55,6 +55,8 @@ class Equivalence:
     ahead: bool
     """Refuted because the subject is more accurate by over the margin."""
     questions: int | None
+    at_most: bool = False
+    """Whether the subject is shown not to be more accurate by over the margin: at most equal."""
 
 
 def equivalence(differences: np.ndarray, margin: float = MARGIN) -> Equivalence:
@@ -79,7 +81,8 @@ def equivalence(differences: np.ndarray, margin: float = MARGIN) -> Equivalence:
             *(len(x), questions_to_match(changed, margin)),
             math.ceil(len(x) * (half / room) ** 2),
         )
-    return Equivalence(len(x), mean, (low, high), answer, wide[0] > margin, more)
+    at_most = high < margin
+    return Equivalence(len(x), mean, (low, high), answer, wide[0] > margin, more, at_most)
 
 
 def questions_to_match(changed: float, margin: float = MARGIN, power: float = 0.8) -> int:
@@ -184,12 +187,21 @@ def units_to_decide(n: int, ratio: float, ci: tuple[float, float]) -> int | None
 def verdict(equal: Equivalence, prices: Sequence[PriceRatio]) -> str:
     """To the claim that the subject matches a rival at half the side effects: supported where both
     accuracies are equal and every price is; refuted where the subject is less accurate by over the
-    margin, or any price is at equal accuracy. ``prices``: at a level that leaves all of them
+    margin, or any price is at equal accuracy. So it is refuted, too, where a price is and the
+    subject is at most equal: one of both is true. ``prices``: at a level that leaves all of them
     together right (:func:`together`)."""
     if equal.answer == REFUTED and not equal.ahead:
         return REFUTED
+    if equal.at_most and half(prices) == REFUTED:
+        return REFUTED
     if equal.answer != SUPPORTED:
         return UNDECIDED
+    return half(prices)
+
+
+def half(prices: Sequence[PriceRatio]) -> str:
+    """To the second part alone, half the side effects: of every price that was measured. It says
+    nothing where accuracies differ, since the stronger push has the higher price."""
     if any(p.answer == REFUTED for p in prices):
         return REFUTED
     return SUPPORTED if prices and all(p.answer == SUPPORTED for p in prices) else UNDECIDED

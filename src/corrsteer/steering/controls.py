@@ -46,7 +46,8 @@ AUTO = "auto"
 SHORT = 16
 """Up to so many tokens an answer is short: most of its cost is its prompt's, which draws share."""
 DRAWS, DRAWS_OF_LONG = 39, 19
-"""What ``auto`` stands for: the p-value can reach 1/40, or 1/20 where answers are long."""
+"""What ``auto`` stands for: the p-value can reach 1/40, or 1/20 where answers are long, or cost as
+much since every draw reads the prompts itself."""
 LOOK = 2
 """So many draws of shuffled outcomes are made in any case, where their number is ``auto``."""
 

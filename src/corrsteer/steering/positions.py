@@ -33,6 +33,8 @@ GENERATION = "generation"
 NAMES = (GENERATION, "all", "prompt", "decode", "first_k")
 NEEDS = frozenset(f"positions={name}" for name in NAMES)
 """What a backend supports that can act at all of them."""
+ON_PROMPTS = frozenset({"positions=all", "positions=prompt"})
+"""Those of them that act on the prompt before its last token, so that it is read again."""
 
 
 @dataclass(frozen=True)

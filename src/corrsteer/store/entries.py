@@ -36,6 +36,7 @@ from filelock import FileLock
 from corrsteer.errors import ConfigError
 from corrsteer.store.files import (
     FULL,
+    discard,
     is_file,
     is_folder,
     make_folder,
@@ -189,6 +190,19 @@ class Store:
             if ready(entry) and touch(entry):
                 return entry
         raise ConfigError(f"{entry} was changed while it was read: type it again")
+
+    def place(self, stage: str, settings: Mapping[str, Any], schema: int = 1) -> Path:
+        """Where a result is, or would be."""
+        return self._entry(stage, settings, schema)
+
+    def drop(self, stage: str, settings: Mapping[str, Any], schema: int = 1) -> None:
+        """Delete a result that can be made again, if it is there. Whoever reads it meanwhile may
+        find half of it: drop what only those need that make it again."""
+        entry = self._entry(stage, settings, schema)
+        doomed = entry.with_name(f".{entry.name}-{uuid.uuid4().hex}")
+        with one_line("write", self.root), contextlib.suppress(FileNotFoundError):
+            entry.rename(doomed)  # whoever stops this leaves no half of an entry
+            discard(doomed)
 
     @contextlib.contextmanager
     def claim(

@@ -56,6 +56,10 @@ class SweepReport(Callback):  # type: ignore[misc]  # Hydra is not followed
         follow = config.hydra.launcher.get("follow")
         if follow is False:
             return
+        if follow is None and "margin" in (config.get("study") or {}):
+            from corrsteer.sweep.matched import run_matched
+
+            run_matched(config, folder)
         failures = failed_jobs(folder)
         if refused := refusals(folder):
             for line in dict.fromkeys(refused):
