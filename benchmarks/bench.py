@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 from benchmarks import tables

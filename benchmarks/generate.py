@@ -5,15 +5,16 @@
     python -m benchmarks.generate --small    # shows that it works
 
 Every case answers the same prompts in the same batches with the same threads, on the CPU, each with
-exactly as many tokens: none ends an answer. The cases take turns; plain ``generate`` has two, and how far the ratio of the second is from 1 says what the
-others are worth. The answers are compared, too: unsteered ones must be plain ``generate``'s to the
-token, and steered ones those of the hooks that ``plan.steer`` puts onto a plain model.
+exactly as many tokens: none ends an answer. The cases take turns; plain ``generate`` has two, and
+how far the ratio of the second is from 1 says what the others are worth. The answers are compared,
+too: unsteered ones must be plain ``generate``'s to the token, and steered ones those of the hooks
+that ``plan.steer`` puts onto a plain model.
 
 The last cases steer every position, the prompt's too, as other ways do (``benchmarks/rivals.py``):
 plain hooks, a bias in the weights, and the libraries steering-vectors and repeng where they are
-installed. Each has to give the tokens that ``plan.steer`` gives with the same vectors; one that does
-not is named and not timed. ``--cpu-time`` counts the process's own time instead of the clock's, for
-a machine that is busy with other things; use it with ``OMP_NUM_THREADS=1``.
+installed. Each has to give the tokens that ``plan.steer`` gives with the same vectors; one that
+does not is named and not timed. ``--cpu-time`` counts the process's own time instead of the
+clock's, for a machine that is busy with other things; use it with ``OMP_NUM_THREADS=1``.
 """
 
 from __future__ import annotations

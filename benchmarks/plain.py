@@ -15,7 +15,7 @@ Name = TypeVar("Name")
 
 
 class Plain:
-    """A model and its tokenizer as transformers loads them. ``endless``: no token ends an answer."""
+    """A model and its tokenizer as transformers loads them. ``endless``: no token ends answers."""
 
     def __init__(
         self, folder: Path, dtype: str = "float32", device: str = "cpu", *, endless: bool = False

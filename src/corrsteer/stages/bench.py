@@ -198,6 +198,8 @@ class Pooled(NamedTuple):
 class Hears(Protocol):
     """What was heard while answers were written (:class:`corrsteer.stages.heard.Heard`)."""
 
+    def batches(self, batches: Sequence[Sequence[int]]) -> list[list[int]]: ...
+
     def in_budget(self, layers: Sequence[int]) -> Iterator[dict[int, LoadedSAE]]: ...
 
     def read(

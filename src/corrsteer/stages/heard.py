@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 STAGE, FORM = "collect", 1
 """Where it is kept in the store: not in entries of that stage, but as parts of results."""
 SOURCE = "generated"
+TOGETHER = 64
+"""Samples that are counted together at least: one costs the statistics nearly what many do."""
 
 
 def check_heard(bench: Bench, supported: frozenset[str]) -> None:
@@ -84,6 +86,16 @@ class Heard:
     def listener(self, rows: Sequence[int]) -> Listener:
         """``rows``: which samples are asked."""
         return self._listener(rows, list(self._parts))
+
+    def batches(self, batches: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Neighbours joined until they have ``TOGETHER`` samples."""
+        joined: list[list[int]] = []
+        for batch in batches:
+            if joined and len(joined[-1]) < TOGETHER:
+                joined[-1] += batch
+            else:
+                joined.append(list(batch))
+        return joined
 
     def in_budget(self, layers: Sequence[int]) -> Iterator[dict[int, LoadedSAE]]:
         """In groups that fit into memory; loaded once where all do."""

@@ -307,7 +307,7 @@ def collect(
     for layer, sae in saes.items():
         moments.setdefault(layer, FeatureMoments(sae.width, n_shuffles, n_resamples))
     before = frozenset(seen)
-    for batch in batches:
+    for batch in batches if heard is None else heard.batches(batches):
         rows = [i for i in batch if i not in before]
         if not rows:
             continue
