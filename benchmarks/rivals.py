@@ -5,8 +5,6 @@ belong beside this program's environment and not into it, since they ask for old
 
     python -m pip install --no-deps --target outputs/rivals steering-vectors==0.12.2 repeng==0.4.0
     PYTHONPATH=outputs/rivals python -m benchmarks.generate
-
-repeng also wants gguf, ``python -m pip install gguf``.
 """
 
 from __future__ import annotations
@@ -14,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,13 +87,25 @@ def steering_vectors(model: Any, vectors: Vectors) -> Iterator[None]:
 
 @contextmanager
 def repeng(model: Any, vectors: Vectors) -> Iterator[None]:
-    library = import_module("repeng")
-    wrapped = library.ControlModel(model, list(vectors))
+    wrapped = _repeng().ControlModel(model, list(vectors))
     try:
         wrapped.set_raw_control({n: torch.tensor(vector) for n, vector in vectors.items()})
         yield
     finally:
         wrapped.unwrap()
+
+
+def _repeng() -> Any:
+    """The file of repeng that steers: the package asks for NumPy 1, for what trains vectors."""
+    package = find_spec("repeng")
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("No module named 'repeng'")
+    file = Path(package.submodule_search_locations[0]) / "control.py"
+    spec = spec_from_file_location("repeng_control", file)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 RIVALS: dict[str, Rival] = {

@@ -111,7 +111,7 @@ class Heard:
         self, saes: Mapping[int, LoadedSAE], rows: Sequence[int], answers: Sequence[Sequence[int]]
     ) -> dict[int, Pooled]:
         """Activations of one whole batch by layer, where ``answers`` were written."""
-        told = [digest(list(map(int, answer))) for answer in answers]
+        told = _told(answers)
         found = {n: self._kept(n, rows) for n in saes}
         if any(len(kept) < len(rows) for kept in found.values()):
             self._loaded = dict(saes)
@@ -148,6 +148,7 @@ class Heard:
     def _listener(self, rows: Sequence[int], layers: Sequence[int]) -> Listener:
         def hear(batch: list[int], written: list[tuple[int, ...]], residuals: Residuals) -> None:
             here = [rows[i] for i in batch]
+            told = _told(written)
             for saes in self.in_budget(layers):
                 each = encoded(residuals, saes, len(here), SOURCE, self._pooling)
                 for layer, one in each.items():
@@ -157,7 +158,7 @@ class Heard:
                         np.bincount(sample, norms, len(here)),
                         np.bincount(sample, minlength=len(here)),
                     )
-                    self._keep(layer, here, written, one.z, np.stack(sums, 1))
+                    self._keep(layer, here, told, one.z, np.stack(sums, 1))
 
         return Listener(layers, hear)
 
@@ -177,7 +178,7 @@ class Heard:
         self,
         layer: int,
         rows: Sequence[int],
-        written: Sequence[Sequence[int]],
+        told: Sequence[str],
         z: np.ndarray,
         norms: np.ndarray,
     ) -> None:
@@ -185,7 +186,7 @@ class Heard:
         np.savez(
             content,
             rows=np.array(rows),
-            told=np.array([digest(list(map(int, answer))) for answer in written]),
+            told=np.array(told),
             width=z.shape[1],
             cells=cells,
             values=z.reshape(-1)[cells],
@@ -205,3 +206,8 @@ class Heard:
             for k, i in enumerate(here):
                 found[i] = told[k], z.reshape(-1, width)[k], norms[k]
         return {i: found[i] for i in rows if i in found}
+
+
+def _told(answers: Sequence[Sequence[int]]) -> list[str]:
+    """A digest of each."""
+    return [digest(list(map(int, answer))) for answer in answers]

@@ -230,7 +230,8 @@ def _collected(
                 latest = (seen, moments)
                 now = time.monotonic()
                 last = share.of > 1 and len(seen) == total
-                if last or now - saved >= KEEP_EVERY * took:
+                # What was heard is kept, and quickly added anew.
+                if last or heard is None and now - saved >= KEEP_EVERY * took:
                     slots.update(keep_moments(parts, slots, *latest))
                     saved = time.monotonic()
                     took = saved - now
