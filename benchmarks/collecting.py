@@ -191,6 +191,10 @@ class Asked:
             same = (one.layer, one.feature) == (other.layer, other.feature)
             if not same or abs(one.coefficient / other.coefficient - 1) > ROUNDING:
                 raise RuntimeError(f"chosen in a replay: {one}, while writing: {other}")
+        for one, other in zip(*found, strict=True):  # of few samples nothing may be chosen
+            apart = abs(one.mean - other.mean) > 1e-4 * one.mean.max()
+            if apart.mean() > 1e-3:  # some lie at a threshold
+                raise RuntimeError(f"layer {one.layer}: other activations in a replay")
         for rival in (self.hooked(), self.stored()):
             # Of longer answers it may be another: the program leaves special tokens out.
             if self.tokens == 1 and abs(rival - [s.r for s in found[1]]).max() > 1e-4:

@@ -125,7 +125,7 @@ def measure(
             model, saes, prompts, unsteered, outcomes, batches=batches,
             token_source="generated", pooling="max", n_shuffles=100, n_resamples=50, seed=0,
         )  # fmt: skip
-    return in_turn(cases, scale.repeats, clock)
+    return in_turn(cases, scale.repeats, clock, warm=False)  # most were run to be compared
 
 
 def rivals(

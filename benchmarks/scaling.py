@@ -83,7 +83,9 @@ def spent(point: Point) -> tuple[float, float]:
     return time.process_time() - began, resident("VmHWM") - before
 
 
-def fit(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
+def fit(
+    x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray
+) -> tuple[float, float, float]:
     """Slope of ``y`` on ``x``, and its 95 % interval, by least squares."""
     dx, dy = np.array(x) - np.mean(x), np.array(y) - np.mean(y)
     slope = float(dx @ dy / (dx @ dx))
@@ -111,7 +113,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     parser.add_argument("--model", default="bundled", choices=MODELS)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=2, help="processes per point")
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--small", action="store_true", help="tiny, and all in one process")
     for name in AXES:
         parser.add_argument(f"--{name}", type=int, nargs="*", help="values, or none")
     given = parser.parse_args(words)
@@ -130,8 +132,12 @@ def main(words: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
             for value in values
             for way in (WRITING, PLAIN)
         ]
-        with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
-            measured = np.array(list(fresh.map(spent, points))).reshape(-1, 2, 2)
+        if given.small:
+            told = list(map(spent, points))
+        else:
+            with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
+                told = list(fresh.map(spent, points))
+        measured = np.array(told).reshape(-1, 2, 2)
         x = [int(value) for value in values] * repeats
         fits = fitted(x, measured[:, :, 0], measured[:, :, 1])
         found[axis] = {"fits": fits, "x": x, "measured": measured.tolist()}
