@@ -108,26 +108,22 @@ def test_options_are_compared_before_they_are_timed(capsys):
 def test_collecting_compares_what_is_chosen_before_it_is_timed(capsys):
     from benchmarks import collecting
 
-    said = collecting.main(["--small"])
-    assert list(said) == [1, 64]
+    said = collecting.main(["--small", "--tokens", "1", "8"])
+    assert list(said) == [1, 8]
     for table_of in said.values():
-        assert table_of["plain generate"] == (1, 1) and len(table_of) == 7
+        assert table_of["plain generate"] == (1, 1) and len(table_of) == 8
     assert capsys.readouterr().out.count("chosen both ways") == 2
 
 
 @pytest.mark.night
-def test_collecting_with_random_saes_of_a_random_model(capsys, monkeypatch, tmp_path):
+def test_correlations_are_compared_of_a_random_model_too(monkeypatch, tmp_path):
     from benchmarks import collecting, made
 
     monkeypatch.setattr(made, "FOLDER", tmp_path)
     monkeypatch.setattr(collecting.Asked, "stored", lambda asked: asked.hooked() + 1)
-    words = ["--small", "--model", made.GEMMA, "--width", "64", "--tokens", "1"]
     with pytest.raises(RuntimeError, match="other correlations"):
-        collecting.main(words)
-    monkeypatch.undo()
-    monkeypatch.setattr(made, "FOLDER", tmp_path)
-    assert list(collecting.main(words)) == [1]
-    assert "SAEs of 64" in capsys.readouterr().out
+        collecting.main(["--small", "--model", made.GEMMA, "--width", "64", "--tokens", "1"])
+    assert (tmp_path / "tiny" / "config.json").exists()
 
 
 @pytest.mark.night
@@ -142,13 +138,32 @@ def test_whole_commands_are_times_plain_generate(capsys, monkeypatch):
 
 
 @pytest.mark.night
-def test_scaling_fits_every_axis():
+def test_a_point_of_scaling_says_time_and_memory():
     from benchmarks import scaling
 
-    said = scaling.main(["--small", "--samples", "8", "16", "24", "--tokens"])
-    assert list(said) == ["samples"]
-    fits = said["samples"]["fits"]
-    assert len(fits) == 3 and all(low <= value <= high for value, low, high in fits.values())
+    point = scaling.Point(samples=8, tokens=1, layers=1, width=64, batch_size=8, small=True)
+    seconds, megabytes = scaling.spent(point)
+    assert seconds > 0 and 0 <= megabytes < 2000
+
+
+def test_scaling_fits_every_axis(capsys, monkeypatch):
+    from benchmarks import scaling
+
+    asked = []
+
+    def spent(point):
+        asked.append(point)
+        return point.samples * point.tokens / 4, 5.0 + point.tokens * (point.way != scaling.PLAIN)
+
+    monkeypatch.setattr(scaling, "spent", spent)
+    said = scaling.main(["--small"])
+    assert list(said) == ["samples", "tokens"] and len(asked) == 12
+    for fits in (one["fits"] for one in said.values()):
+        assert fits["exponent of time"] == pytest.approx((1, 1, 1))
+    beyond = "MB per unit beyond plain generate"
+    assert said["samples"]["fits"][beyond] == pytest.approx((0, 0, 0))
+    assert said["tokens"]["fits"][beyond] == pytest.approx((1, 1, 1))
+    assert "samples: 8, 16, 24, bundled" in capsys.readouterr().out
 
 
 def test_a_slope_has_its_interval():
@@ -204,7 +219,8 @@ def test_the_tables_are_those_of_the_last_results(tmp_path):
     about = {"date": "2026-11-30", "machine": "2 CPU cores, no GPU", "seconds": 5}
     words = ["--model", "m", "--width", "64", "--tokens", "1", "--batch-size", "8"]
     heard = {"plain generate": [1, 1], "hooks at every token": [2, 2.5],
-             "encoders alone": [1, 0.25], "heard while writing": [1, 1.5]}  # fmt: skip
+             "encoders alone": [1, 0.25], "statistics, paid once": [1, 0.5],
+             "heard while writing": [1, 1.5]}  # fmt: skip
     kept = {
         "one": {"group": "collecting", "words": words, "found": {"1": heard}, **about},
         "two": {"group": "collecting", "words": words, "failed": "no memory", **about},
@@ -214,8 +230,8 @@ def test_the_tables_are_those_of_the_last_results(tmp_path):
     tables.render(kept, page)
     made = page.read_text()
     assert "old" not in made and made.count("**Not measured.**") == 3
-    assert "|1|m|64|1|8|2.5|0.25|1.5|1.2|0.6|" in made
-    assert "|2|m|64|1|8|–|–|–|–|–|" in made
+    assert "|1|m|64|1|8|2.5|0.25|0.5|1.5|1.2|0.6|0.8|0.4|" in made
+    assert "|2|m|64|1|8|–|–|–|–|–|–|–|–|" in made
     assert "1. `one`: 2026-11-30, 2 CPU cores, no GPU, 5 s" in made
     assert "|1|samples|exponent of time|1 [0.9, 1.1]|" in made
     tables.render(kept, page)
