@@ -75,8 +75,8 @@ check: $(STAMP) ## style and types
 model: $(STAMP) ## train the bundled model and its SAEs anew (about 45 minutes on 2 cores)
 	$(PY) -m experiments.bundled_model.train $(ARGS)
 
-bench: $(STAMP) ## time generation, with and without steering; ARGS=--small: in seconds
-	$(PY) -m benchmarks.generate $(ARGS)
+bench: $(STAMP) ## time steering and collecting beside plain generate and others; ARGS=--small: in seconds
+	$(PY) -m benchmarks.bench $(ARGS)
 
 # The newest run or sweep that has finished, unless FOLDER=outputs/... says another.
 report: FOLDER ?= $(patsubst %/,%,$(dir $(shell ls -t outputs/runs/*/metrics.json \

@@ -15,13 +15,15 @@ Name = TypeVar("Name")
 
 
 class Plain:
-    """A model and its tokenizer as transformers loads them."""
+    """A model and its tokenizer as transformers loads them. ``endless``: no token ends answers."""
 
-    def __init__(self, folder: Path, dtype: str = "float32", device: str = "cpu") -> None:
+    def __init__(
+        self, folder: Path, dtype: str = "float32", device: str = "cpu", *, endless: bool = False
+    ) -> None:
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
         self.model = loaded.to(device).eval()
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self._end = self.model.generation_config.eos_token_id
+        self._end = None if endless else self.model.generation_config.eos_token_id
         self.model.generation_config = GenerationConfig(
             do_sample=False, eos_token_id=self._end, pad_token_id=self._tokenizer.pad_token_id
         )
@@ -78,11 +80,16 @@ def show(seconds: Mapping[str, Sequence[float]], base: str) -> None:
 
 
 def in_turn(
-    cases: Mapping[Name, Callable[[], object]], repeats: int, clock: Callable[[], float]
+    cases: Mapping[Name, Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float],
+    *,
+    warm: bool = True,
 ) -> dict[Name, list[float]]:
-    """Seconds of every case, one per repeat; the cases take turns, and a first round warms up."""
+    """Seconds of every case, one per repeat; the cases take turns, and a first round warms up but
+    where it need not."""
     seconds: dict[Name, list[float]] = {name: [] for name in cases}
-    for repeat in range(repeats + 1):
+    for repeat in range(not warm, repeats + 1):
         for name, case in cases.items():
             start = clock()
             case()

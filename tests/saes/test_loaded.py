@@ -160,6 +160,24 @@ def test_pooling_is_max_or_mean_over_each_samples_positions(sae, n, monkeypatch)
             torch.testing.assert_close(pooled[row], expected, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_the_maximum_is_that_of_encoded_positions_to_the_bit(
+    kind, scaling, save_sae, tmp_path, residuals
+):
+    """Whether it is taken before or after the activation."""
+    folder = save_sae(
+        tmp_path / "layer_0", 0, kind=kind.removesuffix("_by_norm"), **KINDS[kind],
+        normalize_activations=scaling, apply_b_dec_to_input=True,
+    )  # fmt: skip
+    (folder / "activation_scaler.json").write_text(json.dumps({"scaling_factor": FACTOR}))
+    loaded = Folder(str(tmp_path)).load(0)
+    acts, sample = loaded.encode(residuals), torch.arange(40) // 8
+    expected = torch.stack([acts[sample == i].amax(0) for i in range(5)])
+    assert 0 < (expected > 0).sum() < expected.numel()
+    assert torch.equal(loaded.pool(residuals, sample, 5, "max"), expected)
+
+
 def test_no_positions_at_all_pool_to_zero(sae):
     empty = torch.zeros(0, 32)
     assert sae.encode(empty).shape == (0, 256)

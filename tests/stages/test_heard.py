@@ -66,6 +66,15 @@ def test_both_ways_choose_the_same_features_with_the_same_coefficients(
         )
 
 
+def test_small_batches_are_counted_together(bench):
+    ears = Heard(bench, replace(bench.collect, way="writing"))
+    ones = [[i] for i in range(130)]
+    assert list(map(len, ears.batches(ones))) == [64, 64, 2]
+    assert ears.batches([[3], list(range(200))]) == [[3, *range(200)]]
+    large = [list(range(128)), list(range(128, 256)), [256]]
+    assert ears.batches(large) == large
+
+
 @pytest.mark.night
 def test_what_was_cached_changes_no_bit(bench, tmp_path, monkeypatch):
     """Answers that are there already are written again; so are those after a kill, and SAEs that

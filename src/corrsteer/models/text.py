@@ -42,6 +42,8 @@ class Text:
         texts = (text.strip() for text in tokenizer.convert_ids_to_tokens(sorted(spelled)))
         self._endings = tuple(text for text in texts if text)
         self._checks_start = model.chat_template
+        # Every stage asks for those of the same prompts, and telling tokens takes a while.
+        self._last_batches: tuple[Any, list[list[int]]] | None = None
         if not self._eos:
             log.warning(
                 "no file of model %r names an end of text (eos_token_id): answers run to"
@@ -64,7 +66,11 @@ class Text:
 
         Ties keep their input order, so the result depends on the prompts alone.
         """
-        return self._batches([len(row) for row in self._encode(prompts)], batch_size)
+        asked = tuple(prompts), batch_size
+        if self._last_batches is None or self._last_batches[0] != asked:
+            lengths = [len(row) for row in self._encode(prompts)]
+            self._last_batches = asked, self._batches(lengths, batch_size)
+        return [list(batch) for batch in self._last_batches[1]]
 
     def _batches(self, lengths: list[int], batch_size: int | None = None) -> list[list[int]]:
         size = batch_size or self._batch_size

@@ -113,6 +113,8 @@ class LoadedSAE:
 
         if pooling not in ("max", "mean"):
             raise ConfigError(f"pooling {pooling!r} is unknown: use max or mean.")
+        if pooling == "max" and self._monotone:
+            return self._highest(x, sample, n_samples)
         # Activations are never negative, so 0 is neutral for the maximum too.
         pooled = torch.zeros(n_samples, self.width, device=self.W_enc.device)
         sample = sample.to(pooled.device)
@@ -124,6 +126,26 @@ class LoadedSAE:
         if pooling == "mean":
             pooled /= torch.bincount(sample, minlength=n_samples).clamp(min=1)[:, None]
         return pooled
+
+    @property
+    def _monotone(self) -> bool:
+        """Whether an activation never falls where the input's product with its row rises."""
+        return self.architecture in ("standard", "jumprelu") and self.scaling == "none"
+
+    def _highest(self, x: torch.Tensor, sample: torch.Tensor, n_samples: int) -> torch.Tensor:
+        """:meth:`pool` by maximum, to the bit: of what rises together, rounding included, the
+        maximum may be taken before the rest is computed, of one row per sample."""
+        import torch
+
+        home = self.W_enc.device
+        highest = torch.full((n_samples, self.width), -torch.inf, device=home)
+        owners = sample.to(home).split(self._rows())
+        for part, rows in zip(x.split(self._rows()), owners, strict=True):
+            with torch.no_grad():
+                u = self._scaled(part.to(home, torch.float32)).u
+                products = self._input(u) @ self.W_enc
+                highest.scatter_reduce_(0, rows[:, None].expand_as(products), products, "amax")
+        return self._activated(highest)
 
     def directions(self, features: Sequence[int]) -> np.ndarray:
         """Decoder rows of the features, [k, M] float32, in units of the raw residual stream."""
@@ -222,8 +244,7 @@ class LoadedSAE:
         """Activations in the SAE's own units, of some columns or of all, [n, D or k]."""
         import torch
 
-        if self.subtracts_b_dec:
-            u = u - self.b_dec
+        u = self._input(u)
         if self.architecture == "topk":  # every feature competes, whichever are asked for
             pre = u @ self.W_enc + self.b_enc
             values, where = pre.topk(self.k, dim=-1, sorted=False)
@@ -235,11 +256,18 @@ class LoadedSAE:
             assert self.r_mag is not None and self.b_mag is not None
             gate = pre + self.b_enc[some] > 0
             return (pre * self.r_mag[some].exp() + self.b_mag[some]).relu_() * gate
-        pre += self.b_enc[some]
+        return self._activated(pre, some)
+
+    def _input(self, u: torch.Tensor) -> torch.Tensor:
+        return u - self.b_dec if self.subtracts_b_dec else u
+
+    def _activated(self, products: torch.Tensor, some: Any = slice(None)) -> torch.Tensor:
+        """Activations of a standard or jumprelu SAE from products with encoder rows, in place."""
+        products += self.b_enc[some]
         if self.threshold is None:
-            return pre.relu_()
-        gate = pre > self.threshold[some]
-        return pre.relu_().mul_(gate)
+            return products.relu_()
+        gate = products > self.threshold[some]
+        return products.relu_().mul_(gate)
 
 
 def not_finite(sae_id: str, name: str) -> ModelError:

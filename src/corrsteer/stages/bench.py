@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from weakref import WeakSet
 
 import numpy as np
 
@@ -39,6 +40,10 @@ REPLAY, WRITING = "replay", "writing"
 
 PER_CHARACTER = "per_character"
 """How options were compared before that could be chosen: cache keys do not name it."""
+
+_lent: WeakSet[LoadedSAE] = WeakSet()
+"""SAEs of :meth:`Bench.in_budget` that are still in memory. Without any there is no garbage worth
+looking for, which takes a third of a second."""
 
 # Backends, models and providers of SAEs are frozen dataclasses (run.build checks it): hashable.
 
@@ -168,10 +173,11 @@ class Bench:
                 yield group
                 group.clear()
                 used = 0
-            if not group:
+            if not group and _lent:
                 # nnsight keeps the frames that traced in a cycle, and those keep an earlier SAE.
                 gc.collect()
             group[n] = self.sae.load(n, str(self.model.device))
+            _lent.add(group[n])
             used += group[n].nbytes
             largest = max(largest, group[n].nbytes)
         if group:
@@ -191,6 +197,8 @@ class Pooled(NamedTuple):
 
 class Hears(Protocol):
     """What was heard while answers were written (:class:`corrsteer.stages.heard.Heard`)."""
+
+    def batches(self, batches: Sequence[Sequence[int]]) -> list[list[int]]: ...
 
     def in_budget(self, layers: Sequence[int]) -> Iterator[dict[int, LoadedSAE]]: ...
 

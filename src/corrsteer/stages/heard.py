@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 STAGE, FORM = "collect", 1
 """Where it is kept in the store: not in entries of that stage, but as parts of results."""
 SOURCE = "generated"
+TOGETHER = 64
+"""Samples that are counted together at least: one costs the statistics nearly what many do."""
 
 
 def check_heard(bench: Bench, supported: frozenset[str]) -> None:
@@ -85,6 +87,16 @@ class Heard:
         """``rows``: which samples are asked."""
         return self._listener(rows, list(self._parts))
 
+    def batches(self, batches: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Neighbours joined until they have ``TOGETHER`` samples."""
+        joined: list[list[int]] = []
+        for batch in batches:
+            if joined and len(joined[-1]) < TOGETHER:
+                joined[-1] += batch
+            else:
+                joined.append(list(batch))
+        return joined
+
     def in_budget(self, layers: Sequence[int]) -> Iterator[dict[int, LoadedSAE]]:
         """In groups that fit into memory; loaded once where all do."""
         if set(layers) <= set(self._loaded):
@@ -99,7 +111,7 @@ class Heard:
         self, saes: Mapping[int, LoadedSAE], rows: Sequence[int], answers: Sequence[Sequence[int]]
     ) -> dict[int, Pooled]:
         """Activations of one whole batch by layer, where ``answers`` were written."""
-        told = [digest(list(map(int, answer))) for answer in answers]
+        told = _told(answers)
         found = {n: self._kept(n, rows) for n in saes}
         if any(len(kept) < len(rows) for kept in found.values()):
             self._loaded = dict(saes)
@@ -136,6 +148,7 @@ class Heard:
     def _listener(self, rows: Sequence[int], layers: Sequence[int]) -> Listener:
         def hear(batch: list[int], written: list[tuple[int, ...]], residuals: Residuals) -> None:
             here = [rows[i] for i in batch]
+            told = _told(written)
             for saes in self.in_budget(layers):
                 each = encoded(residuals, saes, len(here), SOURCE, self._pooling)
                 for layer, one in each.items():
@@ -145,7 +158,7 @@ class Heard:
                         np.bincount(sample, norms, len(here)),
                         np.bincount(sample, minlength=len(here)),
                     )
-                    self._keep(layer, here, written, one.z, np.stack(sums, 1))
+                    self._keep(layer, here, told, one.z, np.stack(sums, 1))
 
         return Listener(layers, hear)
 
@@ -165,7 +178,7 @@ class Heard:
         self,
         layer: int,
         rows: Sequence[int],
-        written: Sequence[Sequence[int]],
+        told: Sequence[str],
         z: np.ndarray,
         norms: np.ndarray,
     ) -> None:
@@ -173,7 +186,7 @@ class Heard:
         np.savez(
             content,
             rows=np.array(rows),
-            told=np.array([digest(list(map(int, answer))) for answer in written]),
+            told=np.array(told),
             width=z.shape[1],
             cells=cells,
             values=z.reshape(-1)[cells],
@@ -193,3 +206,8 @@ class Heard:
             for k, i in enumerate(here):
                 found[i] = told[k], z.reshape(-1, width)[k], norms[k]
         return {i: found[i] for i in rows if i in found}
+
+
+def _told(answers: Sequence[Sequence[int]]) -> list[str]:
+    """A digest of each."""
+    return [digest(list(map(int, answer))) for answer in answers]

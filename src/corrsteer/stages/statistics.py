@@ -230,7 +230,8 @@ def _collected(
                 latest = (seen, moments)
                 now = time.monotonic()
                 last = share.of > 1 and len(seen) == total
-                if last or now - saved >= KEEP_EVERY * took:
+                # What was heard is kept, and quickly added anew.
+                if last or heard is None and now - saved >= KEEP_EVERY * took:
                     slots.update(keep_moments(parts, slots, *latest))
                     saved = time.monotonic()
                     took = saved - now
@@ -307,7 +308,7 @@ def collect(
     for layer, sae in saes.items():
         moments.setdefault(layer, FeatureMoments(sae.width, n_shuffles, n_resamples))
     before = frozenset(seen)
-    for batch in batches:
+    for batch in batches if heard is None else heard.batches(batches):
         rows = [i for i in batch if i not in before]
         if not rows:
             continue

@@ -124,6 +124,7 @@ class FeatureMoments:
             self.y_shift = outcomes.mean(axis=0)
         outcomes -= self.y_shift
         d = z - self.z_shift  # float64, because the shift is
+        squares = d**2
         self.counts += np.array([b, np.count_nonzero(right)])
         self.products += np.column_stack([np.ones(b), right, outcomes]).T @ d
         self.z_sq += np.einsum("bd,bd->d", d, d)
@@ -139,8 +140,8 @@ class FeatureMoments:
             self.draws[:2] += weights.sum(axis=0).reshape(2, r)
             self.draws[2] += dy[:, 0] ** 2 @ drawn
             self.resampled[:2] += (weights.T @ d).reshape(2, r, width)
-            self.resampled[2] += weights[:, :r].T @ d**2
-        self.spreads.update(d, outcomes, drawn)
+            self.resampled[2] += weights[:, :r].T @ squares
+        self.spreads.update(d, squares, outcomes, drawn)
 
     def merge(self, other: FeatureMoments) -> FeatureMoments:
         """The accumulator that would have seen the samples of both; neither is changed."""

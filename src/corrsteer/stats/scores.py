@@ -107,6 +107,46 @@ def best(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return places, row[places]
 
 
+class Table:
+    """The table of one score in the making: ``value`` [D] on the outcomes, to which rows [D] are
+    added one by one. ``neutral``: what says nothing of a feature."""
+
+    def __init__(self, value: np.ndarray, neutral: float) -> None:
+        self.value, self.neutral = value, neutral
+        found = np.flatnonzero(value > neutral)
+        bar = value[found] - ROUNDING * np.abs(value[found])
+        order = np.argsort(bar)  # sorted bars are searched several times as fast
+        self._found, self._bar = found[order], bar[order]
+        self._at_least = np.zeros(len(value), dtype=np.int64)
+        self._highest: list[float] = []
+        self._first: list[int] = []
+        self._best: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add_shuffled(self, row: np.ndarray) -> None:
+        """On shuffled outcomes."""
+        place = int(row.argmax())
+        self._highest.append(row[place])
+        self._first.append(place)
+        self._at_least[self._found] += len(row) - np.searchsorted(np.sort(row), self._bar)
+
+    def add_resampled(self, row: np.ndarray) -> None:
+        """In a resample."""
+        self._best.append(best(row))
+
+    def done(self, error: np.ndarray | None = None) -> Scored:
+        k = min(KEPT, len(self.value))
+        return Scored(
+            value=self.value,
+            neutral=self.neutral,
+            at_least=self._at_least,
+            max_shuffled=np.array(self._highest, dtype=np.float64),
+            shuffled_best=np.array(self._first, dtype=np.int64),
+            resampled_best=np.array([places for places, _ in self._best], np.int64).reshape(-1, k),
+            resampled=np.array([values for _, values in self._best], np.float64).reshape(-1, k),
+            error=np.zeros(len(self.value)) if error is None else error,
+        )
+
+
 def tabled(
     value: np.ndarray,
     shuffled: Iterable[np.ndarray],
@@ -114,40 +154,27 @@ def tabled(
     neutral: float,
     error: np.ndarray | None = None,
 ) -> Scored:
-    """The table of one score: ``value`` [D] on the outcomes, and rows [D] on shuffled ones and in
-    resamples, which are read once."""
-    at_least = np.zeros(len(value), dtype=np.int64)
-    highest, first = [], []
-    found = np.flatnonzero(value > neutral)
-    bar = value[found] - ROUNDING * np.abs(value[found])
+    """The table of one score, whose rows are made by themselves and read once."""
+    table = Table(value, neutral)
     for row in shuffled:
-        place = int(row.argmax())
-        highest.append(row[place])
-        first.append(place)
-        at_least[found] += len(row) - np.searchsorted(np.sort(row), bar)
-    kept = [best(row) for row in resampled]
-    k = min(KEPT, len(value))
-    return Scored(
-        value=value,
-        neutral=neutral,
-        at_least=at_least,
-        max_shuffled=np.array(highest, dtype=np.float64),
-        shuffled_best=np.array(first, dtype=np.int64),
-        resampled_best=np.array([places for places, _ in kept], np.int64).reshape(-1, k),
-        resampled=np.array([values for _, values in kept], np.float64).reshape(-1, k),
-        error=np.zeros(len(value)) if error is None else error,
-    )
+        table.add_shuffled(row)
+    for row in resampled:
+        table.add_resampled(row)
+    return table.done(error)
 
 
 def tables(rows: Callable[[str], Iterator[Labelled]]) -> dict[str, Scored]:
-    """Every score's table. ``rows``: of ``outcomes`` (one), ``shuffles`` and ``resamples``."""
-    made = {}
-    for name, score in SCORES.items():
-        (value,) = map(score.of, rows("outcomes"))
-        made[name] = tabled(
-            value, map(score.of, rows("shuffles")), map(score.of, rows("resamples")), score.neutral
-        )
-    return made
+    """Every score's table. ``rows``: of ``outcomes`` (one), ``shuffles`` and ``resamples``, each
+    read once: making them costs more than all scores of them."""
+    (outcomes,) = rows("outcomes")
+    made = {name: Table(score.of(outcomes), score.neutral) for name, score in SCORES.items()}
+    for x in rows("shuffles"):
+        for name, table in made.items():
+            table.add_shuffled(SCORES[name].of(x))
+    for x in rows("resamples"):
+        for name, table in made.items():
+            table.add_resampled(SCORES[name].of(x))
+    return {name: table.done() for name, table in made.items()}
 
 
 # -- form on disk --------------------------------------------------------------------------------

@@ -31,10 +31,12 @@ class Spreads:
         self.resampled_squares = np.zeros((n_resamples, width))  # w * y * d ** 2
         self.resampled_length = np.zeros((n_resamples, width))  # w * l * d
 
-    def update(self, d: np.ndarray, outcomes: np.ndarray, drawn: np.ndarray) -> None:
-        """``d`` [B, D] and ``outcomes`` [B, 2 + P], shifted, the length last; ``drawn`` [B, R]."""
+    def update(
+        self, d: np.ndarray, squares: np.ndarray, outcomes: np.ndarray, drawn: np.ndarray
+    ) -> None:
+        """``d`` [B, D], its ``squares`` and ``outcomes`` [B, 2 + P], shifted, the length last;
+        ``drawn`` [B, R]."""
         y, length = outcomes[:, :-1], outcomes[:, -1:]
-        squares = d**2
         self.squares += y.T @ squares
         self.y_lengths += y.T @ length[:, 0]
         if drawn.shape[1]:
