@@ -119,7 +119,7 @@ def check_selector(selector: Selector, operator: Operator, backend: Backend) -> 
     sign = getattr(selector, "sign", POSITIVE)
     if sign != POSITIVE and getattr(operator, "only_raises", False):
         raise ConfigError(
-            f"selector.sign={sign}: steering lowers features of wrong answers, and operator"
+            f"selector.sign={sign}: features of wrong answers are taken away, and operator"
             f" {type(operator).__name__} only raises: type operator=add, or selector.sign=positive"
         )
 
