@@ -108,5 +108,5 @@ def test_the_interval_of_a_difference_of_gains_covers_the_truth(simulations: int
 @pytest.mark.parametrize("shift", [0.0, 0.3])
 def test_the_interval_of_the_gain_by_sample_covers_the_truth(shift: float) -> None:
     rng, truth = np.random.default_rng(0), 0.4 * 0.8 * 2 * shift
-    intervals = [gain_by_sample(experiment(rng, shift)[0]).ci for _ in range(400)]
+    intervals = [gain_by_sample(experiment(rng, shift)[0]).ci for _ in range(600)]
     assert np.mean([low <= truth <= high for low, high in intervals]) >= 0.93

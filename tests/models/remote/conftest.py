@@ -1,8 +1,7 @@
 """A real NDIF server for the tests in this folder.
 
-Each takes about half a minute to start and 2.5 GB of memory, and lives for the session of one
-pytest-xdist worker. Keep all tests that use one in the same file: with ``--dist loadfile`` they
-then run in one worker, and no second server is started.
+Each takes about half a minute to start, 2.5 GB of memory and an eighth of a core while it waits. It
+lives as long as the tests of one file: keep all that use one in the same.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ def _server(sandboxed: bool) -> Iterator[NdifServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ndif() -> Iterator[NdifServer]:
     """A server that runs the client's code beside the model, as for trusted keys."""
     with _server(sandboxed=False) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ndif_sandboxed() -> Iterator[NdifServer]:
     """A server that runs the client's code in a process of its own, as for ordinary keys."""
     with _server(sandboxed=True) as server:
