@@ -17,6 +17,11 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy generates slowly, which says nothing of a test.
+settings.register_profile("busy", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Test files run side by side; threads of one would only slow the others.
