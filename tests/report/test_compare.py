@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -39,7 +41,15 @@ from corrsteer.report.record import read_record
 from corrsteer.report.sweep_page import write_sweep_report
 from corrsteer.report.sweep_table import sweep_table
 from corrsteer.report.terminal import told
-from corrsteer.stats.matching import REFUTED, SUPPORTED, UNDECIDED, Equivalence, PriceRatio
+from corrsteer.stats.matching import (
+    REFUTED,
+    SUPPORTED,
+    UNDECIDED,
+    Equivalence,
+    PriceRatio,
+    equivalence,
+    verdict,
+)
 from tests.report.fabricated_run import fabricate_run
 
 STUDY = {"claim": "<b>A</b> matches", "subject": "CorrSteer-A", "margin": 2}
@@ -133,7 +143,27 @@ def test_less_accurate_is_said_only_of_a_subject_that_is_behind():
     pairs = [made_pair(ahead, UNDECIDED), made_pair(even, REFUTED)]
     assert "less accurate" not in explained(Match("B", pairs, REFUTED, ""))
     at_margin = Equivalence(99, 0.02, (0.01, 0.03), UNDECIDED, False, None)
-    assert _needed(made_pair(at_margin, UNDECIDED)).startswith("no number of questions")
+    assert _needed(made_pair(at_margin, UNDECIDED), 0.02).startswith("no number of questions")
+
+
+def test_what_is_needed_would_decide_the_whole_claim():
+    lower = PriceRatio(50, 0.1, 0.05, 0.5, (0.3, 0.9), REFUTED, None)
+    changed = np.repeat([-1.0, 0.0, 1.0], [12, 179, 9])  # 1.5 points behind
+
+    def made(differences):
+        equal = equivalence(differences, 0.02)
+        pair = replace(made_pair(equal, UNDECIDED), prices={KL: lower})
+        assert verdict(equal, [lower]) == UNDECIDED
+        return equal, pair
+
+    equal, pair = made(changed)
+    assert _needed(pair, 0.02) == f"about {equal.bounding:,} test questions (now 200)"
+    assert equal.bounding < equal.questions / 5  # at most equal is enough
+    more = np.tile(changed, math.ceil(1.1 * equal.bounding / 200))
+    assert verdict(equivalence(more, 0.02), [lower]) == REFUTED
+    # Ahead by over the margin, however surely: its prices say nothing.
+    equal, pair = made(np.repeat([-1.0, 0.0, 1.0], [12, 166, 22]))
+    assert equal.questions and _needed(pair, 0.02).startswith("a dial at which both are as accurate")
 
 
 def test_both_parts_of_the_claim_are_told_apart():
@@ -154,6 +184,8 @@ def test_both_parts_of_the_claim_are_told_apart():
         HALF: "supported (broken per fixed 3 [1.5, 6], off-target 3 [1.5, 6])",
     }
     assert told(even, twice, less)[HALF].startswith("refuted (")
+    behind = Equivalence(99, -0.1, (-0.15, -0.05), REFUTED, False, None)
+    assert told(behind, twice, twice)[MATCHES] == "refuted, −10.0 points [−15.0, −5.0]"
     found = told(open_ended, twice, unsure)
     assert found[MATCHES].endswith("to decide it: about 800 test questions (now 99)")
     assert "not shown to be equal" in found[HALF]
