@@ -205,7 +205,8 @@ def test_a_checkpoint_is_wanted_only_where_it_is_nearer_than_every_job(tmp_path)
         (tmp_path / str(n)).mkdir()
         write_training(tmp_path / str(n), rows)
     made: list[Any] = [
-        SimpleNamespace(number=n, folder=tmp_path / str(n), validation=0.9) for n in (4, 5)
+        SimpleNamespace(number=n, folder=tmp_path / str(n), validation=0.9, coef=1.0)
+        for n in (4, 5)
     ]
     assert nearer(made, 0.795) == [Wanted(4, 0.81)]  # of two as near the less trained one
     assert nearer(made, 0.77) == [Wanted(4, 0.78)]
@@ -213,7 +214,10 @@ def test_a_checkpoint_is_wanted_only_where_it_is_nearer_than_every_job(tmp_path)
     assert nearer(made, 0.95) == []
     made[1].validation = 0.78
     assert nearer(made, 0.77) == []
-    made[:] = [SimpleNamespace(number=7, folder=tmp_path, validation=0.1)]
+    for dial, found in ((2.0, [Wanted(4, 0.78)]), (0.5, [])):  # as near, turned up or down
+        made[1].coef = dial
+        assert nearer(made, 0.77) == found
+    made[:] = [SimpleNamespace(number=7, folder=tmp_path, validation=0.1, coef=1.0)]
     assert nearer(made, 0.9) == []
 
 
