@@ -163,7 +163,7 @@ def test_what_is_needed_would_decide_the_whole_claim():
     assert verdict(equivalence(more, 0.02), [lower]) == REFUTED
     # Ahead by over the margin, however surely: its prices say nothing.
     equal, pair = made(np.repeat([-1.0, 0.0, 1.0], [12, 166, 22]))
-    assert equal.questions and _needed(pair, 0.02).startswith("a dial at which both are as accurate")
+    assert equal.questions and _needed(pair, 0.02).startswith("a dial at which both")
 
 
 def test_both_parts_of_the_claim_are_told_apart():
@@ -235,6 +235,9 @@ def test_a_job_for_a_checkpoint_is_in_pairs_and_not_in_the_table(sweep, tmp_path
     what, (some,) = questions(folder, table, {n: read_record(folder / str(n)) for n in range(5)})
     job = some[4][1]
     assert (job.match, job.chosen) == (0.701, False)
+    adapter = replace(some[2][1], record=job.record.model_copy(update={"operator": ""}))
+    assert not adapter.turns and adapter.dial == ""  # as a prompt's job, which reads no dial
+    assert replace(adapter, turns=True).dial == "1"
     made = compare(what, some)
     assert {row.name: row.jobs[0].number for row in made.rows}["CorrSteer-LoRA"] == 3
     assert all(j.number != 4 for j in made.dials["CorrSteer-LoRA"])
