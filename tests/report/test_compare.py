@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -39,7 +41,15 @@ from corrsteer.report.record import read_record
 from corrsteer.report.sweep_page import write_sweep_report
 from corrsteer.report.sweep_table import sweep_table
 from corrsteer.report.terminal import told
-from corrsteer.stats.matching import REFUTED, SUPPORTED, UNDECIDED, Equivalence, PriceRatio
+from corrsteer.stats.matching import (
+    REFUTED,
+    SUPPORTED,
+    UNDECIDED,
+    Equivalence,
+    PriceRatio,
+    equivalence,
+    verdict,
+)
 from tests.report.fabricated_run import fabricate_run
 
 STUDY = {"claim": "<b>A</b> matches", "subject": "CorrSteer-A", "margin": 2}
@@ -133,7 +143,27 @@ def test_less_accurate_is_said_only_of_a_subject_that_is_behind():
     pairs = [made_pair(ahead, UNDECIDED), made_pair(even, REFUTED)]
     assert "less accurate" not in explained(Match("B", pairs, REFUTED, ""))
     at_margin = Equivalence(99, 0.02, (0.01, 0.03), UNDECIDED, False, None)
-    assert _needed(made_pair(at_margin, UNDECIDED)).startswith("no number of questions")
+    assert _needed(made_pair(at_margin, UNDECIDED), 0.02).startswith("no number of questions")
+
+
+def test_what_is_needed_would_decide_the_whole_claim():
+    lower = PriceRatio(50, 0.1, 0.05, 0.5, (0.3, 0.9), REFUTED, None)
+    changed = np.repeat([-1.0, 0.0, 1.0], [12, 179, 9])  # 1.5 points behind
+
+    def made(differences):
+        equal = equivalence(differences, 0.02)
+        pair = replace(made_pair(equal, UNDECIDED), prices={KL: lower})
+        assert verdict(equal, [lower]) == UNDECIDED
+        return equal, pair
+
+    equal, pair = made(changed)
+    assert _needed(pair, 0.02) == f"about {equal.bounding:,} test questions (now 200)"
+    assert equal.bounding < equal.questions / 5  # at most equal is enough
+    more = np.tile(changed, math.ceil(1.1 * equal.bounding / 200))
+    assert verdict(equivalence(more, 0.02), [lower]) == REFUTED
+    # Ahead by over the margin, however surely: its prices say nothing.
+    equal, pair = made(np.repeat([-1.0, 0.0, 1.0], [12, 166, 22]))
+    assert equal.questions and _needed(pair, 0.02).startswith("a dial at which both")
 
 
 def test_both_parts_of_the_claim_are_told_apart():
@@ -154,6 +184,8 @@ def test_both_parts_of_the_claim_are_told_apart():
         HALF: "supported (broken per fixed 3 [1.5, 6], off-target 3 [1.5, 6])",
     }
     assert told(even, twice, less)[HALF].startswith("refuted (")
+    behind = Equivalence(99, -0.1, (-0.15, -0.05), REFUTED, False, None)
+    assert told(behind, twice, twice)[MATCHES] == "refuted, −10.0 points [−15.0, −5.0]"
     found = told(open_ended, twice, unsure)
     assert found[MATCHES].endswith("to decide it: about 800 test questions (now 99)")
     assert "not shown to be equal" in found[HALF]
@@ -173,7 +205,8 @@ def test_a_checkpoint_is_wanted_only_where_it_is_nearer_than_every_job(tmp_path)
         (tmp_path / str(n)).mkdir()
         write_training(tmp_path / str(n), rows)
     made: list[Any] = [
-        SimpleNamespace(number=n, folder=tmp_path / str(n), validation=0.9) for n in (4, 5)
+        SimpleNamespace(number=n, folder=tmp_path / str(n), validation=0.9, coef=1.0)
+        for n in (4, 5)
     ]
     assert nearer(made, 0.795) == [Wanted(4, 0.81)]  # of two as near the less trained one
     assert nearer(made, 0.77) == [Wanted(4, 0.78)]
@@ -181,7 +214,10 @@ def test_a_checkpoint_is_wanted_only_where_it_is_nearer_than_every_job(tmp_path)
     assert nearer(made, 0.95) == []
     made[1].validation = 0.78
     assert nearer(made, 0.77) == []
-    made[:] = [SimpleNamespace(number=7, folder=tmp_path, validation=0.1)]
+    for dial, found in ((2.0, [Wanted(4, 0.78)]), (0.5, [])):  # as near, turned up or down
+        made[1].coef = dial
+        assert nearer(made, 0.77) == found
+    made[:] = [SimpleNamespace(number=7, folder=tmp_path, validation=0.1, coef=1.0)]
     assert nearer(made, 0.9) == []
 
 
@@ -199,6 +235,9 @@ def test_a_job_for_a_checkpoint_is_in_pairs_and_not_in_the_table(sweep, tmp_path
     what, (some,) = questions(folder, table, {n: read_record(folder / str(n)) for n in range(5)})
     job = some[4][1]
     assert (job.match, job.chosen) == (0.701, False)
+    adapter = replace(some[2][1], record=job.record.model_copy(update={"operator": ""}))
+    assert not adapter.turns and adapter.dial == ""  # as a prompt's job, which reads no dial
+    assert replace(adapter, turns=True).dial == "1"
     made = compare(what, some)
     assert {row.name: row.jobs[0].number for row in made.rows}["CorrSteer-LoRA"] == 3
     assert all(j.number != 4 for j in made.dials["CorrSteer-LoRA"])

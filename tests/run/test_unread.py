@@ -89,6 +89,13 @@ def test_the_line_says_what_to_type():
     )
 
 
+def test_what_an_experiment_may_have_set_is_told_by_its_default():
+    study = {"claim": "x"}
+    total = {"_target_": "corrsteer.steering.coefficients.TotalNorm"}
+    line = refused(config("spare", study=study, coefficient=total, gate=CHANGED["gate"]))
+    assert line.endswith(": type gate=always coefficient=mean_right")
+
+
 def test_where_rivals_are_compared_it_is_for_those_that_read_it(caplog):
     with caplog.at_level(logging.INFO):
         assert refused(config("lora", positions="decode", study={"margin": 2})) == ""

@@ -128,7 +128,8 @@ class FineTuned(ABC):
         made = one.arm.intervention
         if one.checkpoint is not None:
             lesson = lesson_of(bench, self.data)
-            made = held(bench, lesson, self.recipe(bench), one.checkpoint).intervention
+            (there,) = held(bench, lesson, self.recipe(bench), [one.checkpoint])
+            made = there.intervention
         assert isinstance(made, Adapter | Plan)
         return Fitted(
             steered(made.turned_to(self.coef)),
@@ -145,27 +146,28 @@ class FineTuned(ABC):
         every = [Tried(None, Arm("untrained", "steered", self.untrained(bench)), base)]
         fresh: list[Tried] = []
         for lr in self.lr:
-            for one in checkpoints(bench, lesson, recipe, [lr], self.epochs):
-                tried, new = self._answered(bench, lesson, one)
+            made = checkpoints(bench, lesson, recipe, [lr], self.epochs)
+            lacking = [one for one in made if not self._is_answered(bench, one)]
+            there = {one.epoch: one for one in held(bench, lesson, recipe, lacking)}
+            for one in made:
+                tried = self._answered(bench, there.get(one.epoch, one))
                 every.append(tried)
-                fresh += [tried] if new else []
+                fresh += [tried] if one.epoch in there else []
             every.sort(key=lambda t: t.checkpoint.epoch if t.checkpoint else 0)
             best = every[chosen([t.right for t in every], len(base), self.match)]
             drop(bench, recipe, [t.checkpoint for t in fresh if t.checkpoint and t is not best])
             fresh = [t for t in fresh if t is best]
         return every
 
-    def _answered(self, bench: Bench, lesson: Lesson, one: Checkpoint) -> tuple[Tried, bool]:
-        """A checkpoint's answers to the validation split, and whether they are new."""
-        arm = Arm(f"lr_{one.lr:g}_epoch_{one.epoch}", "steered", one.intervention)
+    def _is_answered(self, bench: Bench, one: Checkpoint) -> bool:
+        """Whether its answers to the validation split are in the store."""
         examples = bench.asking.splits["validation"]
-        new = not bench.store.has(ANSWERS, answers_key(bench, bench.asking, examples, arm))
-        if new:
-            one = held(bench, lesson, self.recipe(bench), one)
-            arm = replace(arm, intervention=one.intervention)
+        return bench.store.has(ANSWERS, answers_key(bench, bench.asking, examples, _arm(one)))
+
+    def _answered(self, bench: Bench, one: Checkpoint) -> Tried:
         # One at a time: the weights of all of them would not fit.
-        frame = answers(bench, bench.asking, "validation", [arm])[arm.name]
-        return Tried(one, arm, frame), new
+        arm = _arm(one)
+        return Tried(one, arm, answers(bench, bench.asking, "validation", [arm])[arm.name])
 
     def _observed(self, bench: Bench) -> Observed:
         """No feature is looked at, so none is collected."""
@@ -243,6 +245,10 @@ class BiasOnly(FineTuned):
 
     def _observed(self, bench: Bench) -> Observed:
         return observe(bench)  # random features are its controls, as of any plan
+
+
+def _arm(one: Checkpoint) -> Arm:
+    return Arm(f"lr_{one.lr:g}_epoch_{one.epoch}", "steered", one.intervention)
 
 
 def chosen(right: Sequence[int], n: int, match: float | None) -> int:

@@ -18,7 +18,7 @@ import pandas as pd
 from corrsteer.report.compare_jobs import BROKEN, KL, OFF_TARGET, PRICES, Asked, Job, Seed, shares
 from corrsteer.stats.intervals import SIGNIFICANT, holm, t_ci
 from corrsteer.stats.matching import (
-    SUPPORTED,
+    REFUTED,
     UNDECIDED,
     Equivalence,
     PriceRatio,
@@ -36,6 +36,7 @@ from corrsteer.steering.arms import STEERED
 
 Jobs = Mapping[Seed, Sequence[Job]]
 """Of one method, all that are done, by seed."""
+OTHER_DIAL = "a dial at which both are as accurate: add some to coef"
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,8 @@ def _match(what: Asked, subject: Jobs, rival: Jobs, name: str) -> Match:
     if ([own[s] for s in seeds], to_subject) != (to_rival, [best[s] for s in seeds]):
         pairs.append(_pair(what, name, [own[s] for s in seeds], to_subject))
     decides = min(range(len(pairs)), key=lambda i: (_apart(pairs[i]), i))
-    return Match(name, pairs, pairs[decides].answer, _needed(pairs[decides]), decides)
+    needed = _needed(pairs[decides], what.margin)
+    return Match(name, pairs, pairs[decides].answer, needed, decides)
 
 
 def _apart(pair: Pair) -> float:
@@ -227,22 +229,29 @@ def _apart(pair: Pair) -> float:
     return round(abs(float(own - other)), 12)
 
 
-def _needed(pair: Pair) -> str:
-    """In words, what would decide a pair."""
+def _needed(pair: Pair, margin: float) -> str:
+    """In words, what would decide a pair. Not that the subject is more accurate by over the margin:
+    its prices then say nothing. Where a price is refuted, that it is at most equal is enough."""
     if pair.answer != UNDECIDED:
         return ""
+    if pair.equal.ahead or pair.equal.difference > margin:
+        return OTHER_DIAL
+    if pair.half == REFUTED:
+        return _questions(pair.equal.bounding, pair.equal.n)
     return to_match(pair) or to_halve(pair)
 
 
-def to_match(pair: Pair) -> str:
-    """In words, what would show a pair to be as accurate; empty where it is shown."""
-    if pair.equal.answer == UNDECIDED and pair.equal.questions is None:
+def _questions(wanted: int | None, n: int) -> str:
+    if wanted is None:
         return "no number of questions, were the difference the margin itself, as it seems"
-    if pair.equal.answer == UNDECIDED:
-        return f"about {pair.equal.questions:,} test questions (now {pair.equal.n:,})"
-    if pair.equal.answer != SUPPORTED:
-        return "a dial at which both are as accurate: add some to coef"
-    return ""
+    return f"about {wanted:,} test questions (now {n:,})"
+
+
+def to_match(pair: Pair) -> str:
+    """In words, what would decide whether a pair is as accurate; empty where it is decided."""
+    if pair.equal.answer != UNDECIDED:
+        return ""
+    return _questions(pair.equal.questions, pair.equal.n)
 
 
 def to_halve(pair: Pair) -> str:

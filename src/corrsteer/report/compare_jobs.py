@@ -46,6 +46,8 @@ class Job:
     chosen: bool
     match: float | None = None
     """The validation accuracy that its checkpoint was to come nearest to; None: the best one."""
+    turns: bool = False
+    """Whether its strategy reads the dial: an adapter's does, too, which has no operator."""
 
     @property
     def method(self) -> str:
@@ -61,8 +63,8 @@ class Job:
 
     @property
     def dial(self) -> str:
-        """As it is shown; empty for what has none: an arm without a plan or an adapter turned."""
-        return f"{self.coef:g}" if self.record.operator or self.coef != 1 else ""
+        """As it is shown; empty for what has none, such as a prompt."""
+        return f"{self.coef:g}" if self.turns or self.record.operator or self.coef != 1 else ""
 
     def answers(self, arm: str) -> pd.DataFrame:
         columns = ["id", "split", "arm", "score", "invalid"]
@@ -124,22 +126,28 @@ def questions(
         jobs = []
         for row in records(some):
             n = row["job"]
-            match = _match(folder / str(n))
+            strategy = _strategy(folder / str(n))
+            match = _number(strategy.get("match"))
             # A checkpoint for a pair is no answer to which setting of a method is the best one.
             own = bool(row["chosen"]) and match is None
             seed = tuple(str(row[name]) for name in ("seed", "splits_seed"))
-            jobs.append((seed, Job(n, folder / str(n), results[n], own, match)))
+            turns = "coef" in strategy
+            jobs.append((seed, Job(n, folder / str(n), results[n], own, match, turns)))
         every.append(jobs)
     return what, every
 
 
-def _match(home: Path) -> float | None:
+def _strategy(home: Path) -> Mapping[str, Any]:
+    """Its settings; empty where they cannot be read."""
     try:
         content = yaml.safe_load((home / "config.yaml").read_text(encoding="utf-8"))
-        found = content["strategy"].get("match")
-        return None if found is None else float(found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        return None
+        return dict(content["strategy"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def asked(folder: Path, jobs: Sequence[int]) -> Asked | None:

@@ -68,9 +68,9 @@ def explained(match: Match) -> str:
     if match.answer == REFUTED and equal.answer == REFUTED and not equal.ahead:
         return "less accurate by more than the margin at the dial nearest on validation"
     if match.answer == REFUTED and equal.answer == SUPPORTED:
-        return "at equal accuracy a price is less than twice as high"
+        return "at equal accuracy a price of the rival is less than twice as high"
     if match.answer == REFUTED:
-        return "at most as accurate, and a price is less than twice as high"
+        return "at most equal in accuracy, and a price of the rival is less than twice as high"
     return match.needed or "as accurate, at half of every price that was measured"
 
 

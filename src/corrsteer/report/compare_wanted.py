@@ -1,5 +1,6 @@
 """Which checkpoints a comparison of rivals lacks: of a method that was trained, the one whose
-accuracy on validation is nearest the subject's, where no job of the sweep is as near.
+accuracy on validation is nearest the subject's, where no job of the sweep is as near unless by a
+higher dial.
 
 Jobs answer with the checkpoint that did best; what the others do on validation is in their
 ``training.csv``. Reads job folders only; nothing of the test split is looked at.
@@ -46,8 +47,9 @@ def wanted(folder: Path) -> list[Wanted]:
 
 def nearer(jobs: Sequence[Job], target: float) -> list[Wanted]:
     """The checkpoint whose accuracy on validation is nearest to ``target``, of equally near ones
-    the least trained, if it is nearer than each of the jobs; else none. Of no training there is
-    no checkpoint: that is the model as it is."""
+    the least trained, if it is nearer than each of the jobs, or as near as one that is turned
+    above 1: less training is the gentler way to the same accuracy. Of no training there is no
+    checkpoint: that is the model as it is."""
 
     def away(accuracy: float) -> float:
         return round(abs(accuracy - target), 12)
@@ -61,4 +63,5 @@ def nearer(jobs: Sequence[Job], target: float) -> list[Wanted]:
     if not tried:
         return []
     near, _, number, accuracy = min(tried)
-    return [Wanted(number, accuracy)] if near < min(away(j.validation) for j in jobs) else []
+    least = min((away(j.validation), abs(j.coef)) for j in jobs)
+    return [Wanted(number, accuracy)] if (near, 1.0) < least else []

@@ -45,7 +45,10 @@ def check_unread(cfg: DictConfig, strategy: Method) -> None:
         return
     words = [f"{name}={_shown(cfg[name])}" for name in found]
     advice = "".join(f", or type strategy.{n}={_shown(cfg[n])} for its own" for n in own)
-    raise ConfigError(f"{told} {', '.join(words)}: leave {_them(found)} out{advice}")
+    leave = f"leave {_them(found)} out"
+    if cfg.study is not None:  # whose experiment may set what nobody typed
+        leave = f"type {' '.join(f'{n}={_typed(n)}' for n in found)}"
+    raise ConfigError(f"{told} {', '.join(words)}: {leave}{advice}")
 
 
 def _them(found: list[str]) -> str:
@@ -73,10 +76,19 @@ def _has(node: Any, name: str, value: Any) -> bool:
 def default(name: str) -> Any:
     """A setting of the root as ``conf/`` has it, of a group its option's."""
     root = _read(CONF / "config.yaml")
-    if name in root:
-        return root[name]
-    (option,) = (one[name] for one in root["defaults"] if isinstance(one, dict) and name in one)
-    return _read(CONF / name / f"{option}.yaml")
+    return root[name] if name in root else _read(CONF / name / f"{_option(name)}.yaml")
+
+
+def _typed(name: str) -> str:
+    """The word for the default."""
+    root = _read(CONF / "config.yaml")
+    return _shown(root[name]) if name in root else _option(name)
+
+
+def _option(group: str) -> str:
+    every = _read(CONF / "config.yaml")["defaults"]
+    (option,) = (one[group] for one in every if isinstance(one, dict) and group in one)
+    return str(option)
 
 
 @cache

@@ -96,21 +96,28 @@ def _schema(recipe: Recipe) -> int:
     return 2 if recipe.kind == FULL else 1  # at first all weights lay in the checkpoint's entry
 
 
-def held(bench: Bench, lesson: Lesson, recipe: Recipe, one: Checkpoint) -> Checkpoint:
-    """A checkpoint whose weights are there: if they were dropped, its rate is trained again."""
-    if recipe.kind != FULL:
-        return one
-    keys = {n: {**one.settings, "epoch": n} for n in range(1, one.epoch + 1)}
+def held(
+    bench: Bench, lesson: Lesson, recipe: Recipe, some: Sequence[Checkpoint]
+) -> list[Checkpoint]:
+    """Checkpoints of one rate, whose weights are there: if any were dropped, the rate is trained
+    again, once, as far as the last of these."""
+    if recipe.kind != FULL or not some:
+        return list(some)
+    wanted = {one.epoch: one.settings for one in some}
+    keys = {n: {**some[0].settings, "epoch": n} for n in range(1, max(wanted) + 1)}
     before = {n for n, key in keys.items() if bench.store.has(WEIGHTS, key)}
 
-    def again(_: Sequence[int]) -> None:
-        _train(bench, lesson, replace(recipe, lr=one.lr), keys)
+    def again(missing: Sequence[int]) -> None:
+        own = {n: keys[n] for n in range(1, max(missing) + 1)}
+        _train(bench, lesson, replace(recipe, lr=some[0].lr), own)
 
-    bench.store.fill(WEIGHTS, {one.epoch: keys[one.epoch]}, again)
-    for n in {*keys} - before - {one.epoch}:
+    bench.store.fill(WEIGHTS, wanted, again, together=True)
+    for n in {*keys} - before - {*wanted}:
         bench.store.drop(WEIGHTS, keys[n])
-    made = Adapter.read(FULL, bench.store.read(WEIGHTS, one.settings))
-    return replace(one, intervention=made)
+    return [
+        replace(one, intervention=Adapter.read(FULL, bench.store.read(WEIGHTS, one.settings)))
+        for one in some
+    ]
 
 
 def drop(bench: Bench, recipe: Recipe, some: Sequence[Checkpoint]) -> None:

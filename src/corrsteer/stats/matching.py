@@ -57,6 +57,9 @@ class Equivalence:
     questions: int | None
     at_most: bool = False
     """Whether the subject is shown not to be more accurate by over the margin: at most equal."""
+    bounding: int | None = None
+    """So many questions would show that, were the difference what it seems; None where it is shown,
+    or where none would."""
 
 
 def equivalence(differences: np.ndarray, margin: float = MARGIN) -> Equivalence:
@@ -81,8 +84,10 @@ def equivalence(differences: np.ndarray, margin: float = MARGIN) -> Equivalence:
             *(len(x), questions_to_match(changed, margin)),
             math.ceil(len(x) * (half / room) ** 2),
         )
-    at_most = high < margin
-    return Equivalence(len(x), mean, (low, high), answer, wide[0] > margin, more, at_most)
+    at_most, below, bounding = high < margin, margin - mean, None
+    if not at_most and below > _ROUNDING:
+        bounding = max(len(x), math.ceil(len(x) * ((high - mean) / below) ** 2))
+    return Equivalence(len(x), mean, (low, high), answer, wide[0] > margin, more, at_most, bounding)
 
 
 def questions_to_match(changed: float, margin: float = MARGIN, power: float = 0.8) -> int:
