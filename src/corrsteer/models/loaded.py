@@ -206,7 +206,7 @@ class LoadedModel(Weighing):
         rows = self._encode_plain(texts)
         self._check_room(rows, 0, what="texts")
         prepared = [self._prepare(intervention) for intervention in interventions]
-        acts = [self._decisions(rows, how) for how in prepared]
+        acts = self._all_decisions(rows, prepared)
         columns: list[dict[int, Divergence]] = [{} for _ in prepared]
         twice = [2 * len(row) for row in rows]
         with torch.no_grad():

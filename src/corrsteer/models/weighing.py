@@ -37,33 +37,45 @@ class Weighing(Tracing):
         """The interventions, and on which rows each acts; the unsteered model is the last of the
         former where one leaves rows alone (:func:`merged`)."""
         prepared = [self._prepare(intervention) for intervention in interventions]
-        acts = [self._decisions(rows, how) for how in prepared]
+        acts = self._all_decisions(rows, prepared)
         if not all(map(all, acts)):
             prepared.append(UNSTEERED)
         return prepared, acts
 
     def _decisions(self, rows: Sequence[list[int]], how: Prepared) -> list[bool]:
-        if (asks := how.asks) is None:
-            return [True] * len(rows)
+        return self._all_decisions(rows, [how])[0]
+
+    def _all_decisions(
+        self, rows: Sequence[list[int]], hows: Sequence[Prepared]
+    ) -> list[list[bool]]:
+        """Gates that read the same share one pass over the rows."""
         import torch
 
-        opened: dict[int, bool] = {}
+        opened: list[dict[int, bool]] = [{} for _ in hows]
+        asking = [(n, how.asks) for n, how in enumerate(hows) if how.asks is not None]
         with torch.no_grad():
-            for batch in self._batches([len(row) for row in rows]):
+            for batch in self._batches([len(row) for row in rows]) if asking else ():
                 inputs = self._pad_left([rows[i] for i in batch])
-                if asks.layer is None:
-                    x = self._entropies(inputs)
-                else:
-                    last = torch.zeros_like(inputs["attention_mask"], dtype=torch.bool)
-                    last[:, -1] = True
-                    with self._sent(len(batch), "decisions") as options:
-                        read, _ = self._residuals(
-                            inputs, last, [asks.layer], last, UNSTEERED, options
-                        )
-                    x = read[asks.layer].float()
-                parts = {name: part.to(x.device) for name, part in asks.parts.items()}
-                opened |= dict(zip(batch, asks.opens(x, parts, asks.dial).tolist(), strict=True))
-        return [opened[i] for i in range(len(rows))]
+                read = {layer: self._told(inputs, layer) for layer in {a.layer for _, a in asking}}
+                for n, asks in asking:
+                    x = read[asks.layer]
+                    parts = {name: part.to(x.device) for name, part in asks.parts.items()}
+                    is_open = asks.opens(x, parts, asks.dial).tolist()
+                    opened[n] |= dict(zip(batch, is_open, strict=True))
+        return [[some.get(i, True) for i in range(len(rows))] for some in opened]
+
+    def _told(self, inputs: dict[str, torch.Tensor], layer: int | None) -> torch.Tensor:
+        """What a gate that decides for whole answers reads, unsteered: the residual [B, M] at the
+        last token, or the entropies [B]."""
+        import torch
+
+        if layer is None:
+            return self._entropies(inputs)
+        last = torch.zeros_like(inputs["attention_mask"], dtype=torch.bool)
+        last[:, -1] = True
+        with self._sent(len(last), "decisions") as options:
+            read, _ = self._residuals(inputs, last, [layer], last, UNSTEERED, options)
+        return read[layer].float()
 
     def entropies(self, prompts: Sequence[str]) -> list[float]:
         """Of the next-token distribution after each prompt of one batch, unsteered, in nats."""

@@ -14,7 +14,7 @@ import pandas as pd
 from corrsteer.errors import DataError
 from corrsteer.report.judgement import own_nulls
 from corrsteer.report.numbers import layer_text
-from corrsteer.report.record import Record, read_record
+from corrsteer.report.record import ABSTAINS, Record, read_record
 from corrsteer.report.settings import DIAL, SEEDS, labels, leaves, splits_seed
 from corrsteer.report.sweep_choice import validation_answers, with_choice
 from corrsteer.report.tables import control_kinds
@@ -98,6 +98,8 @@ def _job(folder: Path, number: int, answered: dict[int, pd.DataFrame]) -> dict[s
 
 def _settings(record: Record) -> dict[str, Any]:
     values = {name: getattr(record, name) for name in SETTINGS}
+    # What calibration found is no setting: jobs of other dials must stay beside each other.
+    values["operator"] = record.operator.removesuffix(ABSTAINS)
     return values | {"layers": layer_text(record.layers), "question": _question(record)}
 
 

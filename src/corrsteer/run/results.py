@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from corrsteer.methods.protocol import Fitted
+from corrsteer.methods.protocol import Fitted, Method
 from corrsteer.models import reading
 from corrsteer.records import RankedFeature
 from corrsteer.report.record import (
@@ -40,7 +40,7 @@ from corrsteer.stats.moments import pearson
 from corrsteer.steering.adapter import Adapter
 from corrsteer.steering.arms import Arm
 from corrsteer.steering.plan import Plan, PlanEntry
-from corrsteer.steering.protocol import Operator
+from corrsteer.steering.probe import is_open_ended
 from corrsteer.store.keys import digest
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def record(
         sae=bench.sae.name,
         method=parts.method.name,
         variant=parts.method.variant,
-        operator=_operator(plan.operator) if plan else "",
+        operator=_operator(plan, parts.method) if plan else "",
         gate=type(plan.gate).__name__ if plan else "",
         positions=plan.positions if plan else "",
         coefficient=_words(plan.about.get("coefficient", "")) if plan else "",
@@ -185,8 +185,11 @@ def _facts(f: RankedFeature, score: str) -> dict[str, Any]:
     return {**own, "noise": noise, "ceiling": ceiling, "class": f.kind}
 
 
-def _operator(operator: Operator) -> str:
-    return type(operator).__name__ + ABSTAINS * getattr(operator, "abstains", False)
+def _operator(plan: Plan, method: Method) -> str:
+    """Abstaining is said of an operator that was calibrated so, at a dial that does something."""
+    abstains = plan.coef != 0 and is_open_ended(getattr(method, "operator", None))
+    abstains = abstains and getattr(plan.operator, "abstains", False)
+    return type(plan.operator).__name__ + ABSTAINS * abstains
 
 
 def _words(component: str | Mapping[str, Any]) -> str:

@@ -53,7 +53,9 @@ def gate_use(
         use = measured(bench.model, plan, prompts, answers[0], answers[1], wrong)
         write_json(folder, use.model_dump())
 
-    return GateUse.model_validate(read_json(bench.store.get(STAGE, settings, write)))
+    use = GateUse.model_validate(read_json(bench.store.get(STAGE, settings, write)))
+    # Entries of an earlier version do not say it.
+    return use.model_copy(update={"prompt_passes": int(plan.asked_at is not None)})
 
 
 def measured(
