@@ -137,8 +137,15 @@ def done(part: Part) -> dict[str, Any]:
         **result,
         "seconds": round(time.perf_counter() - began),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, no GPU",
+        "machine": machine(),
     }
+
+
+def machine() -> str:
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{os.cpu_count()} CPU cores, {platform.machine()}, {gpu}"
 
 
 def plain(value: Any) -> Any:

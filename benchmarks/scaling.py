@@ -119,6 +119,9 @@ def main(words: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     given = parser.parse_args(words)
     axes: Mapping[str, Sequence[int]] = SMALL if given.small else AXES
     axes = {n: v for n, old in axes.items() if (v := getattr(given, n)) or v is None and (v := old)}
+    for name, values in axes.items():
+        if len({*values}) < 3 and not given.small:
+            parser.error(f"--{name}: a slope and its interval need three values")
     shared = {"model": given.model, "batch_size": given.batch_size, "small": given.small}
     base = Point(samples=256, tokens=1, layers=6, width=2304, **shared)
     if given.small:

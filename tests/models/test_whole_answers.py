@@ -102,7 +102,7 @@ def entropy(model, prompt) -> float:
     return -sum(x * math.log(x) for x in p if x)
 
 
-def test_a_gate_on_confidence_steers_where_the_entropy_is_high(model):
+def test_a_gate_on_confidence_steers_where_the_entropy_is_high(model, monkeypatch):
     nats = [entropy(model, prompt) for prompt in PROMPTS]
     np.testing.assert_allclose(model.entropies(PROMPTS), nats, rtol=1e-4)
     level = float(np.mean(sorted(nats)[len(nats) // 2 - 1 : len(nats) // 2 + 1]))
@@ -115,6 +115,14 @@ def test_a_gate_on_confidence_steers_where_the_entropy_is_high(model):
     everywhere, nowhere = (replace(plan, gate=Confidence(x)) for x in (0, 1e9))
     arms = [plan, inverse, None, always, everywhere, nowhere]
     found = [model.generate(PROMPTS, [arm], max_new_tokens=4)[0] for arm in arms]
+    asked = []
+    told = model._entropies
+    monkeypatch.setattr(model, "_entropies", lambda inputs: (asked.append(1), told(inputs))[1])
+    together = model.generate(PROMPTS, arms, max_new_tokens=4)
+    assert [[a.tokens for a in column] for column in together] == [
+        [a.tokens for a in column] for column in found
+    ]
+    assert len(asked) == len(model.batches(PROMPTS))  # not of each arm
     on, off, base, steered, static, none = ([a.tokens for a in column] for column in found)
     assert static == steered and none == base and steered != base
     for i, is_on in enumerate(is_open):

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from corrsteer.errors import DataError
 from corrsteer.report import sweep_page as sweep_report
-from corrsteer.report.record import read_record
+from corrsteer.report.record import ABSTAINS, read_record
 from corrsteer.report.sweep_table import sweep_table
 from corrsteer.report.terminal import told
 from corrsteer.stats.claims import Claim
@@ -92,6 +92,15 @@ def test_a_foreign_record_leaves_only_its_job_out(tmp_path: Path) -> None:
     assert table["state"].tolist() == ["unreadable"] * 3 + ["done"]
     assert "Field required" in table.loc[0, "error"] and table.loc[3, "chosen"]
     assert "type the run's command again" in Page(sweep_report.write_sweep_report(tmp_path)).text
+
+
+def test_dials_at_which_an_operator_abstains_stay_beside_the_others(tmp_path: Path) -> None:
+    for n, operator in enumerate(("Mera" + ABSTAINS, "Mera", "Mera")):
+        fabricate_run(tmp_path / str(n), coef=n, n_test=60, seed=0, transfer=())
+        edit(tmp_path / str(n), operator=operator)
+    table = sweep_table(tmp_path)
+    assert table["operator"].tolist() == ["Mera"] * 3
+    assert table["chosen"].sum() == 1 and set(table["setting"]) == {""}
 
 
 def test_method_selector_and_operator_are_columns_and_curves(tmp_path: Path) -> None:

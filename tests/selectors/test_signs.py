@@ -23,7 +23,7 @@ from corrsteer.stages.plan import steering_plan, strengthened
 from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
 from corrsteer.steering import coefficients as c
 from corrsteer.steering.controls import KINDS, control_plans
-from corrsteer.steering.operators import Add, Fill
+from corrsteer.steering.operators import Add, Clamp, Fill
 
 N, WIDTH, SHUFFLES, RESAMPLES, MODEL = 60, 14, 30, 20, 5
 RNG = np.random.default_rng(3)
@@ -154,8 +154,12 @@ def test_what_has_no_sign_or_cannot_lower_is_refused():
         Correlation(sign="down")
     with pytest.raises(ConfigError, match=r"random number has no sign.*selector.sign=positive"):
         Random(sign="negative")
-    with pytest.raises(ConfigError, match=r"operator Fill only raises: type operator=add"):
+    with pytest.raises(ConfigError, match=r"operator Fill would raise them: type operator=add"):
         check_selector(Correlation(sign="both"), Fill(), Local())
+    with pytest.raises(ConfigError, match=r"operator Clamp would raise them"):
+        check_selector(Correlation(sign="negative"), Clamp(5.0), Local())
+    for level in (None, 0.0, -1.0):
+        check_selector(Correlation(sign="negative"), Clamp(level), Local())
     check_selector(Correlation(sign="both"), Add(), Local())
     check_selector(Correlation(), Fill(), Local())
     assert "wrong" in Correlation(sign="negative").criterion

@@ -32,6 +32,9 @@ def test_the_auroc_of_a_feature_is_the_share_of_pairs_it_puts_in_order(bench):
     row = made[made["layer"] == f.layer].iloc[0]
     assert row["feature"] == f.feature
     assert row["auroc"] == pytest.approx(float((above + 1).mean() / 2), abs=0.02)
+    lowered = replace(fitted, chosen=[replace(one, sign=-1) for one in fitted.chosen])
+    other = tables(bench, ["held_out"], lowered, [], base)["held_out"]
+    np.testing.assert_allclose(other["auroc"], 1 - made["auroc"])
 
 
 def test_residuals_are_longer_by_what_is_added(bench):

@@ -11,11 +11,12 @@ import torch
 
 from corrsteer.errors import ConfigError
 from corrsteer.methods.corrsteer import CorrSteer
+from corrsteer.steering.confidence import Confidence
 from corrsteer.steering.hooks import changed
 from corrsteer.steering.operators import Add
 from corrsteer.steering.plan import Plan, PlanEntry, load_plan
 from corrsteer.steering.probe import Probe as ProbeOf
-from corrsteer.steering.probe import check_chosen
+from corrsteer.steering.probe import candidates, check_chosen
 from corrsteer.steering.probe_gates import Probe, Prompt, PromptCosine
 from corrsteer.steering.probe_operators import Mera, Scaled
 
@@ -88,6 +89,17 @@ def test_mera_that_abstains_changes_no_bit(dial):
     assert not Mera(0.9).apply(x, read(Mera(0.9), e), dial).equal(x)
     with pytest.raises(ConfigError, match="at most 1, which never acts"):
         Mera(1.1)
+
+
+@pytest.mark.parametrize("gate", [Probe(), Confidence()])
+def test_of_what_a_threshold_is_chosen_from_the_last_acts_least(gate):
+    e = [entry()]
+    up, down = (candidates(one, e) for one in (gate, gate.inverse()))
+    assert [one.above for one in up] == [one.above for one in down][::-1]
+    signal = torch.full((1,), 0.6) if isinstance(gate, Confidence) else residuals()[:8]
+    for some in (up, down):
+        acts = [one.open(signal, read(one, e[0]), 1.0).sum().item() for one in some]
+        assert acts == sorted(acts, reverse=True) and acts[0] > acts[-1]
 
 
 def test_a_gate_reads_the_stream_before_the_operator_writes():

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from corrsteer.config import Root
 from corrsteer.report import compare_wanted
 from corrsteer.report.compare_wanted import Wanted
-from corrsteer.sweep import matched
+from corrsteer.sweep import close, matched
 from corrsteer.sweep.matched import run_matched
 
 SETTINGS = {
@@ -54,6 +54,16 @@ def test_they_are_jobs_like_another_with_one_checkpoint_and_the_next_number(swee
     assert cfg.coef == 1.0 and cfg.splits.selection == 7
     assert OmegaConf.get_type(cfg, "splits").__name__ == "Splits"  # a misspelt key is refused
     assert config.coef == 1.0 and "match" not in config.strategy
+
+
+def test_where_they_cannot_run_the_sweep_says_so_and_is_reported(sweep, monkeypatch):
+    def full(config, folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(matched, "run_matched", full)
+    (line,) = close.matched(OmegaConf.create({"study": {"margin": 2}}), sweep)
+    assert "No space left on device" in line and "type the same command again" in line
+    assert close.matched(OmegaConf.create({"study": None}), sweep) == []
 
 
 def test_a_folder_without_jobs_has_none(tmp_path):

@@ -138,7 +138,7 @@ class CorrSteer:
 
 def calibrated(bench: Bench, plan: Plan) -> Plan:
     """With the thresholds of gate and operator that give most right answers to the validation
-    split, the highest of equals: it acts least. As it is where none is open."""
+    split, of equals the one that acts least. As it is where none is open."""
     parts = [plan.operator, plan.gate]
     if not any(is_open_ended(part) for part in parts):
         return plan

@@ -259,7 +259,7 @@ _ABLATIONS = {
     "alone": "Each layer alone",
     "left_out": "Each layer left out",
     "by_depth": "Layers added from the first to the last",
-    "by_r": "Layers added from the highest correlation to the lowest",
+    "by_r": "Layers added from the strongest correlation to the weakest",
 }
 
 

@@ -120,7 +120,8 @@ def check_selector(selector: Selector, operator: Operator, backend: Backend) -> 
     if sign != POSITIVE and getattr(operator, "only_raises", False):
         raise ConfigError(
             f"selector.sign={sign}: features of wrong answers are taken away, and operator"
-            f" {type(operator).__name__} only raises: type operator=add, or selector.sign=positive"
+            f" {type(operator).__name__} would raise them: type operator=add, or"
+            " selector.sign=positive"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from corrsteer.errors import check_known
@@ -32,7 +33,10 @@ def tables(
     found = {}
     if "held_out" in names:
         features = [(f.layer, f.feature) for f in fitted.chosen]
-        found["held_out"] = pd.DataFrame(held_out(bench, features, base, fitted.observed.collect))
+        made = pd.DataFrame(held_out(bench, features, base, fitted.observed.collect))
+        # Of a feature of wrong answers it is the chance that a wrong one has the higher activation.
+        lowered = np.array([f.sign < 0 for f in fitted.chosen])
+        found["held_out"] = made.assign(auroc=made["auroc"].where(~lowered, 1 - made["auroc"]))
     if "norms" in names:
         some = [arm for arm in arms if arm.kind in (STEERED, "direction")]
         rows = [row for arm in some for row in norm_ratios(bench, arm, base)]

@@ -89,6 +89,11 @@ class Clamp:
     reads_feature: ClassVar[bool] = True
     apply = staticmethod(clamp)
 
+    @property
+    def only_raises(self) -> bool:
+        """A level above 0 may be above what the feature is."""
+        return self.level is not None and self.level > 0
+
     def __post_init__(self) -> None:
         if self.level is not None and not math.isfinite(self.level):
             raise ConfigError(
@@ -109,8 +114,11 @@ class Clamp:
 class Fill(Clamp):
     """Raise the feature's activation to at least that level."""
 
-    only_raises: ClassVar[bool] = True
     apply = staticmethod(fill)
+
+    @property
+    def only_raises(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)

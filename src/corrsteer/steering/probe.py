@@ -94,8 +94,11 @@ def check_chosen(operator: object, gate: object, method: object) -> None:
 
 
 def candidates(part: Any, entries: Sequence[PlanEntry]) -> Sequence[Any]:
-    """What it is chosen from; the part itself where nothing is open."""
-    return part.candidates(entries) if is_open_ended(part) else [part]
+    """What it is chosen from, what acts least last; the part itself where nothing is open."""
+    if not is_open_ended(part):
+        return [part]
+    found: Sequence[Any] = part.candidates(entries)  # from the lowest threshold to the highest
+    return found[::-1] if getattr(part, "inverted", False) else found
 
 
 def probe_of(entry: PlanEntry, reader: object) -> Probe:

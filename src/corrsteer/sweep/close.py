@@ -56,11 +56,8 @@ class SweepReport(Callback):  # type: ignore[misc]  # Hydra is not followed
         follow = config.hydra.launcher.get("follow")
         if follow is False:
             return
-        if follow is None and "margin" in (config.get("study") or {}):
-            from corrsteer.sweep.matched import run_matched
-
-            run_matched(config, folder)
-        failures = failed_jobs(folder)
+        failures = matched(config, folder) if follow is None else []
+        failures += failed_jobs(folder)
         if refused := refusals(folder):
             for line in dict.fromkeys(refused):
                 print(f"error: {line}", file=sys.stderr)
@@ -92,6 +89,21 @@ class SweepReport(Callback):  # type: ignore[misc]  # Hydra is not followed
             print(f"error: {failure}", file=sys.stderr)
         if failures:
             sys.exit(1)
+
+
+def matched(config: DictConfig, folder: Path) -> list[str]:
+    """Run the last jobs of a comparison; a line if they could not be begun. What others found is
+    reported all the same."""
+    if "margin" not in (config.get("study") or {}):
+        return []
+    from corrsteer.sweep.matched import run_matched
+
+    try:
+        run_matched(config, folder)
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        return [f"jobs at equal accuracy did not run ({why}): type the same command again"]
+    return []
 
 
 @contextmanager
