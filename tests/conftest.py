@@ -6,6 +6,7 @@ answers differ from prompt to prompt: equality tests on them can fail.
 
 from __future__ import annotations
 
+import copy
 import gc
 import importlib
 import os
@@ -53,7 +54,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m is applied
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("markexpr"):
+        spared = [item for item in items if item.get_closest_marker("day_only")]
+        config.hook.pytest_deselected(items=spared)
+        items[:] = [item for item in items if item not in {*spared}]
     for item in items:
         if MODELS & set(getattr(item, "fixturenames", ())):
             item.add_marker("long")
@@ -104,6 +109,26 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
                 " it night"
             )
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def conf_is_read_once():
+    """Hydra parses thirty files at every command, a third of what it takes to compose one."""
+    from hydra._internal.core_plugins.file_config_source import FileConfigSource
+
+    read, known = FileConfigSource.load_config, {}
+
+    def load(self, config_path):
+        file = Path(self.path, self._normalize_file_name(config_path))
+        at = file.stat() if file.is_file() else None
+        key = self.path, self.provider, config_path, at and (at.st_mtime_ns, at.st_size, at.st_ino)
+        if key not in known:
+            known[key] = read(self, config_path)
+        return copy.deepcopy(known[key])  # it is taken to pieces
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileConfigSource, "load_config", load)
+        yield
 
 
 def _cpu_seconds() -> float:

@@ -101,7 +101,13 @@ HEAVY = (
 RANDOM = {4: 0.03, 7: 0.05, 14: 0.05, 17: 0.05, 18: 0.05, 27: 0.1}
 
 
-@pytest.fixture(scope="module", params=["day", pytest.param("night", marks=pytest.mark.night)])
+SIZES = [
+    pytest.param("day", marks=pytest.mark.day_only),
+    pytest.param("night", marks=pytest.mark.night),
+]
+
+
+@pytest.fixture(scope="module", params=SIZES)
 def homes(request, tmp_path_factory):
     """Folders of two sweeps, one killed and one whole, and how often it has to have been killed."""
     homes = tmp_path_factory.mktemp(request.param)

@@ -174,9 +174,9 @@ def test_three_commands(home):
 
 
 @pytest.mark.night
-def test_a_hundred_commands(home):
-    codes = fuzzed(home, 100, seed=0)
-    assert codes[0] >= 7 and codes[2] >= 33, codes
+def test_sixty_commands(home):
+    codes = fuzzed(home, 60, seed=0)
+    assert codes[0] >= 4 and codes[2] >= 20, codes
     # What was refused before anything was computed left no folder.
     left = [file.parent for file in (home / "outputs").rglob("status.json")]
     assert not [folder for folder in left if '"failed"' in (folder / "status.json").read_text()]

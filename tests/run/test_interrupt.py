@@ -196,7 +196,7 @@ def typed(home: Path) -> subprocess.Popen[str]:
 @pytest.mark.night
 @pytest.mark.long
 def test_a_run_that_is_stopped_at_any_moment_goes_on(tmp_path):
-    """Six times, from the first import to the report."""
+    """Four times, from the first import to the report."""
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
         for link in ("src", "conf"):
@@ -207,9 +207,9 @@ def test_a_run_that_is_stopped_at_any_moment_goes_on(tmp_path):
     lasted, dice = time.monotonic() - begun, random.Random(0)
     home = tmp_path / "stopped"
     said = set()
-    for n in range(6):
+    for n in range(4):
         process = typed(home)
-        time.sleep((n + dice.random()) / 6 * lasted)
+        time.sleep((n + dice.random()) / 4 * lasted)
         process.send_signal((signal.SIGINT, signal.SIGTERM)[n % 2])
         sent = time.monotonic()
         _, err = process.communicate(timeout=60)

@@ -58,7 +58,13 @@ class Sweep:
         return run
 
 
-@pytest.fixture(scope="module", params=["day", pytest.param("night", marks=pytest.mark.night)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("day", marks=pytest.mark.day_only),
+        pytest.param("night", marks=pytest.mark.night),
+    ],
+)
 def sweep(request, tmp_path_factory):
     home = tmp_path_factory.mktemp(request.param)
     if request.param == "night":

@@ -126,7 +126,9 @@ def _typed(done: pd.DataFrame, whole: Sequence[Hashable]) -> dict[str, list[Hash
 
 
 def _text(values: Mapping[str, Hashable]) -> str:
-    words = (str(v) if name in BARE else f"{name} {v}" for name, v in values.items())
+    """Without settings that a job does not have, another method's."""
+    some = {name: v for name, v in values.items() if v is not None}
+    words = (str(v) if name in BARE else f"{name} {v}" for name, v in some.items())
     return ", ".join(word for word in words if word)
 
 
