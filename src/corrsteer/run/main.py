@@ -47,6 +47,10 @@ def main(conf: Path) -> None:
     except KeyboardInterrupt as stop:
         print(stop.args[0] if stop.args else INTERRUPTED, file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # `--help | head` has read enough
+        leave_no_folder()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as a process that SIGPIPE ends
     except config.SETTING_ERRORS as error:  # those of a job never get here
         leave_no_folder()
         print(f"error: {config.explain(error)}", file=sys.stderr)
