@@ -202,5 +202,10 @@ def test_a_gate_lights_lamps_and_each_token_tells_of_the_activations(visit: Any)
         [before, after_], rel=0.01
     )
     assert spans.first.evaluate("node => node.classList.contains('read')")
+    second = "got.steered.findIndex(one => one.node.classList.contains('read'))"
+    page.focus("#text-steered")
+    for press, at in (("ArrowRight", 1), ("ArrowLeft", 0), ("ArrowLeft", 0), ("End", -1)):
+        page.keyboard.press(press)
+        assert page.evaluate(second) == at  # the newest has no mark: it is followed
     assert after(page, lambda: page.click("#reset")) == first
     assert page.input_value("#gate") == "plan" and page.locator(".tokens .lamp").count() == 0

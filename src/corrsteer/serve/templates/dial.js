@@ -94,7 +94,7 @@ function read(one) {
   for (const other of document.querySelectorAll(".read")) other.classList.remove("read");
   at("read-what").hidden = !one;
   if (one) {
-    at("read-what").textContent = `Activations before and after steering, where ${JSON.stringify(one.node.textContent)} was chosen; click another token of the steered answer to see its own.`;
+    at("read-what").textContent = `Activations before and after steering, where ${JSON.stringify(one.node.textContent)} was chosen; click another token of the steered answer, or move to it with the arrow keys, to see its own.`;
     if (one !== got.steered.at(-1)) one.node.classList.add("read");
   }
   for (const box of document.querySelectorAll(".layer")) {
@@ -105,6 +105,16 @@ function read(one) {
     line.querySelector(".act-numbers").textContent = `${acts[0].toPrecision(3)} → ${acts[1].toPrecision(3)}${open ? "" : " (not steered)"}`;
     line.querySelectorAll("i").forEach((bar, n) => { bar.style.width = `${(100 * acts[n]) / most}%`; });
   }
+}
+
+// With the keyboard, from the token whose activations are shown: the newest, until one is chosen.
+function moved(event) {
+  const list = got.steered, at_ = list.findIndex((one) => one.node.classList.contains("read"));
+  const now = at_ < 0 ? list.length - 1 : at_;
+  const to = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: list.length - 1 }[event.key];
+  if (to === undefined || !list[to]) return;
+  event.preventDefault();
+  read(list[to]);
 }
 
 function mark(name, n) {
@@ -291,8 +301,9 @@ async function start() {
   try {
     about = await (await ask("dial/about")).json();
   } catch (error) {
-    at("locked").hidden = error.status !== 401;
-    say(error.message, true);
+    const locked = error.status === 401;
+    at("locked").hidden = !locked;
+    say(!locked ? error.message : key ? "that is not this server's key" : "type this server's key", true);
     return;
   }
   at("locked").hidden = true;
@@ -342,6 +353,7 @@ for (const id of ["coef", "positions", "gate"]) at(id).addEventListener("input",
 at("draw").addEventListener("change", () => { if (!run && got.steered.length) answer(); });
 at("form").addEventListener("submit", (event) => { event.preventDefault(); answer(); });
 at("stop").addEventListener("click", stop);
+at("text-steered").addEventListener("keydown", moved);
 at("reset").addEventListener("click", reset);
 at("copy").addEventListener("click", copy);
 at("locked").addEventListener("submit", (event) => { event.preventDefault(); key = at("key").value; start(); });
