@@ -93,21 +93,15 @@ class Served:
 
 
 def served(folder: Path, *, key: str | None = None, waiting: int = 32) -> Iterator[Served]:
-    import uvicorn
-
     from corrsteer.serve.app import application
-    from corrsteer.serve.command import _listening
+    from corrsteer.serve.command import _listening, server_of
     from corrsteer.serve.source import load, read
     from corrsteer.serve.worker import Worker
 
     loaded, worker = load(read(folder, None), 64), Worker(waiting)
     worker.start(loaded.begin)
     place = _listening(0)
-    config = uvicorn.Config(
-        application(loaded, worker, most=100, key=key), log_level="warning",
-        timeout_graceful_shutdown=1,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = server_of(application(loaded, worker, most=100, key=key), worker)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
     thread.start()
     while not server.started:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from corrsteer.__main__ import main
+from corrsteer.errors import ConfigError
+from corrsteer.serve.command import _listening
 from corrsteer.serve.source import read
 from corrsteer.steering.plan import Plan
 from corrsteer.store.runfolder import RunFolder
@@ -77,3 +79,8 @@ def test_a_damaged_card_is_left_out(own):
         (own / "contexts.json").write_text(content)
         found = read(own, None)
         assert isinstance(found.plan, Plan) and found.cards[0] == {}
+
+
+def test_a_port_is_taken_while_its_server_still_loads_the_model():
+    with _listening(0) as loading, pytest.raises(ConfigError, match="type --port 0"):
+        _listening(loading.getsockname()[1])

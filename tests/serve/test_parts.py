@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import threading
 import time
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ import torch
 
 from corrsteer.serve import listening
 from corrsteer.serve.api import Answer, Asked
+from corrsteer.serve.command import _listening, server_of
 from corrsteer.serve.guard import Refused
 from corrsteer.serve.stepper import Pane, Sampling, Turned
 from corrsteer.serve.worker import TOGETHER, Event, Full, Job, Worker
@@ -133,3 +136,45 @@ def test_jobs_that_only_wait_hold_no_place_and_are_bounded():
         assert set(map(tuple, told.values())) == {("token", "done", "end")}
     finally:
         worker.close()
+
+
+def test_whoever_waits_at_the_end_is_told():
+    told: dict[str, list[str]] = {}
+
+    def job(name: str, pane) -> Job:
+        return Job(
+            {name: lambda: pane}, TURNED, 1, (), lambda e: told.setdefault(name, []).append(e.text)
+        )
+
+    active, never = Worker(2), Worker(2)
+    active.submit(job("its turn", None))
+    active.start()
+    while active._waiting.qsize():
+        time.sleep(0.005)
+    active.close()
+    never.submit(job("never its turn", Writes()))
+    never.end()
+    never.start()
+    never.close()
+    assert told == dict.fromkeys(("its turn", "never its turn"), ["the server was ended"])
+
+
+def test_an_end_that_cuts_requests_off_says_no_more_of_them(capfd):
+    cut = threading.Event()
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            cut.set()
+            await asyncio.sleep(60)
+
+    place = _listening(0)
+    server = server_of(app, Worker(1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
+    thread.start()
+    with socket.create_connection(place.getsockname()) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert cut.wait(10)
+        server.should_exit = True
+        thread.join(10)
+    place.close()
+    assert not thread.is_alive() and capfd.readouterr().err == ""

@@ -45,8 +45,10 @@ def write(source: Source, folder: Path, out: Path) -> list[str]:
 
 
 def control_vector(file: Path, vectors: dict[int, np.ndarray], hint: str) -> None:
-    """``hint``: GGUF's name of the architecture, which some readers ask for."""
-    from gguf import GGUFWriter
+    """``hint``: GGUF's name of the architecture, which some readers ask for. Raises ConfigError
+    where the disk takes less than was written: NumPy's tofile, which gguf calls, does not say so.
+    """
+    from gguf import GGUFReader, GGUFWriter
 
     writer = GGUFWriter(file, "controlvector")
     writer.add_string("controlvector.model_hint", hint)
@@ -57,6 +59,12 @@ def control_vector(file: Path, vectors: dict[int, np.ndarray], hint: str) -> Non
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    try:
+        kept = {tensor.name: tensor.data.tobytes() for tensor in GGUFReader(file).tensors}
+    except (ValueError, IndexError):
+        kept = {}
+    if kept != {f"direction.{n}": v.astype(np.float32).tobytes() for n, v in vectors.items()}:
+        raise ConfigError(f"cannot write {file.name} whole: is the disk full? type --out FOLDER")
 
 
 def called(architecture: str) -> str | None:

@@ -5,6 +5,7 @@ It is a pickle, as lm-eval wants it, and nothing of ours reads one.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from corrsteer.export.source import Source, skeleton
@@ -35,6 +36,8 @@ def write(source: Source, folder: Path, out: Path) -> list[str]:
         }
         for layer, vector in source.vectors().items()
     }
-    torch.save(steering, folder / FILE)
+    made = io.BytesIO()  # torch has no errno for a full disk
+    torch.save(steering, made)
+    (folder / FILE).write_bytes(made.getvalue())
     arguments = f"pretrained={spec.path},steer_path={out / FILE}"
     return [f"use it: lm_eval --model steered --model_args {arguments} --tasks TASK"]

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 from corrsteer.errors import ConfigError
 
 if TYPE_CHECKING:
+    import uvicorn
+    from starlette.applications import Starlette
+
     from corrsteer.serve.source import Loaded
+    from corrsteer.serve.worker import Worker
 
 
 def dial(
@@ -42,11 +46,13 @@ def dial(
 
 
 def _listening(port: int) -> socket.socket:
-    """A port of this machine; 0 takes a free one."""
+    """A port of this machine; 0 takes a free one. It listens from now on: two sockets may be bound
+    to one port until one of them does, and whoever asks early waits for the model."""
     place = socket.socket()
     place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         place.bind(("127.0.0.1", port))
+        place.listen(128)
     except OSError as error:
         place.close()
         raise ConfigError(
@@ -56,27 +62,40 @@ def _listening(port: int) -> socket.socket:
 
 
 def _serve(loaded: Loaded, place: socket.socket, most: int, waiting: int, key: str | None) -> None:
-    import uvicorn
-
     from corrsteer.serve.app import application
     from corrsteer.serve.worker import Worker
 
     worker = Worker(waiting)
     worker.start(loaded.begin)
-    config = uvicorn.Config(
-        application(loaded, worker, most=most, key=key),
-        log_level=logging.WARNING,
-        access_log=False,
-        timeout_graceful_shutdown=1,
-        server_header=False,
-    )
+    server = server_of(application(loaded, worker, most=most, key=key), worker)
     address = f"http://127.0.0.1:{place.getsockname()[1]}"
-    place.listen(128)  # so that the address is good from when it is printed
     needs = ", which wants the key" if key is not None else ""
     print(f"dial: {address}/\nAPI:  {address}/v1{needs}\nCtrl-C ends it", flush=True)
     try:
-        uvicorn.Server(config).run(sockets=[place])
+        server.run(sockets=[place])
     except KeyboardInterrupt:
         print("ended")
     finally:
         worker.close()
+
+
+def server_of(app: Starlette, worker: Worker) -> uvicorn.Server:
+    """At its end who waits for an answer is told so; after a second the rest is cut off."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            worker.end()
+            # It has a traceback for each request that is cut off, which is no fault.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            await super().shutdown(sockets)
+
+    return Server(
+        uvicorn.Config(
+            app,
+            log_level=logging.WARNING,
+            access_log=False,
+            timeout_graceful_shutdown=1,
+            server_header=False,
+        )
+    )

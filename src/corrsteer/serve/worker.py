@@ -118,10 +118,15 @@ class Worker:
         self._begin = begin
         self._thread.start()
 
-    def close(self) -> None:
+    def end(self) -> None:
+        """Begin no token more, and say so to whoever waits for one."""
         self._closed = True
         with suppress(queue.Full):  # then it does not wait for one
             self._waiting.put_nowait(None)
+
+    def close(self) -> None:
+        """End, and wait until the model is free."""
+        self.end()
         self._thread.join(30)
 
     def submit(self, job: Job) -> int:
@@ -170,6 +175,15 @@ class Worker:
             room = TOGETHER - writing if idle < self._waiting.maxsize else 0
             if active and not writing:
                 time.sleep(0.05)
+        for job in (*active, *self._left()):
+            self._failed(job, CorrSteerError("the server was ended"))
+
+    def _left(self) -> Iterator[Job]:
+        """Those whose turn never came."""
+        with suppress(queue.Empty):
+            while True:
+                if (job := self._waiting.get_nowait()) is not None:
+                    yield job
 
     def _next(self, active: list[Job], room: int) -> Iterator[Job]:
         """Jobs whose turn it is; waits for one where there is none at all."""

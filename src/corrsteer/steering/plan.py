@@ -32,6 +32,7 @@ from corrsteer.steering.probe import Probe, reads_probe
 from corrsteer.steering.probe_gates import deciding
 from corrsteer.steering.protocol import Gate, Operator
 from corrsteer.steering.signed import KEY, signed, unchanged
+from corrsteer.steering.told import check_told
 from corrsteer.store.keys import component, digest
 
 if TYPE_CHECKING:
@@ -337,6 +338,7 @@ def _check(content: Mapping[str, Any], text: bytes, raw: bytes) -> None:
     said = "model" in content or (new and "saes" in content)
     if said and not isinstance(content.get("model"), dict):
         raise ValueError(f"{FILE} does not say which model it was made for")
+    check_told(content)
 
 
 def _entry(e: Mapping[str, Any], vectors: Mapping[str, np.ndarray]) -> PlanEntry:
