@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from corrsteer.errors import ConfigError
-from corrsteer.steering.probe_gates import chosen
 from corrsteer.steering.protocol import Parts
+from corrsteer.steering.threshold import Threshold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,13 +41,12 @@ def is_unsure(x: Tensor, parts: Parts, dial: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Confidence:
+class Confidence(Threshold):
     """On answers before which the model's entropy is at least ``above`` nats, 0: on all; null:
     chosen on validation by :class:`corrsteer.methods.corrsteer.CorrSteer`. ``inverted``: where it
     is not."""
 
-    above: float | None = None
-    inverted: bool = False
+    grid: ClassVar[Sequence[float]] = GRID
     whole_answer: ClassVar[bool] = True
     reads_entropy: ClassVar[bool] = True
     open = staticmethod(is_unsure)
@@ -60,22 +59,9 @@ class Confidence:
                 " null"
             )
 
-    def inverse(self) -> Confidence:
-        """The gate that is open where this one is closed."""
-        return replace(self, inverted=not self.inverted)
-
-    @property
-    def is_open_ended(self) -> bool:
-        """Whether its threshold is not chosen yet."""
-        return self.above is None
-
-    def candidates(self, entries: Sequence[PlanEntry]) -> Sequence[Confidence]:
-        """What a threshold is chosen from."""
-        return [replace(self, above=above) for above in GRID]
-
     def parts(self, entry: PlanEntry) -> Mapping[str, np.ndarray]:
         return {
-            "gate_above": np.array(chosen(self.above), np.float32),
+            "gate_above": np.array(self.chosen, np.float32),
             "gate_inverted": np.array(self.inverted, np.float32),
         }
 

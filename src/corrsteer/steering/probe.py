@@ -97,8 +97,8 @@ def candidates(part: Any, entries: Sequence[PlanEntry]) -> Sequence[Any]:
     """What it is chosen from, what acts least last; the part itself where nothing is open."""
     if not is_open_ended(part):
         return [part]
-    found: Sequence[Any] = part.candidates(entries)  # from the lowest threshold to the highest
-    return found[::-1] if getattr(part, "inverted", False) else found
+    found: Sequence[Any] = part.candidates(entries)
+    return found
 
 
 def probe_of(entry: PlanEntry, reader: object) -> Probe:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -24,6 +24,7 @@ import numpy as np
 from corrsteer.errors import ConfigError
 from corrsteer.steering.probe import logit, logit_parts, probe_of
 from corrsteer.steering.protocol import Parts
+from corrsteer.steering.threshold import Threshold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,12 +57,11 @@ def is_alike(x: Tensor, parts: Parts, dial: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Threshold):
     """Where the layer's probe finds an error likelier than ``above``; null: chosen on validation
     by :class:`corrsteer.methods.corrsteer.CorrSteer`. ``inverted``: where it does not."""
 
-    above: float | None = None
-    inverted: bool = False
+    grid: ClassVar[Sequence[float]] = GRID
     reads_probe: ClassVar[str] = "generated"
     whole_answer: ClassVar[bool] = False
     open = staticmethod(is_likely_wrong)
@@ -73,21 +73,8 @@ class Probe:
                 f"gate.above={self.above}: it must be a probability between 0 and 1, or null"
             )
 
-    def inverse(self) -> Probe:
-        """The gate that is open where this one is closed."""
-        return replace(self, inverted=not self.inverted)
-
-    @property
-    def is_open_ended(self) -> bool:
-        """Whether its threshold is not chosen yet."""
-        return self.above is None
-
-    def candidates(self, entries: Sequence[PlanEntry]) -> Sequence[Probe]:
-        """What a threshold is chosen from."""
-        return [replace(self, above=above) for above in GRID]
-
     def parts(self, entry: PlanEntry) -> Mapping[str, np.ndarray]:
-        above = chosen(self.above)
+        above = self.chosen
         return {
             **logit_parts(probe_of(entry, self), "gate_"),
             "gate_above": np.array(math.log(above / (1 - above)), np.float32),
@@ -117,14 +104,13 @@ class PromptCosine(Prompt):
                 f"gate.above={self.above}: it must be a cosine between -1 and 1, or null"
             )
 
-    def candidates(self, entries: Sequence[PlanEntry]) -> Sequence[Probe]:
-        levels = probe_of(deciding(entries), self).levels
-        return [replace(self, above=float(above)) for above in sorted({*levels.tolist()})]
+    def levels(self, entries: Sequence[PlanEntry]) -> Sequence[float]:
+        return sorted({*probe_of(deciding(entries), self).levels.tolist()})
 
     def parts(self, entry: PlanEntry) -> Mapping[str, np.ndarray]:
         condition = probe_of(entry, self).condition
         unit = condition / (np.linalg.norm(condition) or 1.0)
-        above = np.array(chosen(self.above), np.float32)
+        above = np.array(self.chosen, np.float32)
         inverted = np.array(self.inverted, np.float32)
         return {
             "gate_condition": unit.astype(np.float32),
@@ -140,13 +126,3 @@ def deciding(entries: Sequence[PlanEntry]) -> PlanEntry:
         raise ConfigError("a gate that decides for a whole answer needs a plan with a layer")
     ordered = sorted(entries, key=lambda e: e.layer)
     return max(ordered, key=lambda e: e.probe.auroc if e.probe else -math.inf)
-
-
-def chosen(above: float | None) -> float:
-    """Raises ConfigError for a threshold that nothing chose."""
-    if above is None:
-        raise ConfigError(
-            "gate.above=null is chosen on validation by strategy=corrsteer_a or corrsteer_s alone:"
-            " type a number, such as gate.above=0.5"
-        )
-    return above
