@@ -414,15 +414,17 @@ TABLE = [
     ),
     Case("Clamp.level", "operator.level=2", CHOSEN, given=("operator=clamp",)),
     Case("FeatureActive.above", "gate.above=0.5", GATED, given=("gate=feature_inactive",)),
-    Case("Probe.above", "gate.above=0.6", GATED, given=("gate=probe", "gate.above=0.5")),
-    Case("Confidence.above", "gate.above=0.6", GATED, given=("gate=confidence", "gate.above=0.5")),
+    Case("Threshold.above", "gate.above=0.6", GATED, given=("gate=probe", "gate.above=0.5")),
+    Case("Threshold.above", "gate.above=0.6", GATED, given=("gate=confidence", "gate.above=0.5")),
     Case(
-        "Confidence.inverted",
+        "Threshold.inverted",
         "gate.inverted=true",
         GATED,
         given=("gate=confidence", "gate.above=0.5"),
     ),
-    Case("Probe.inverted", "gate.inverted=true", GATED, given=("gate=prompt", "gate.above=0.5")),
+    Case(
+        "Threshold.inverted", "gate.inverted=true", GATED, given=("gate=prompt", "gate.above=0.5")
+    ),
     Case(  # it has no random features beside it
         "Mera.alpha",
         "operator.alpha=0.6",
