@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("data", type=Path, help="the authors' file or its folder")
     parser.add_argument("--limit", type=int, help="so many requests")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of an answer, at most")
+    parser.add_argument("--dtype", default="auto", help="of the model: float32, bfloat16")
     args = parser.parse_args(argv)
 
     task = config.instantiate(composed("task=ifeval", f"task.data={args.data}").task, IFEval)
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     lines = args.out.read_text(encoding="utf-8").splitlines() if args.out.exists() else []
     answers = {row["id"]: row["answer"] for row in map(json.loads, lines)}
     left = [example for example in examples if example.id not in answers]
-    model = Local(batch_size=BATCH).load(smollm2())
+    model = Local(batch_size=BATCH).load(smollm2(args.dtype))
     batches = model.batches([example.prompt for example in left])
     with args.out.open("a", encoding="utf-8") as out:
         for batch in track(batches, description="answers"):

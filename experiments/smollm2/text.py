@@ -72,8 +72,10 @@ def composed(*words: str) -> Any:
         return compose("config", overrides=list(words))
 
 
-def smollm2() -> Model:
-    spec = config.instantiate(composed("model=smollm2_135m_it").model, Model)
+def smollm2(dtype: str = "auto") -> Model:
+    spec = config.instantiate(
+        composed("model=smollm2_135m_it", f"model.dtype={dtype}").model, Model
+    )
     assert isinstance(spec, Model)
     return spec
 

@@ -9,7 +9,7 @@ import pytest
 from corrsteer.config import instantiate
 from corrsteer.models.spec import Model
 from corrsteer.run.build import build
-from experiments.smollm2 import ifeval, text
+from experiments.smollm2 import ifeval, quality, text
 
 pytestmark = pytest.mark.night
 
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.night
 def model(monkeypatch):
     """The bundled one, which reads anything, in SmolLM2's place."""
     spec = instantiate(text.composed().model, Model)
-    for script in (text, ifeval):
-        monkeypatch.setattr(script, "smollm2", lambda: spec)
+    for script in (text, ifeval, quality):
+        monkeypatch.setattr(script, "smollm2", lambda *_: spec)
     for name, small in {"BATCH": 4, "LONG": 4, "SHORT": 2}.items():
         monkeypatch.setattr(text, name, small)
 
@@ -77,3 +77,21 @@ def test_a_stopped_measurement_of_ifeval_asks_nothing_again(model, tmp_path, mon
     assert ifeval.main([str(out), str(data), "--tokens=4"]) == numbers
     assert out.read_text().splitlines(keepends=True)[:4] == lines[:4]
     assert len(out.read_text().splitlines()) == 5
+
+
+def test_sae_folders_are_judged_on_the_same_rows_of_each_text(model, tmp_path, monkeypatch):
+    """Bundled SAEs beside themselves: equal rows; another text: other numbers."""
+    saes = text.composed().sae.path
+    one, other = tmp_path / "one.txt", tmp_path / "other.txt"
+    one.write_text("Tom sees a dog. " * 60)
+    other.write_text("1 2 3 4 5 6 7 8 9 " * 60)
+    again = tmp_path / "again"
+    again.symlink_to(saes)
+    words = ["--saes", str(saes), str(again), "--text", str(one), str(other), "--positions=64"]
+    table = quality.main(words)
+    measures = list(quality.MEASURES)
+    parts = {key: part[measures].to_numpy() for key, part in table.groupby(["text", "saes"])}
+    assert len(parts) == 4
+    assert (parts[str(one), str(saes)] == parts[str(one), str(again)]).all()
+    assert (parts[str(one), str(saes)] != parts[str(other), str(saes)]).any()
+    assert (table["explained"] <= 1).all()
