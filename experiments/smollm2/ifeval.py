@@ -25,6 +25,8 @@ from corrsteer.tasks.ifeval import IFEval
 from experiments.smollm2.text import composed, smollm2
 
 BATCH, TOKENS = 64, 1280
+FIRST = 4
+"""Answers that are longer than this part of what they may be are asked again, by themselves."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
@@ -41,18 +43,22 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     examples = task.examples()[: args.limit]
     lines = args.out.read_text(encoding="utf-8").splitlines() if args.out.exists() else []
     answers = {row["id"]: row["answer"] for row in map(json.loads, lines)}
-    left = [example for example in examples if example.id not in answers]
     model = Local(batch_size=BATCH).load(smollm2(args.dtype))
-    batches = model.batches([example.prompt for example in left])
     with args.out.open("a", encoding="utf-8") as out:
-        for batch in track(batches, description="answers"):
-            prompts = [left[i].prompt for i in batch]
-            (made,) = model.generate(prompts, [None], max_new_tokens=args.tokens)
-            for i, answer in zip(batch, made, strict=True):
-                answers[left[i].id] = answer.text
-                row = {"id": left[i].id, "answer": answer.text, "tokens": len(answer.tokens)}
-                out.write(json.dumps(row) + "\n")
-            out.flush()
+        # A batch takes as long as its longest answer, so long ones are written among themselves.
+        for tokens in (args.tokens // FIRST, args.tokens):
+            left = [example for example in examples if example.id not in answers]
+            batches = model.batches([example.prompt for example in left])
+            for batch in track(batches, description=f"answers of up to {tokens} tokens"):
+                prompts = [left[i].prompt for i in batch]
+                (made,) = model.generate(prompts, [None], max_new_tokens=tokens)
+                for i, answer in zip(batch, made, strict=True):
+                    if len(answer.tokens) == tokens < args.tokens:
+                        continue
+                    answers[left[i].id] = answer.text
+                    row = {"id": left[i].id, "answer": answer.text, "tokens": len(answer.tokens)}
+                    out.write(json.dumps(row) + "\n")
+                out.flush()
     table = pd.DataFrame({"answer": [answers[example.id] for example in examples]})
     numbers = dict(task.metrics(examples, table))
     for name, share in numbers.items():
