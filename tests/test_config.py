@@ -223,13 +223,20 @@ def test_hydra_makes_an_option_of_its_file_alone(group, name):
 def test_an_experiment_is_a_sweep_with_a_claim(name):
     cfg = composed(f"experiment={name}")
     config.check(cfg)
-    assert cfg.study.claim
+    assert cfg.study.claim and cfg.study.widen == 3
     assert ("rule" in cfg.study) == (name not in ("variants", "compare"))
     swept = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
     subjects = cfg.study.get("subject") or []
     named = {*([subjects] if isinstance(subjects, str) else subjects), cfg.study.get("reference")}
     for by in cfg.study.get("by", []):
         assert by == "coef" or named <= {*swept[by].split(",")}
+
+
+def test_the_study_of_selectors_has_every_one():
+    swept = OmegaConf.load(CONF / "experiment" / "selectors.yaml").hydra.sweeper.params
+    assert set(swept.selector.split(",")) == {
+        name for group, name in OPTIONS if group == "selector"
+    }
 
 
 @pytest.mark.night
@@ -251,6 +258,7 @@ def test_a_study_that_lacks_something_is_refused():
     assert "study=P: type experiment=variants" in refusal("study=P")
     assert "study.control has no value" in refusal("experiment=gates", "study.control=null")
     assert "study.rule=gate is unknown" in refusal("experiment=gates", "study.rule=gate")
+    assert "study.widen=x: it must be" in refusal("experiment=gates", "study.widen=x")
     assert "study.measure=x is unknown" in refusal("experiment=gates", "+study.measure=[x]")
 
 
@@ -258,9 +266,23 @@ def test_a_study_that_lacks_something_is_refused():
 def test_rivals_are_compared_within_a_margin():
     cfg = composed("experiment=compare")
     config.check(cfg)
-    assert set(cfg.study) == {"claim", "subject", "margin"}
+    assert set(cfg.study) == {"claim", "subject", "margin", "widen"}
+    assert "study.widen=-1: it must be" in refusal("experiment=compare", "study.widen=-1")
     assert "study.margin=0: it must be" in refusal("experiment=compare", "study.margin=0")
     assert "study.reference" in refusal("experiment=compare", "+study.reference=A")
+
+
+@pytest.mark.long
+def test_fine_tuning_is_compared_on_gold_on_own_right_and_on_shuffled_answers():
+    swept = OmegaConf.load(CONF / "experiment" / "compare.yaml").hydra.sweeper.params
+    arms = [name for name in swept.strategy.split(",") if name.startswith("lora")]
+    assert [composed(f"strategy={name}").strategy.data for name in arms] == [
+        *("gold", "own_right", "shuffled")
+    ]
+    for kind in ("lora", "finetune", "bias_only"):
+        for data in ("own_right", "shuffled"):
+            by_word = composed(f"strategy={kind}_{data}").strategy
+            assert by_word == composed(f"strategy={kind}", f"strategy.data={data}").strategy
 
 
 def test_no_knob_shares_its_name_with_a_folder_of_choices():

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from corrsteer.report.study import _partial, answered, at_the_end, compared, markdown
-from corrsteer.report.study_arms import arms, asked_arms, at_equal_norm
+from corrsteer.report.study import _partial, added, answered, at_the_end, compared, markdown
+from corrsteer.report.study_arms import arms, asked_arms, at_equal_norm, lacking_as_long
 from corrsteer.report.study_collapse import Excess, excess, said
 from corrsteer.report.study_rules import REFUTED, SUPPORTED, UNDECIDED, Asked, Partial
 from corrsteer.report.sweep_page import write_sweep_report
@@ -113,16 +113,49 @@ def test_arms_are_compared_where_both_are_as_long_as_the_better_one():
     assert [one.norm for one in pair] == [100.0, 100.4]
 
 
+def test_an_arm_lacks_the_dial_of_the_better_one_where_dials_mean_the_same_norm():
+    def job(coef, validation, chosen=False, norm=10.0, turns=True):
+        record = SimpleNamespace(coef=coef)
+        about = {"validation": validation, "chosen": chosen, "turns": turns}
+        return SimpleNamespace(record=record, norm=coef * norm, **about)
+
+    short, long = [job(1.0, 0.6, True), job(2.0, 0.5)], [job(1.0, 0.5), job(4.0, 0.9, True)]
+    assert lacking_as_long({0: short}, {0: long}) == [(short[0], long[1])]
+    assert lacking_as_long({0: long}, {0: short}) == [(short[0], long[1])]
+    assert lacking_as_long({0: long}, {1: short}) == lacking_as_long({0: short}, {0: short}) == []
+    unsteered = [job(0.0, 1.0, True), job(1.0, 0.5)]
+    other = [job(1.0, 0.4, norm=7.0), job(4.0, 0.9, True, norm=7.0)]
+    still = [job(1.0, 0.6, True, turns=False)]
+    for some in ((short, unsteered), (short, other), (still, long)):
+        assert lacking_as_long({0: some[0]}, {0: some[1]}) == []
+
+
 def test_a_dial_at_the_end_of_its_range_is_named():
-    def jobs(*dials, chosen):
-        return [SimpleNamespace(record=SimpleNamespace(coef=d), chosen=d == chosen) for d in dials]
+    def jobs(*dials, chosen, turns=True):
+        return [
+            SimpleNamespace(record=SimpleNamespace(coef=d), chosen=d == chosen, turns=turns)
+            for d in dials
+        ]
 
     inside, one = jobs(1.0, 2.0, 4.0, chosen=2.0), jobs(1.0, chosen=1.0)
     assert at_the_end({"A": {0: inside}, "B": {0: one}}) == ""
     ends = {"A": {0: inside}, "B": {0: inside, 1: jobs(1.0, 2.0, chosen=2.0)}}
     ends["C"] = {0: jobs(1.0, 4.0, 2.0, chosen=1.0)}
     ends["D"] = {0: jobs(0.0, 1.0, chosen=0.0)}  # the unsteered model: nothing lies below
+    ends["E"] = {0: jobs(1.0, 2.0, chosen=1.0, turns=False)}  # it has no dial to add to
     assert at_the_end(ends).endswith(": B (2), C (1).")
+
+
+def test_the_dials_that_were_added_are_named():
+    def jobs(**left):
+        return [
+            SimpleNamespace(record=SimpleNamespace(coef=float(dial[1:])), left=times)
+            for dial, times in left.items()
+        ]
+
+    assert added({"A": {0: jobs(c1=3, c2=3)}}) == added({"A": {0: jobs(c1=0)}}) == added({}) == ""
+    found = {"A": {0: jobs(c1=3, c2=3), 1: jobs(c2=3, c8=1, c4=2)}, "B": {0: jobs(c1=3, c8=1)}}
+    assert added(found).endswith(": A (4, 8), B (8).")
 
 
 def test_only_seeds_that_both_have_are_compared():

@@ -94,7 +94,7 @@ class Study:
 def study(folder: Path, done: pd.DataFrame, results: Mapping[int, Record]) -> Study | None:
     """``done``: rows of the sweep's table, with ``chosen``. None for a sweep that is no
     experiment."""
-    asked = _asked(folder, [int(n) for n in done["job"]])
+    asked = asked_in(folder, [int(n) for n in done["job"]])
     if asked is None:
         return None
     found = arms(folder, done, results, asked.by)
@@ -130,19 +130,36 @@ def study(folder: Path, done: pd.DataFrame, results: Mapping[int, Record]) -> St
     partial = _partial(found) if asked.rule == "filling" else None
     missing = [name for name in wanted if name not in picks]
     made = answered(asked, rows, own, partial, missing, list(ends(found)))
-    return replace(made, first=first, note=at_the_end(found))
+    return replace(
+        made, first=first, note=" ".join(filter(None, (added(found), at_the_end(found))))
+    )
 
 
 def ends(found: Arms) -> dict[str, str]:
-    """Arms whose dial lies at an end of its range, with that dial. Below 0, the unsteered model,
-    there is nothing to add."""
+    """Arms whose dial lies at an end of its range, with that dial: where it was not widened as
+    often as needed (:mod:`corrsteer.report.widening`). Below 0, the unsteered model, there is
+    nothing to add."""
     some = {}
     for name, by_seed in found.items():
         for seed, job in picked(by_seed).items():
             dials = [one.record.coef for one in by_seed[seed]]
-            if len(dials) > 1 and job.record.coef in {min(dials), max(dials)} - {0.0}:
+            if len(dials) > 1 and job.turns and job.record.coef in {min(dials), max(dials)} - {0.0}:
                 some[name] = short(job.record.coef)
     return some
+
+
+def added(found: Arms) -> str:
+    """A sentence on the dials that follow those of the experiment; empty where there are none."""
+    every = [(name, job) for name, some in found.items() for jobs in some.values() for job in jobs]
+    typed = max((job.left for _, job in every), default=0)
+    some: dict[str, set[float]] = {}
+    for name, job in every:
+        if job.left < typed:
+            some.setdefault(name, set()).add(job.record.coef)
+    if not some:
+        return ""
+    told = ", ".join(f"{name} ({', '.join(map(short, sorted(x)))})" for name, x in some.items())
+    return f"Dials that were added, for what validation found at the end of a range: {told}."
 
 
 def at_the_end(found: Arms) -> str:
@@ -282,7 +299,8 @@ def _command(folder: Path) -> str | None:
     return f"python -m src.main{several} {shlex.join(kept)}".strip()
 
 
-def _asked(folder: Path, jobs: Sequence[int]) -> Asked | None:
+def asked_in(folder: Path, jobs: Sequence[int]) -> Asked | None:
+    """What the configs of a study's jobs ask; None where none does, or rivals are compared."""
     for job in jobs:
         try:
             text = (folder / str(job) / "config.yaml").read_text(encoding="utf-8")
