@@ -232,6 +232,11 @@ def test_an_experiment_is_a_sweep_with_a_claim(name):
         assert by == "coef" or named <= {*swept[by].split(",")}
 
 
+def test_the_study_of_selectors_has_every_one():
+    swept = OmegaConf.load(CONF / "experiment" / "selectors.yaml").hydra.sweeper.params
+    assert set(swept.selector.split(",")) == {name for group, name in OPTIONS if group == "selector"}
+
+
 @pytest.mark.night
 @pytest.mark.long
 @pytest.mark.parametrize("name", sorted(file.stem for file in CONF.glob("arm/*.yaml")))
@@ -261,6 +266,19 @@ def test_rivals_are_compared_within_a_margin():
     assert set(cfg.study) == {"claim", "subject", "margin"}
     assert "study.margin=0: it must be" in refusal("experiment=compare", "study.margin=0")
     assert "study.reference" in refusal("experiment=compare", "+study.reference=A")
+
+
+@pytest.mark.long
+def test_fine_tuning_is_compared_on_gold_on_own_right_and_on_shuffled_answers():
+    swept = OmegaConf.load(CONF / "experiment" / "compare.yaml").hydra.sweeper.params
+    arms = [name for name in swept.strategy.split(",") if name.startswith("lora")]
+    assert [composed(f"strategy={name}").strategy.data for name in arms] == [
+        *("gold", "own_right", "shuffled")
+    ]
+    for kind in ("lora", "finetune", "bias_only"):
+        for data in ("own_right", "shuffled"):
+            by_word = composed(f"strategy={kind}_{data}").strategy
+            assert by_word == composed(f"strategy={kind}", f"strategy.data={data}").strategy
 
 
 def test_no_knob_shares_its_name_with_a_folder_of_choices():

@@ -25,6 +25,7 @@ from corrsteer.report.compare_page import (
     HALF,
     MATCHES,
     called,
+    controls,
     explained,
     halves,
     markdown,
@@ -50,6 +51,7 @@ from corrsteer.stats.matching import (
     equivalence,
     verdict,
 )
+from corrsteer.stats.seeds import GainBySample
 from tests.report.fabricated_run import fabricate_run
 
 STUDY = {"claim": "<b>A</b> matches", "subject": "CorrSteer-A", "margin": 2}
@@ -354,3 +356,75 @@ def test_the_number_is_the_smallest_ratio_at_equal_accuracy():
     found = of_comparison(content)
     assert deciding(found.number) == "smallest ratio of a price (LoRA, off-target): 3 [2, 4]"
     assert found.table.rows[0][5:] == ["–", "3 [2, 4]", "–", "supported: so"]
+
+
+@pytest.fixture(scope="module")
+def with_control(sweep, tmp_path_factory):
+    """The same sweep with a job more, trained on shuffled answers, which pays almost nothing."""
+    folder = tmp_path_factory.mktemp("sweep") / "with_control"
+    shutil.copytree(sweep, folder)
+    home = folder / "4"
+    fabricate_run(
+        home, coef=1.0, n_test=80, fixed=0.1, broken=0.1, validation_steered=0.70, transfer=()
+    )
+    config = yaml.safe_load((home / "config.yaml").read_text())
+    strategy = {"variant": "shuffled", "data": "shuffled", "coef": 1.0}
+    text = yaml.safe_dump({**config, "study": STUDY, "strategy": strategy})
+    (home / "config.yaml").write_text(text)
+    metrics = json.loads((home / "metrics.json").read_text())
+    text = json.dumps({**metrics, "method": "LoRA", "variant": "shuffled"})
+    (home / "metrics.json").write_text(text)
+    texts = {"arm": "steered", "text": range(30), "kl": 1e-6, "positions": 10}
+    pd.DataFrame(texts).to_csv(home / "divergence.csv", index=False)
+    write_training(home, [(0, 0.5), (1, 0.7)])
+    return folder
+
+
+def compared_in(folder):
+    table = sweep_table(folder)
+    records = {n: read_record(folder / str(n)) for n in table["job"]}
+    what, (some,) = questions(folder, table, records)
+    return compare(what, some)
+
+
+@pytest.mark.long
+def test_a_control_is_shown_and_decides_nothing(sweep, with_control):
+    without, made = compared_in(sweep), compared_in(with_control)
+    assert [m.rival for m in made.matches] == ["CorrSteer-LoRA"] and wanted(with_control) == []
+    rows = {row.name: row for row in made.rows}
+    control = rows.pop("LoRA-shuffled")
+    assert {row.name: (row.p, row.best, row.front) for row in without.rows} == {
+        name: (row.p, row.best, row.front) for name, row in rows.items()
+    }
+    assert control.title == "LoRA-shuffled (control)" and rows["CorrSteer-A"].control is None
+    assert (control.against, control.p, control.best, control.front) == (None, None, set(), False)
+    record = control.jobs[0].record
+    assert control.control.gain == pytest.approx(record.gain)
+    assert control.control.p == pytest.approx(record.flips.mcnemar_p)
+
+
+@pytest.mark.long
+def test_what_a_control_gains_is_said_everywhere(with_control):
+    page = write_sweep_report(with_control).read_text()
+    (told,) = controls(compared_in(with_control))
+    assert told.startswith("LoRA-shuffled, a control") and told in page
+    assert page.count("LoRA-shuffled (control)") >= 2  # in table and figure
+    verdict = (with_control / "verdict.md").read_text()
+    assert told in verdict and "| LoRA-shuffled (control) |" in verdict
+    (one,) = json.loads((with_control / "study.json").read_text())["controls"]
+    assert one["name"] == "LoRA-shuffled" and set(one) == {"name", "gain", "interval", "p"}
+
+
+@pytest.mark.parametrize(
+    ("gain", "p", "says"),
+    [
+        (0.05, 0.2, "not shown to gain anything"),
+        (0.05, 0.01, "by the form of an answer"),
+        (-0.05, 0.01, "it does worse"),
+    ],
+)
+def test_a_control_gains_nothing_or_it_is_told(gain, p, says):
+    found = GainBySample(n=100, repeated=0, gain=gain, ci=(gain - 0.1, gain + 0.1), p=p)
+    made: Any = SimpleNamespace(rows=[SimpleNamespace(name="x", control=found)])
+    (told,) = controls(made)
+    assert says in told

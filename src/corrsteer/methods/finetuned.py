@@ -96,7 +96,7 @@ class FineTuned(ABC):
 
     @property
     def learns_from(self) -> str:
-        return {GOLD: "gold answers", OWN: "outcomes"}.get(self.data, "nothing")
+        return {GOLD: "gold answers", OWN: "outcomes"}.get(self.data, "shuffled gold answers")
 
     @property
     def needs(self) -> frozenset[str]:

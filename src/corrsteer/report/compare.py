@@ -4,7 +4,9 @@ subject matches a rival at half the side effects.
 Of every method and seed the jobs are its settings: dials, checkpoints, learning rates, whatever the
 sweep varied. Validation chooses one of them for the table; for a pair it chooses the one whose
 *validation* accuracy is nearest the other method's. Test is asked once, of what was chosen
-(:mod:`corrsteer.stats.matching`). Reads job folders only; some ten milliseconds per job.
+(:mod:`corrsteer.stats.matching`). A method trained on shuffled answers is no rival but a control:
+it stands in table and figure with its gain, and nothing is decided, marked or corrected for it.
+Reads job folders only; some ten milliseconds per job.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from corrsteer.stats.matching import (
     together,
     verdict,
 )
-from corrsteer.stats.seeds import gain_by_sample
-from corrsteer.steering.arms import STEERED
+from corrsteer.stats.seeds import GainBySample, gain_by_sample
+from corrsteer.steering.arms import BASELINE, STEERED
 
 Jobs = Mapping[Seed, Sequence[Job]]
 """Of one method, all that are done, by seed."""
@@ -42,8 +44,8 @@ OTHER_DIAL = "a dial at which both are as accurate: add some to coef"
 @dataclass(frozen=True)
 class Row:
     """A method as validation chose it. ``gain``: against the unsteered model. ``against``: the
-    subject, less this one, with its p (Holm); None for the subject. ``best``: columns in which
-    every other method is worse by a test. ``dial`` empty: it has none."""
+    subject, less this one, with its p (Holm); None for the subject and for a control. ``best``:
+    columns in which every other method is worse by a test. ``dial`` empty: it has none."""
 
     name: str
     jobs: Sequence[Job]
@@ -61,6 +63,13 @@ class Row:
     best: frozenset[str]
     front: bool
     """That no other method is as accurate at a lower price, nor more at the same."""
+    control: GainBySample | None = None
+    """Of a control, its gain over the unsteered model, with a p that nothing corrects; None for
+    subject and rivals."""
+
+    @property
+    def title(self) -> str:
+        return self.name if self.control is None else f"{self.name} (control)"
 
 
 @dataclass(frozen=True)
@@ -118,15 +127,17 @@ def compare(what: Asked, jobs: Sequence[tuple[Seed, Job]]) -> Comparison | None:
     best = {name: by_validation(some) for name, some in methods.items()}
     rows = _rows(best, what.subject, methods)
     axis = OFF_TARGET if all(r.prices[OFF_TARGET] is not None for r in rows) else BROKEN
-    of_axis = [_share(r, axis) for r in rows]
-    front = on_front([r.accuracy for r in rows], of_axis)
-    rows = [replace(r, front=on) for r, on in zip(rows, front, strict=True)]
+    asked = [r for r in rows if r.control is None]
+    front = on_front([r.accuracy for r in asked], [_share(r, axis) for r in asked])
+    on = {r.name for r, ahead in zip(asked, front, strict=True) if ahead}
+    rows = [replace(r, front=r.name in on) for r in rows]
     matches = []
     if what.subject in methods:
         matches = [
             _match(what, methods[what.subject], methods[name], name)
             for name in methods
             if name != what.subject and set(methods[name]) & set(methods[what.subject])
+            if not is_control(methods[name])
         ]
     first = {
         name: sorted((j for j in next(iter(s.values())) if j.match is None), key=_by_dial)
@@ -140,6 +151,10 @@ def by_method(jobs: Sequence[tuple[Seed, Job]]) -> dict[str, dict[Seed, list[Job
     for seed, job in jobs:
         methods.setdefault(job.method, {}).setdefault(seed, []).append(job)
     return methods
+
+
+def is_control(jobs: Jobs) -> bool:
+    return any(job.control for some in jobs.values() for job in some)
 
 
 # -- what validation chooses -------------------------------------------------------------------
@@ -276,15 +291,16 @@ def _rows(
     chosen: Mapping[str, Mapping[Seed, Job]], subject: str, methods: Mapping[str, Jobs]
 ) -> list[Row]:
     first = chosen.get(subject, {})
+    asked = {name: some for name, some in chosen.items() if not is_control(methods[name])}
     gains = {
         name: gain_by_sample(pairs)
-        for name, some in chosen.items()
+        for name, some in asked.items()
         if name != subject
         and (pairs := [(j.answers(STEERED), first[s].answers(STEERED)) for s, j in some.items()
                        if s in first])
     }  # fmt: skip
     p = dict(zip(gains, holm([g.p for g in gains.values()]), strict=True))
-    best = _best(chosen)
+    best = _best(asked)
     rows = []
     for name, some in chosen.items():
         jobs = list(some.values())
@@ -313,9 +329,14 @@ def _rows(
                 cost=_cost([job for some in methods[name].values() for job in some]),
                 best=frozenset(column for column, who in best.items() if who == name),
                 front=False,
+                control=None if name in asked else _over_unsteered(jobs),
             )
         )
     return sorted(rows, key=lambda r: (-r.accuracy, r.name))
+
+
+def _over_unsteered(jobs: Sequence[Job]) -> GainBySample:
+    return gain_by_sample([(j.answers(BASELINE), j.answers(STEERED)) for j in jobs])
 
 
 def _best(chosen: Mapping[str, Mapping[Seed, Job]]) -> dict[str, str]:

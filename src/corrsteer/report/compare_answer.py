@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from corrsteer.report.compare import Comparison, Match
+from corrsteer.report.compare import Comparison, Match, Row
 from corrsteer.report.compare_page import explained, sentences, turned
 from corrsteer.report.study import write_answer
 from corrsteer.stats.matching import SUPPORTED, UNDECIDED, PriceRatio
@@ -33,6 +33,7 @@ def write_comparison(folder: Path, made: Sequence[Comparison], done: pd.DataFram
         "reference": {"name": made[0].asked.subject},
         "margin": made[0].asked.margin,
         "matches": [_match(match) for match in matches],
+        "controls": [_control(row) for one in made for row in one.rows if row.control is not None],
     }
     write_answer(folder, content, done)
 
@@ -69,6 +70,13 @@ def _match(match: Match) -> dict[str, Any]:
         "half": pair.half,
         "prices": {name: _price(price) for name, price in pair.prices.items()},
     }
+
+
+def _control(row: Row) -> dict[str, Any]:
+    """Its gain over the unsteered model; p is not corrected."""
+    gain = row.control
+    assert gain is not None
+    return {"name": row.name, "gain": gain.gain, "interval": list(gain.ci), "p": gain.p}
 
 
 def _price(price: PriceRatio | None) -> dict[str, Any] | None:

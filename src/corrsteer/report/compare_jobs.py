@@ -24,6 +24,8 @@ PRICES = (BROKEN, OFF_TARGET, KL)
 Seed = tuple[object, ...]
 RESTRICTED = "Prompt-constrained"
 """The method that restricts answers to option letters: unrelated prompts have none."""
+SHUFFLED = "shuffled"
+"""``strategy.data`` of the control of :mod:`corrsteer.methods.finetuned`."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Job:
     """The validation accuracy that its checkpoint was to come nearest to; None: the best one."""
     turns: bool = False
     """Whether its strategy reads the dial: an adapter's does, too, which has no operator."""
+    control: bool = False
+    """Whether it was trained on answers of other questions (``strategy.data=shuffled``): no rival,
+    since all that it can learn is the form of an answer."""
 
     @property
     def method(self) -> str:
@@ -131,8 +136,8 @@ def questions(
             # A checkpoint for a pair is no answer to which setting of a method is the best one.
             own = bool(row["chosen"]) and match is None
             seed = tuple(str(row[name]) for name in ("seed", "splits_seed"))
-            turns = "coef" in strategy
-            jobs.append((seed, Job(n, folder / str(n), results[n], own, match, turns)))
+            turns, dealt = "coef" in strategy, strategy.get("data") == SHUFFLED
+            jobs.append((seed, Job(n, folder / str(n), results[n], own, match, turns, dealt)))
         every.append(jobs)
     return what, every
 

@@ -13,7 +13,7 @@ from corrsteer.report.numbers import interval, p_value, pct, points, ratio, shor
 from corrsteer.report.pages import cut
 from corrsteer.report.plots import Figure, around, colour, error_bars, line, plot_text, ring
 from corrsteer.report.sweep_figures import SYMBOLS
-from corrsteer.stats.intervals import difference_ci, proportion_ci
+from corrsteer.stats.intervals import SIGNIFICANT, difference_ci, proportion_ci
 from corrsteer.stats.matching import REFUTED, SUPPORTED, UNDECIDED, PriceRatio
 from corrsteer.steering.arms import BASELINE, STEERED
 
@@ -60,6 +60,26 @@ def sentence(made: Comparison, name: str = "") -> str:
         if names
     ]
     return f"{head}: {'; '.join(told)}."
+
+
+def controls(made: Comparison) -> list[str]:
+    """What is to be known of each control before a rival's gain is believed."""
+    return [_gains_nothing(row) for row in made.rows if row.control is not None]
+
+
+def _gains_nothing(row: Row) -> str:
+    gain = row.control
+    assert gain is not None
+    says = "not shown to gain anything"
+    if gain.p <= SIGNIFICANT and gain.gain > 0:
+        says = "so much is gained by the form of an answer, or by one that is often right"
+    elif gain.p <= SIGNIFICANT:
+        says = "it does worse"
+    return (
+        f"{row.name}, a control that was trained on answers of other questions:"
+        f" {points(gain.gain)} points {interval(gain.ci)} over the unsteered model,"
+        f" {p_value(gain.p)}: {says}."
+    )
 
 
 def explained(match: Match) -> str:
@@ -154,7 +174,8 @@ NOTE = (
     " of prompts. Fitting and answering (the validation split): the most that a job of the method"
     " took in this sweep, in this order of jobs: what the cache held or an earlier job had computed"
     " is not counted, so that times of methods compare only where each had a cache of its own."
-    " “Front”: no other method is as accurate at a lower price."
+    " “Front”: no other method is as accurate at a lower price. A control is no method: nothing is"
+    " marked, decided or corrected for it."
 )
 
 
@@ -166,10 +187,11 @@ def markdown(made: Comparison, name: str = "") -> str:
     for row in made.rows:
         shown = cells(row)
         marked = [f"**{shown[n]}**" if n in row.best else shown[n] for n in COLUMNS]
-        lines.append(f"| {row.name} | {'yes' if row.front else ''} | " + " | ".join(marked) + " |")
+        lines.append(f"| {row.title} | {'yes' if row.front else ''} | " + " | ".join(marked) + " |")
     titles = ["Rival", "Compared", "Subject", "Rival", "Difference", MATCHES]
     titles += [BROKEN, OFF_TARGET, KL, HALF, "Answer"]
-    lines += ["", NOTE, "", "| " + " | ".join(titles) + " |"]
+    lines += ["", *(f"{told}\n" for told in controls(made))]
+    lines += [NOTE, "", "| " + " | ".join(titles) + " |"]
     lines.append("|---|---|" + "---:|" * 3 + "---|" + "---:|" * 3 + "---|---|")
     for match in made.matches:
         for n, pair in enumerate(match.pairs):
@@ -204,6 +226,8 @@ def plane(made: Comparison) -> Figure:
     for symbol, row in zip(cycle(SYMBOLS), made.rows, strict=False):
         own = row.name == made.asked.subject
         paint = colour(STEERED) if own else "var(--random)"
+        if row.control is not None:
+            paint = "var(--muted)"
         curve = [
             (100 * share_of(j, made.axis), 100 * j.record.arms[STEERED].accuracy)
             for j in made.dials[row.name]
@@ -224,13 +248,13 @@ def plane(made: Comparison) -> Figure:
             marker={"color": paint, "symbol": symbol, "size": 10},
             error_x=error_bars([x], [[100 * low, 100 * high]]),
             error_y=error_bars([y], [[100 * b for b in row.ci]]),
-            hovertemplate=f"{plot_text(row.name, 40)}: %{{y:.1f}} %, %{{x:.1f}} %<extra></extra>",
+            hovertemplate=f"{plot_text(row.title, 40)}: %{{y:.1f}} %, %{{x:.1f}} %<extra></extra>",
         )
-        places.append((x, y, plot_text(row.name, 24)))
+        places.append((x, y, plot_text(row.title, 24)))
         reach += [y, *(100 * b for b in row.ci)]  # a dial that ruins everything is cut off
         table.append(
             {
-                "method": row.name,
+                "method": row.title,
                 "accuracy": row.accuracy,
                 "low": row.ci[0],
                 "high": row.ci[1],
@@ -308,6 +332,7 @@ def shown(made: Sequence[Comparison]) -> list[dict[str, object]]:
             "answers": [(m.rival, m.answer, explained(m), halves(m)) for m in one.matches],
             "rows": [(row, cells(row)) for row in one.rows],
             "columns": COLUMNS,
+            "controls": controls(one),
             "note": NOTE,
             "matches": [
                 (m, explained(m), [(p, turned(p), [times(x) for x in p.prices.values()])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corrsteer.report.compare import by_method, by_validation
+from corrsteer.report.compare import by_method, by_validation, is_control
 from corrsteer.report.compare_jobs import Job, questions
 from corrsteer.report.record import read_record
 from corrsteer.report.sweep_table import sweep_table
@@ -39,6 +39,8 @@ def wanted(folder: Path) -> list[Wanted]:
         assert what is not None
         subject = by_validation(methods.pop(what.subject, {}))
         for rival in methods.values():
+            if is_control(rival):
+                continue
             for seed, some in rival.items():
                 if seed in subject:
                     found += nearer(some, subject[seed].validation)
