@@ -223,7 +223,7 @@ def test_hydra_makes_an_option_of_its_file_alone(group, name):
 def test_an_experiment_is_a_sweep_with_a_claim(name):
     cfg = composed(f"experiment={name}")
     config.check(cfg)
-    assert cfg.study.claim
+    assert cfg.study.claim and cfg.study.widen == 3
     assert ("rule" in cfg.study) == (name not in ("variants", "compare"))
     swept = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
     subjects = cfg.study.get("subject") or []
@@ -234,7 +234,9 @@ def test_an_experiment_is_a_sweep_with_a_claim(name):
 
 def test_the_study_of_selectors_has_every_one():
     swept = OmegaConf.load(CONF / "experiment" / "selectors.yaml").hydra.sweeper.params
-    assert set(swept.selector.split(",")) == {name for group, name in OPTIONS if group == "selector"}
+    assert set(swept.selector.split(",")) == {
+        name for group, name in OPTIONS if group == "selector"
+    }
 
 
 @pytest.mark.night
@@ -256,6 +258,7 @@ def test_a_study_that_lacks_something_is_refused():
     assert "study=P: type experiment=variants" in refusal("study=P")
     assert "study.control has no value" in refusal("experiment=gates", "study.control=null")
     assert "study.rule=gate is unknown" in refusal("experiment=gates", "study.rule=gate")
+    assert "study.widen=x: it must be" in refusal("experiment=gates", "study.widen=x")
     assert "study.measure=x is unknown" in refusal("experiment=gates", "+study.measure=[x]")
 
 
@@ -263,7 +266,8 @@ def test_a_study_that_lacks_something_is_refused():
 def test_rivals_are_compared_within_a_margin():
     cfg = composed("experiment=compare")
     config.check(cfg)
-    assert set(cfg.study) == {"claim", "subject", "margin"}
+    assert set(cfg.study) == {"claim", "subject", "margin", "widen"}
+    assert "study.widen=-1: it must be" in refusal("experiment=compare", "study.widen=-1")
     assert "study.margin=0: it must be" in refusal("experiment=compare", "study.margin=0")
     assert "study.reference" in refusal("experiment=compare", "+study.reference=A")
 

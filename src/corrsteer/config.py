@@ -219,10 +219,15 @@ def check(cfg: DictConfig) -> None:
 def _check_study(study: Any) -> None:
     if not _is_mapping(study):
         raise ConfigError(f"study={study}: type experiment=variants, or study=null for none")
+    widen = study.get("widen", 0)
+    if type(widen) is not int or widen < 0:
+        raise ConfigError(
+            f"study.widen={widen}: it must be a whole number, at least 0, such as study.widen=3"
+        )
     if "margin" in study:
         _check_rivals(study)
         return
-    _check_keys("study", study, [*STUDY_RULES["better"], "rule", "by", "measure"])
+    _check_keys("study", study, [*STUDY_RULES["better"], "rule", "by", "measure", "widen"])
     rule = study.get("rule") or "better"
     check_known("study.rule", rule, STUDY_RULES)
     for name in study.get("measure") or ():
@@ -235,7 +240,7 @@ def _check_study(study: Any) -> None:
 
 
 def _check_rivals(study: Any) -> None:
-    _check_keys("study", study, OF_RIVALS)
+    _check_keys("study", study, [*OF_RIVALS, "widen"])
     if lacking := [name for name in OF_RIVALS if study.get(name) in (None, "")]:
         raise ConfigError(
             f"study.{lacking[0]} has no value: type +study.{lacking[0]}=VALUE, or"

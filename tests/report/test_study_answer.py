@@ -114,14 +114,18 @@ def test_arms_are_compared_where_both_are_as_long_as_the_better_one():
 
 
 def test_a_dial_at_the_end_of_its_range_is_named():
-    def jobs(*dials, chosen):
-        return [SimpleNamespace(record=SimpleNamespace(coef=d), chosen=d == chosen) for d in dials]
+    def jobs(*dials, chosen, turns=True):
+        return [
+            SimpleNamespace(record=SimpleNamespace(coef=d), chosen=d == chosen, turns=turns)
+            for d in dials
+        ]
 
     inside, one = jobs(1.0, 2.0, 4.0, chosen=2.0), jobs(1.0, chosen=1.0)
     assert at_the_end({"A": {0: inside}, "B": {0: one}}) == ""
     ends = {"A": {0: inside}, "B": {0: inside, 1: jobs(1.0, 2.0, chosen=2.0)}}
     ends["C"] = {0: jobs(1.0, 4.0, 2.0, chosen=1.0)}
     ends["D"] = {0: jobs(0.0, 1.0, chosen=0.0)}  # the unsteered model: nothing lies below
+    ends["E"] = {0: jobs(1.0, 2.0, chosen=1.0, turns=False)}  # it has no dial to add to
     assert at_the_end(ends).endswith(": B (2), C (1).")
 
 

@@ -206,6 +206,7 @@ TABLE = [
     Case("classes", "classes=@/classes.csv", CHOSEN_ANEW, given=SEMANTIC),
     Case("descriptions", "descriptions=false", NOTHING),
     Case("study", "study={claim: c, subject: s, reference: r, control: subset}", NOTHING),
+    Case("study", "study={claim: c, subject: s, margin: 2, widen: 3}", NOTHING),
     Case("cache", "cache=elsewhere", NOTHING),
     Case("name", "name=mine", NOTHING),
     Case("splits.selection", "splits.selection=20", ALL),  # what follows begins earlier

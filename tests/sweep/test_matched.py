@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from corrsteer.config import Root
 from corrsteer.report import compare_wanted
 from corrsteer.report.compare_wanted import Wanted
-from corrsteer.sweep import close, matched
+from corrsteer.sweep import close, matched, more
 from corrsteer.sweep.matched import run_matched
 
 SETTINGS = {
@@ -39,7 +39,7 @@ def sweep(tmp_path):
 def test_they_are_jobs_like_another_with_one_checkpoint_and_the_next_number(sweep, monkeypatch):
     monkeypatch.setattr(compare_wanted, "wanted", lambda folder: [Wanted(1, 0.75)])
     ran = []
-    monkeypatch.setattr(matched, "run_piece", ran.append)
+    monkeypatch.setattr(more, "run_piece", ran.append)
     config = OmegaConf.merge(OmegaConf.structured(Root), {"coef": 1.0, "strategy": {"k": 1}})
     OmegaConf.set_struct(config, True)
     hydra = {"overrides": {"task": []}, "job": {"id": "?", "num": 9}, "sweep": {"dir": "."}}
@@ -61,9 +61,9 @@ def test_where_they_cannot_run_the_sweep_says_so_and_is_reported(sweep, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(matched, "run_matched", full)
-    (line,) = close.matched(OmegaConf.create({"study": {"margin": 2}}), sweep)
+    (line,) = close.more(OmegaConf.create({"study": {"margin": 2}}), sweep)
     assert "No space left on device" in line and "type the same command again" in line
-    assert close.matched(OmegaConf.create({"study": None}), sweep) == []
+    assert close.more(OmegaConf.create({"study": None}), sweep) == []
 
 
 def test_a_folder_without_jobs_has_none(tmp_path):

@@ -18,8 +18,9 @@ import yaml
 DIAL, SEEDS = "coef", ("seed", "splits.seed")
 COPIES = re.compile(r"(strategy|search)(\.method)*\.coef|search\.start")
 """Where conf/ writes ${coef}: in a config.yaml, which is resolved, they are the dial once more."""
-NO_RESULT = ("name", "cache", "tracker", "hydra", "collect.shards")
-"""Where a run lies, what it is called, who hears of it, how its work is shared out."""
+NO_RESULT = ("name", "cache", "tracker", "hydra", "collect.shards", "study.widen")
+"""Where a run lies, what it is called, who hears of it, how its work is shared out, and how many
+more jobs may follow it."""
 BARE = ("task", "model", "method", "variant")
 """Columns whose values need no name before them."""
 
@@ -27,12 +28,12 @@ BARE = ("task", "model", "method", "variant")
 def leaves(home: Path) -> dict[str, str]:
     """A job's settings by dotted name, as text, but for dial, seeds and what changes no result;
     empty where there is no file that can be read."""
-    settings = _settings(home)
+    own = settings(home)
     return {
         name: str(value)
-        for name, value in settings.items()
+        for name, value in own.items()
         if name != DIAL and name not in SEEDS and not _within(name, NO_RESULT)
-        if not (COPIES.fullmatch(name) and value == settings.get(DIAL))
+        if not (COPIES.fullmatch(name) and value == own.get(DIAL))
     }
 
 
@@ -45,11 +46,12 @@ def seeds_called(varied: Sequence[str]) -> str:
 
 def splits_seed(home: Path) -> int | None:
     """What a job's splits were dealt by, where it is not the seed."""
-    found = _settings(home).get("splits.seed")
+    found = settings(home).get("splits.seed")
     return found if isinstance(found, int) else None
 
 
-def _settings(home: Path) -> dict[str, Any]:
+def settings(home: Path) -> dict[str, Any]:
+    """A job's settings by dotted name; empty where there is no file that can be read."""
     try:
         return _flat("", yaml.safe_load((home / "config.yaml").read_text(encoding="utf-8")))
     except (OSError, ValueError, yaml.YAMLError):

@@ -94,7 +94,7 @@ class Study:
 def study(folder: Path, done: pd.DataFrame, results: Mapping[int, Record]) -> Study | None:
     """``done``: rows of the sweep's table, with ``chosen``. None for a sweep that is no
     experiment."""
-    asked = _asked(folder, [int(n) for n in done["job"]])
+    asked = asked_in(folder, [int(n) for n in done["job"]])
     if asked is None:
         return None
     found = arms(folder, done, results, asked.by)
@@ -134,13 +134,14 @@ def study(folder: Path, done: pd.DataFrame, results: Mapping[int, Record]) -> St
 
 
 def ends(found: Arms) -> dict[str, str]:
-    """Arms whose dial lies at an end of its range, with that dial. Below 0, the unsteered model,
-    there is nothing to add."""
+    """Arms whose dial lies at an end of its range, with that dial: where it was not widened as
+    often as needed (:mod:`corrsteer.report.widening`). Below 0, the unsteered model, there is
+    nothing to add."""
     some = {}
     for name, by_seed in found.items():
         for seed, job in picked(by_seed).items():
             dials = [one.record.coef for one in by_seed[seed]]
-            if len(dials) > 1 and job.record.coef in {min(dials), max(dials)} - {0.0}:
+            if len(dials) > 1 and job.turns and job.record.coef in {min(dials), max(dials)} - {0.0}:
                 some[name] = short(job.record.coef)
     return some
 
@@ -282,7 +283,8 @@ def _command(folder: Path) -> str | None:
     return f"python -m src.main{several} {shlex.join(kept)}".strip()
 
 
-def _asked(folder: Path, jobs: Sequence[int]) -> Asked | None:
+def asked_in(folder: Path, jobs: Sequence[int]) -> Asked | None:
+    """What the configs of a study's jobs ask; None where none does, or rivals are compared."""
     for job in jobs:
         try:
             text = (folder / str(job) / "config.yaml").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ import yaml
 
 from corrsteer.errors import DataError
 from corrsteer.report.record import Record
+from corrsteer.report.settings import DIAL, settings
 from corrsteer.report.tables import read_answers, read_features, read_json, read_table
 from corrsteer.steering.arms import STEERED
 from corrsteer.store.runfolder import RunFolder
@@ -29,11 +30,13 @@ ALIKE = 0.01
 
 @dataclass(frozen=True)
 class Job:
-    """A job that is done. ``chosen``: its dial is the one that validation chose for its setting."""
+    """A job that is done. ``chosen``: its dial is the one that validation chose for its setting;
+    ``turns``: its strategy reads the dial."""
 
     home: Path
     record: Record
     chosen: bool
+    turns: bool = True
 
     @property
     def validation(self) -> float:
@@ -83,8 +86,18 @@ def arms(
         seed: Seed = (record.task, row.seed, dealt)
         if settings.setdefault((name, seed), row.setting) == row.setting:
             jobs = found.setdefault(name, {}).setdefault(seed, [])
-            jobs.append(Job(home, record, bool(row.chosen)))
+            jobs.append(Job(home, record, bool(row.chosen), reads_dial(home)))
     return found
+
+
+def reads_dial(home: Path) -> bool:
+    """Whether ``coef`` is what a job's strategy turns: not where it has none, or a range to search,
+    nor under a search. Of a job whose settings do not say, it is."""
+    own = settings(home)
+    if any(name.startswith("search.") for name in own):
+        return False
+    named = [name for name in own if name.startswith("strategy.")]
+    return not named or own.get("strategy.coef") == own.get(DIAL)
 
 
 def _typed(home: Path, by: Sequence[str]) -> str:
@@ -149,12 +162,33 @@ def at_equal_norm(
     return found
 
 
+def lacking_as_long(
+    some: Mapping[Seed, Sequence[Job]], others: Mapping[Seed, Sequence[Job]]
+) -> list[tuple[Job, Job]]:
+    """Of every seed that :func:`at_equal_norm` has to leave out for want of a dial: a job of the
+    arm that lacks it, and the one that was chosen of the other. None where the two are not equally
+    long at the dials that both have: there a dial more would not tell."""
+    found = []
+    one, other = picked(some), picked(others)
+    for seed in one.keys() & other.keys():
+        best = max((other[seed], one[seed]), key=lambda job: job.validation)
+        lacks = some if best is other[seed] else others
+        norms = [{j.record.coef: j.norm for j in arm[seed]} for arm in (some, others)]
+        shared = [c for c in norms[0].keys() & norms[1].keys() if c]
+        alike = [_is_as_long(norms[0][c], norms[1][c]) for c in shared]
+        if alike and all(alike) and _as_long(lacks[seed], best.norm) is None:
+            found.append((lacks[seed][0], best))
+    return found
+
+
+def _is_as_long(norm: float | None, wanted: float | None) -> bool:
+    if norm is None or not wanted:
+        return False
+    return abs(norm - wanted) <= ALIKE * wanted
+
+
 def _as_long(jobs: Sequence[Job], wanted: float | None) -> Job | None:
-    for job in jobs if wanted else ():
-        norm = job.norm
-        if norm is not None and wanted and abs(norm - wanted) <= ALIKE * wanted:
-            return job
-    return None
+    return next((job for job in jobs if _is_as_long(job.norm, wanted)), None)
 
 
 def test_answers(picks: Picked) -> dict[Seed, pd.DataFrame]:

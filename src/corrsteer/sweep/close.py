@@ -56,7 +56,7 @@ class SweepReport(Callback):  # type: ignore[misc]  # Hydra is not followed
         follow = config.hydra.launcher.get("follow")
         if follow is False:
             return
-        failures = matched(config, folder) if follow is None else []
+        failures = more(config, folder) if follow is None else []
         failures += failed_jobs(folder)
         if refused := refusals(folder):
             for line in dict.fromkeys(refused):
@@ -91,19 +91,28 @@ class SweepReport(Callback):  # type: ignore[misc]  # Hydra is not followed
             sys.exit(1)
 
 
-def matched(config: DictConfig, folder: Path) -> list[str]:
-    """Run the last jobs of a comparison; a line if they could not be begun. What others found is
-    reported all the same."""
-    if "margin" not in (config.get("study") or {}):
+def more(config: DictConfig, folder: Path) -> list[str]:
+    """Run the jobs that follow those of a study; a line if some could not be begun. What others
+    found is reported all the same."""
+    study = config.get("study")
+    if not study:
         return []
     from corrsteer.sweep.matched import run_matched
+    from corrsteer.sweep.widened import run_widened
 
-    try:
-        run_matched(config, folder)
-    except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        return [f"jobs at equal accuracy did not run ({why}): type the same command again"]
-    return []
+    asked = {
+        "jobs at further dials": (study.get("widen"), run_widened),
+        "jobs at equal accuracy": ("margin" in study, run_matched),
+    }
+    said = []
+    for what, (wanted, run) in asked.items():
+        try:
+            if wanted:
+                run(config, folder)
+        except Exception as error:
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            said.append(f"{what} did not run ({why}): type the same command again")
+    return said
 
 
 @contextmanager
