@@ -221,9 +221,7 @@ def _check_study(study: Any) -> None:
         raise ConfigError(f"study={study}: type experiment=variants, or study=null for none")
     widen = study.get("widen", 0)
     if type(widen) is not int or widen < 0:
-        raise ConfigError(
-            f"study.widen={widen}: it must be a whole number, at least 0, such as study.widen=3"
-        )
+        raise ConfigError(f"study.widen={widen}: it must be a number such as study.widen=3, or 0")
     if "margin" in study:
         _check_rivals(study)
         return
