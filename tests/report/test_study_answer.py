@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from corrsteer.report.study import _partial, answered, at_the_end, compared, markdown
+from corrsteer.report.study import _partial, added, answered, at_the_end, compared, markdown
 from corrsteer.report.study_arms import arms, asked_arms, at_equal_norm
 from corrsteer.report.study_collapse import Excess, excess, said
 from corrsteer.report.study_rules import REFUTED, SUPPORTED, UNDECIDED, Asked, Partial
@@ -127,6 +127,18 @@ def test_a_dial_at_the_end_of_its_range_is_named():
     ends["D"] = {0: jobs(0.0, 1.0, chosen=0.0)}  # the unsteered model: nothing lies below
     ends["E"] = {0: jobs(1.0, 2.0, chosen=1.0, turns=False)}  # it has no dial to add to
     assert at_the_end(ends).endswith(": B (2), C (1).")
+
+
+def test_the_dials_that_were_added_are_named():
+    def jobs(**left):
+        return [
+            SimpleNamespace(record=SimpleNamespace(coef=float(dial[1:])), left=times)
+            for dial, times in left.items()
+        ]
+
+    assert added({"A": {0: jobs(c1=3, c2=3)}}) == added({"A": {0: jobs(c1=0)}}) == added({}) == ""
+    found = {"A": {0: jobs(c1=3, c2=3), 1: jobs(c2=3, c8=1, c4=2)}, "B": {0: jobs(c1=3, c8=1)}}
+    assert added(found).endswith(": A (4, 8), B (8).")
 
 
 def test_only_seeds_that_both_have_are_compared():

@@ -7,6 +7,7 @@ import json
 import pytest
 import yaml
 
+from corrsteer.report.settings import settings
 from corrsteer.report.study_arms import reads_dial
 from corrsteer.report.sweep_table import sweep_table
 from corrsteer.report.widening import Dial, at_dial, beyond, lacking, preferred
@@ -106,7 +107,7 @@ def test_what_has_no_dial_or_no_study_is_left_alone(tmp_path, own):
             config = yaml.safe_load((home / "config.yaml").read_text())
             config["strategy"] = changes
             (home / "config.yaml").write_text(yaml.safe_dump(config))
-            assert not reads_dial(home)
+            assert not reads_dial(settings(home))
     assert lacking(tmp_path) == []
 
 

@@ -130,7 +130,9 @@ def study(folder: Path, done: pd.DataFrame, results: Mapping[int, Record]) -> St
     partial = _partial(found) if asked.rule == "filling" else None
     missing = [name for name in wanted if name not in picks]
     made = answered(asked, rows, own, partial, missing, list(ends(found)))
-    return replace(made, first=first, note=at_the_end(found))
+    return replace(
+        made, first=first, note=" ".join(filter(None, (added(found), at_the_end(found))))
+    )
 
 
 def ends(found: Arms) -> dict[str, str]:
@@ -144,6 +146,20 @@ def ends(found: Arms) -> dict[str, str]:
             if len(dials) > 1 and job.turns and job.record.coef in {min(dials), max(dials)} - {0.0}:
                 some[name] = short(job.record.coef)
     return some
+
+
+def added(found: Arms) -> str:
+    """A sentence on the dials that follow those of the experiment; empty where there are none."""
+    every = [(name, job) for name, some in found.items() for jobs in some.values() for job in jobs]
+    typed = max((job.left for _, job in every), default=0)
+    some: dict[str, set[float]] = {}
+    for name, job in every:
+        if job.left < typed:
+            some.setdefault(name, set()).add(job.record.coef)
+    if not some:
+        return ""
+    told = ", ".join(f"{name} ({', '.join(map(short, sorted(x)))})" for name, x in some.items())
+    return f"Dials that were added, for what validation found at the end of a range: {told}."
 
 
 def at_the_end(found: Arms) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,17 +27,21 @@ Seed = tuple[object, ...]
 """Task, seed and what the splits were dealt by."""
 ALIKE = 0.01
 """Two total norms are equal if they differ by no more than this share."""
+LEFT = "study.widen"
+"""What counts down in the settings of jobs that are added (:mod:`corrsteer.report.widening`)."""
 
 
 @dataclass(frozen=True)
 class Job:
     """A job that is done. ``chosen``: its dial is the one that validation chose for its setting;
-    ``turns``: its strategy reads the dial."""
+    ``turns``: its strategy reads the dial; ``left``: how often the range may be widened beyond
+    it."""
 
     home: Path
     record: Record
     chosen: bool
     turns: bool = True
+    left: int = 0
 
     @property
     def validation(self) -> float:
@@ -72,7 +77,7 @@ def arms(
     """``done``: rows of a sweep's table. Of several settings of one arm the first, and only jobs
     with the model of the first job; of methods (``by`` empty) also with its selector."""
     found: dict[str, dict[Seed, list[Job]]] = {}
-    settings: dict[tuple[str, Seed], object] = {}
+    first_of: dict[tuple[str, Seed], object] = {}
     first: Record | None = None
     for row in done.sort_values("job").itertuples():
         number = int(str(row.job))
@@ -84,16 +89,22 @@ def arms(
         name = _typed(home, by) if by else record.method_name
         dealt = None if pd.isna(row.splits_seed) else row.splits_seed
         seed: Seed = (record.task, row.seed, dealt)
-        if settings.setdefault((name, seed), row.setting) == row.setting:
+        if first_of.setdefault((name, seed), row.setting) == row.setting:
             jobs = found.setdefault(name, {}).setdefault(seed, [])
-            jobs.append(Job(home, record, bool(row.chosen), reads_dial(home)))
+            own = settings(home)
+            jobs.append(Job(home, record, bool(row.chosen), reads_dial(own), left(own)))
     return found
 
 
-def reads_dial(home: Path) -> bool:
+def left(own: Mapping[str, Any]) -> int:
+    """How often a study may widen its range beyond a job's dial. ``own``: its settings."""
+    value = own.get(LEFT)
+    return value if type(value) is int else 0
+
+
+def reads_dial(own: Mapping[str, Any]) -> bool:
     """Whether ``coef`` is what a job's strategy turns: not where it has none, or a range to search,
-    nor under a search. Of a job whose settings do not say, it is."""
-    own = settings(home)
+    nor under a search. Where its settings do not say, it is."""
     if any(name.startswith("search.") for name in own):
         return False
     named = [name for name in own if name.startswith("strategy.")]

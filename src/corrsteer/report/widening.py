@@ -29,12 +29,10 @@ from corrsteer.errors import DataError
 from corrsteer.report.record import read_record
 from corrsteer.report.settings import COPIES, DIAL, settings
 from corrsteer.report.study import asked_in
-from corrsteer.report.study_arms import Job, arms, lacking_as_long, reads_dial
+from corrsteer.report.study_arms import LEFT, Job, arms, lacking_as_long, left, reads_dial
 from corrsteer.report.sweep_choice import most_accurate
 from corrsteer.report.sweep_table import ALIKE, sweep_table
 from corrsteer.store.runfolder import RunFolder
-
-LEFT = "study.widen"
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,10 @@ def _at_ends(folder: Path, done: pd.DataFrame) -> list[Dial]:
         best = set(same.loc[most_accurate(same), "coef"].astype(float))
         chosen = float(same.loc[same["chosen"], "coef"].iloc[0])
         for end in preferred(list(number_of), chosen, best):
-            number = number_of[end]
-            left = _left(folder / str(number))
-            if left and reads_dial(folder / str(number)):
-                found.append(Dial(number, beyond(end, list(number_of), left), left - 1))
+            own = settings(folder / str(number_of[end]))
+            if (times := left(own)) and reads_dial(own):
+                dial = beyond(end, list(number_of), times)
+                found.append(Dial(number_of[end], dial, times - 1))
     return found
 
 
@@ -100,11 +98,7 @@ def _at_equal_norm(folder: Path, done: pd.DataFrame) -> list[Dial]:
     for name, some in found.items():
         if name != asked.reference:
             pairs += lacking_as_long(some, reference)
-    made = [
-        Dial(int(lacks.home.name), better.record.coef, left)
-        for lacks, better in pairs
-        if (left := _left(better.home, default=-1)) >= 0
-    ]
+    made = (Dial(int(one.home.name), better.record.coef, better.left) for one, better in pairs)
     return list(dict.fromkeys(made))
 
 
@@ -115,12 +109,6 @@ def _arm(folder: Path, number: int) -> frozenset[str]:
     except DataError:
         words = []
     return frozenset(word for word in words if word.partition("=")[0] != "coef")
-
-
-def _left(home: Path, default: int = 0) -> int:
-    """``default``: of a job whose study says nothing of it."""
-    value = settings(home).get(LEFT)
-    return value if type(value) is int else default
 
 
 def at_dial(own: Mapping[str, Any], dial: Dial) -> dict[str, Any]:
