@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
+import pandas as pd
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from corrsteer.config import Root
@@ -13,6 +16,7 @@ from corrsteer.report.widening import lacking
 from corrsteer.store.runfolder import RunFolder, jobs
 from corrsteer.sweep import close, more
 from corrsteer.sweep.widened import run_widened
+from tests.command import in_this_process
 from tests.report.test_widening import add
 
 pytestmark = pytest.mark.long
@@ -107,3 +111,31 @@ def test_a_folder_without_jobs_is_left_alone(tmp_path):
     assert jobs(tmp_path) == [] and not list(tmp_path.iterdir())
     with pytest.raises(Exception, match="no jobs"):
         lacking(tmp_path)
+
+
+@pytest.mark.night
+def test_a_study_adds_what_it_needs_and_says_so(tmp_path):
+    """Dials that do nothing: validation takes the smallest, so the unsteered model is added."""
+    words = "task=bbq limit=24 layers=[1,3] collect.shuffles=20 collect.resamples=20 study.widen=1"
+    command = (
+        f"python -m src.main experiment=selectors {words} selector=correlation,random"
+        f" coef=0.001,0.002 cache={tmp_path}/cache hydra.sweep.dir={tmp_path}/sweep"
+    )
+    for _ in range(2):  # the second time from the cache
+        ended = in_this_process(command)
+        assert ended.code == 0, ended.err[-2000:]
+        folder = tmp_path / "sweep"
+        assert jobs(folder) == [0, 1, 2, 3, 4, 5]
+        added = [yaml.safe_load((folder / str(n) / "config.yaml").read_text()) for n in (4, 5)]
+        assert [(c["coef"], c["strategy"]["coef"], c["study"]["widen"]) for c in added] == [
+            *[(0.0, 0.0, 0)] * 2
+        ]
+        answers = pd.read_parquet(folder / "4" / "answers.parquet").set_index("id")
+        answers = answers[answers["split"] == "test"]
+        base, steered = (
+            answers[answers["arm"] == arm]["answer"].sort_index() for arm in ("baseline", "steered")
+        )
+        assert list(base) == list(steered)
+        made = json.loads((folder / "study.json").read_text())
+        assert "Dials that were added" in made["note"] and "lies at an end" not in made["note"]
+        assert made["reference"]["dial"] == "0" and made["jobs"] == 6
