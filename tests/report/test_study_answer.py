@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from corrsteer.report.study import _partial, added, answered, at_the_end, compared, markdown
-from corrsteer.report.study_arms import arms, asked_arms, at_equal_norm
+from corrsteer.report.study_arms import arms, asked_arms, at_equal_norm, lacking_as_long
 from corrsteer.report.study_collapse import Excess, excess, said
 from corrsteer.report.study_rules import REFUTED, SUPPORTED, UNDECIDED, Asked, Partial
 from corrsteer.report.sweep_page import write_sweep_report
@@ -111,6 +111,23 @@ def test_arms_are_compared_where_both_are_as_long_as_the_better_one():
     assert {seed: (a.norm, b.norm) for seed, (a, b) in found.items()} == {0: (100.4, 100.0)}
     (pair,) = at_equal_norm({0: low}, {0: high}).values()
     assert [one.norm for one in pair] == [100.0, 100.4]
+
+
+def test_an_arm_lacks_the_dial_of_the_better_one_where_dials_mean_the_same_norm():
+    def job(coef, validation, chosen=False, norm=10.0, turns=True):
+        record = SimpleNamespace(coef=coef)
+        about = {"validation": validation, "chosen": chosen, "turns": turns}
+        return SimpleNamespace(record=record, norm=coef * norm, **about)
+
+    short, long = [job(1.0, 0.6, True), job(2.0, 0.5)], [job(1.0, 0.5), job(4.0, 0.9, True)]
+    assert lacking_as_long({0: short}, {0: long}) == [(short[0], long[1])]
+    assert lacking_as_long({0: long}, {0: short}) == [(short[0], long[1])]
+    assert lacking_as_long({0: long}, {1: short}) == lacking_as_long({0: short}, {0: short}) == []
+    unsteered = [job(0.0, 1.0, True), job(1.0, 0.5)]
+    other = [job(1.0, 0.4, norm=7.0), job(4.0, 0.9, True, norm=7.0)]
+    still = [job(1.0, 0.6, True, turns=False)]
+    for some in ((short, unsteered), (short, other), (still, long)):
+        assert lacking_as_long({0: some[0]}, {0: some[1]}) == []
 
 
 def test_a_dial_at_the_end_of_its_range_is_named():

@@ -119,6 +119,10 @@ def test_arms_at_equal_norm_get_the_dial_that_they_are_compared_at(tmp_path):
     for n, (arm, coef, right) in enumerate(jobs):
         add(tmp_path, n, arm, coef, right, norm=10.0, widen=1 if coef == 4 else 3)
     assert lacking(tmp_path) == [Dial(4, 4.0, 1)]
+    add(tmp_path, 7, "b", 2.0, 0.8)  # an end whose next dial failed is in nobody's way
+    add(tmp_path, 8, "b", 1.0, 0.5)
+    add(tmp_path, 9, "b", 4.0, 0.5, state="failed")
+    assert lacking(tmp_path) == [Dial(4, 4.0, 1)]
     for n, (arm, coef, right) in enumerate(jobs):  # not where a dial is another norm in each
         (tmp_path / str(n)).rename(tmp_path / f"old{n}")
         add(tmp_path, n, arm, coef, right, norm=10.0 if arm == "r" else 7.0)

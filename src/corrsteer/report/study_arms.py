@@ -177,8 +177,9 @@ def lacking_as_long(
     some: Mapping[Seed, Sequence[Job]], others: Mapping[Seed, Sequence[Job]]
 ) -> list[tuple[Job, Job]]:
     """Of every seed that :func:`at_equal_norm` has to leave out for want of a dial: a job of the
-    arm that lacks it, and the one that was chosen of the other. None where the two are not equally
-    long at the dials that both have: there a dial more would not tell."""
+    arm that lacks it, and the one that was chosen of the other. None where the better one is not
+    steered, nor where the two are not equally long at the dials that both have: there a dial more
+    would not tell."""
     found = []
     one, other = picked(some), picked(others)
     for seed in one.keys() & other.keys():
@@ -187,7 +188,8 @@ def lacking_as_long(
         norms = [{j.record.coef: j.norm for j in arm[seed]} for arm in (some, others)]
         shared = [c for c in norms[0].keys() & norms[1].keys() if c]
         alike = [_is_as_long(norms[0][c], norms[1][c]) for c in shared]
-        if alike and all(alike) and _as_long(lacks[seed], best.norm) is None:
+        turned = best.norm and lacks[seed][0].turns
+        if turned and alike and all(alike) and _as_long(lacks[seed], best.norm) is None:
             found.append((lacks[seed][0], best))
     return found
 

@@ -51,8 +51,11 @@ def lacking(folder: Path) -> list[Dial]:
     table = sweep_table(folder)
     done = table[table["state"] == "done"]
     begun = {(_arm(folder, n), c) for n, c in zip(table["job"], table["coef"], strict=True)}
-    found = _at_ends(folder, done) or _at_equal_norm(folder, done)
-    return [dial for dial in found if (_arm(folder, dial.job), dial.coef) not in begun]
+    for look in (_at_ends, _at_equal_norm):
+        found = look(folder, done)
+        if new := [dial for dial in found if (_arm(folder, dial.job), dial.coef) not in begun]:
+            return new
+    return []
 
 
 def _at_ends(folder: Path, done: pd.DataFrame) -> list[Dial]:
