@@ -363,7 +363,7 @@ def savings(part: Partial) -> Iterator[tuple[Seen, str, Mapping[str, np.ndarray]
     """(samples seen, slot, accumulator) of a layer's savings; arrays are read when asked for."""
     for slot, content in part.load().items():
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            if "squares" in arrays:  # an earlier version kept less
+            if "features" in arrays:  # an earlier version kept all
                 yield tuple(arrays["seen"].tolist()), slot, arrays
 
 

@@ -13,7 +13,7 @@ score, ``3 D + 2 P + 40 R`` numbers. Precision: sums about the shifts of the mom
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,14 +109,16 @@ def best(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 class Table:
     """The table of one score in the making: ``value`` [D] on the outcomes, to which rows [D] are
-    added one by one. ``neutral``: what says nothing of a feature."""
+    added one by one. ``neutral``: what says nothing of a feature. ``silent``: so many features
+    more, for which every row would have that."""
 
-    def __init__(self, value: np.ndarray, neutral: float) -> None:
+    def __init__(self, value: np.ndarray, neutral: float, silent: int = 0) -> None:
         self.value, self.neutral = value, neutral
         found = np.flatnonzero(value > neutral)
         bar = value[found] - ROUNDING * np.abs(value[found])
         order = np.argsort(bar)  # sorted bars are searched several times as fast
         self._found, self._bar = found[order], bar[order]
+        self._beside = silent * (self._bar <= neutral)
         self._at_least = np.zeros(len(value), dtype=np.int64)
         self._highest: list[float] = []
         self._first: list[int] = []
@@ -128,6 +130,7 @@ class Table:
         self._highest.append(row[place])
         self._first.append(place)
         self._at_least[self._found] += len(row) - np.searchsorted(np.sort(row), self._bar)
+        self._at_least[self._found] += self._beside
 
     def add_resampled(self, row: np.ndarray) -> None:
         """In a resample."""
@@ -163,11 +166,13 @@ def tabled(
     return table.done(error)
 
 
-def tables(rows: Callable[[str], Iterator[Labelled]]) -> dict[str, Scored]:
+def tables(rows: Callable[[str], Iterator[Labelled]], silent: int = 0) -> dict[str, Scored]:
     """Every score's table. ``rows``: of ``outcomes`` (one), ``shuffles`` and ``resamples``, each
-    read once: making them costs more than all scores of them."""
+    read once: making them costs more than all scores of them. ``silent``: see :class:`Table`."""
     (outcomes,) = rows("outcomes")
-    made = {name: Table(score.of(outcomes), score.neutral) for name, score in SCORES.items()}
+    made = {
+        name: Table(score.of(outcomes), score.neutral, silent) for name, score in SCORES.items()
+    }
     for x in rows("shuffles"):
         for name, table in made.items():
             table.add_shuffled(SCORES[name].of(x))
@@ -175,6 +180,17 @@ def tables(rows: Callable[[str], Iterator[Labelled]]) -> dict[str, Scored]:
         for name, table in made.items():
             table.add_resampled(SCORES[name].of(x))
     return {name: table.done() for name, table in made.items()}
+
+
+def placed(scored: Scored, features: np.ndarray, width: int) -> Scored:
+    """The table of some of ``width`` features, as that of all: the others score neutral."""
+    arrays = {name: np.zeros(width, getattr(scored, name).dtype) for name in ("at_least", "error")}
+    for name, array in arrays.items():
+        array[features] = getattr(scored, name)
+    value = np.full(width, scored.neutral)
+    value[features] = scored.value
+    best = {n: features[getattr(scored, n)] for n in ("shuffled_best", "resampled_best")}
+    return replace(scored, value=value, **best, **arrays)
 
 
 # -- form on disk --------------------------------------------------------------------------------

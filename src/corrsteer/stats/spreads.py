@@ -7,6 +7,7 @@ activation, y the shifted outcome, l the shifted length, w the weight of a sampl
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -17,19 +18,20 @@ from corrsteer.stats.scores import TINY, Labelled
 if TYPE_CHECKING:
     from corrsteer.stats.moments import FeatureMoments
 
-_ARRAYS = ("squares", "y_lengths", "draws_length", "resampled_squares", "resampled_length")
+_OF_FEATURES = ("squares", "resampled_squares", "resampled_length")
+_ARRAYS = (*_OF_FEATURES, "y_lengths", "draws_length")
 
 
 class Spreads:
-    """D = ``width`` features, P = ``n_shuffles``, R = ``n_resamples``."""
+    """D = ``features`` features, P = ``n_shuffles``, R = ``n_resamples``."""
 
-    def __init__(self, width: int, n_shuffles: int, n_resamples: int) -> None:
+    def __init__(self, features: int, n_shuffles: int, n_resamples: int) -> None:
         # Sums of:
-        self.squares = np.zeros((1 + n_shuffles, width))  # y * d ** 2, of each outcome
+        self.squares = np.zeros((1 + n_shuffles, features))  # y * d ** 2, of each outcome
         self.y_lengths = np.zeros(1 + n_shuffles)  # y * l
         self.draws_length = np.zeros((3, n_resamples))  # w * l, w * l ** 2, w * y * l
-        self.resampled_squares = np.zeros((n_resamples, width))  # w * y * d ** 2
-        self.resampled_length = np.zeros((n_resamples, width))  # w * l * d
+        self.resampled_squares = np.zeros((n_resamples, features))  # w * y * d ** 2
+        self.resampled_length = np.zeros((n_resamples, features))  # w * l * d
 
     def update(
         self, d: np.ndarray, squares: np.ndarray, outcomes: np.ndarray, drawn: np.ndarray
@@ -70,6 +72,13 @@ class Spreads:
         out.resampled_length += dl * (wz + np.outer(w, dz))
         return out
 
+    def widened(self, places: np.ndarray, features: int) -> Spreads:
+        """The same of more features: :func:`widened`."""
+        out = copy.copy(self)
+        for name in _OF_FEATURES:
+            setattr(out, name, widened(getattr(self, name), places, features))
+        return out
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         return {name: getattr(self, name).copy() for name in _ARRAYS}
 
@@ -107,6 +116,13 @@ class Spreads:
             np.where(r != 0, np.maximum(z_m2, np.finfo(float).tiny), 1.0) * l_m2
         )
         return partial_r(r, np.clip(r_length, -1, 1), (wyl - wy * wl / n) / np.sqrt(y_m2 * l_m2))
+
+
+def widened(x: np.ndarray, places: np.ndarray, features: int) -> np.ndarray:
+    """``x`` [..., D] at ``places`` of its last axis, and 0 elsewhere, [..., features]."""
+    out = np.zeros((*x.shape[:-1], features), x.dtype)
+    out[..., places] = x
+    return out
 
 
 def partial_r(r: np.ndarray, r_length: np.ndarray, outcome_and_length: float) -> np.ndarray:
