@@ -53,6 +53,18 @@ def test_no_number_is_another_than_with_sums_of_all_features(active, cuts):
         np.testing.assert_allclose(found, other[name], rtol=1e-12, atol=1e-15, err_msg=name)
 
 
+def test_columns_of_active_features_say_as_much_as_all():
+    z, *rest = sparse((0, 9, 60))
+    one, other = (FeatureMoments(WIDTH, P, R) for _ in range(2))
+    for some in np.array_split(np.arange(N), 3):
+        shown = np.flatnonzero(z[some].any(0))
+        with_rest = [x[some] for x in rest]
+        one.update(z[some], *with_rest)
+        other.update(z[some][:, shown], *with_rest, features=shown)
+    for name, array in one.to_arrays().items():
+        np.testing.assert_array_equal(array, other.to_arrays()[name], err_msg=name)
+
+
 def test_memory_is_that_of_the_features_that_were_active():
     one, all_held = (collected(sparse((5, 9, 60)), (), every) for every in (False, True))
     sizes = [sum(x.nbytes for x in m.to_arrays().values()) for m in (one, all_held)]
@@ -63,6 +75,6 @@ def test_silent_features_count_where_a_score_is_hardly_above_neutral():
     """By so little that neutral ones score as high, rounding aside."""
     value, row = np.array([0.5 + 1e-12, 0.9, 0.5]), np.array([0.4, 0.95, 0.5])
     few, many = Table(value, 0.5, silent=4), Table(np.append(value, [0.5] * 4), 0.5)
-    few.add_shuffled(row)
-    many.add_shuffled(np.append(row, [0.5] * 4))
+    few.add_shuffled(row[None])
+    many.add_shuffled(np.append(row, [0.5] * 4)[None])
     assert few.done().at_least.tolist() == [6, 1, 0] == many.done().at_least[:3].tolist()

@@ -113,6 +113,8 @@ class LoadedSAE:
 
         if pooling not in ("max", "mean"):
             raise ConfigError(f"pooling {pooling!r} is unknown: use max or mean.")
+        if len(sample) == n_samples and sample.tolist() == list(range(n_samples)):
+            return self.encode(x)
         if pooling == "max" and self._monotone:
             return self._highest(x, sample, n_samples)
         # Activations are never negative, so 0 is neutral for the maximum too.

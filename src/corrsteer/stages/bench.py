@@ -42,8 +42,10 @@ PER_CHARACTER = "per_character"
 """How options were compared before that could be chosen: cache keys do not name it."""
 
 _lent: WeakSet[LoadedSAE] = WeakSet()
-"""SAEs of :meth:`Bench.in_budget` that are still in memory. Without any there is no garbage worth
-looking for, which takes a third of a second."""
+"""SAEs of :meth:`Bench.in_budget` that are still in memory."""
+GARBAGE = 2**28
+"""Bytes of SAEs that are no longer used and may lie in memory: looking for garbage takes a third of a
+second, as long as collecting from a small model."""
 
 # Backends, models and providers of SAEs are frozen dataclasses (run.build checks it): hashable.
 
@@ -173,7 +175,7 @@ class Bench:
                 yield group
                 group.clear()
                 used = 0
-            if not group and _lent:
+            if not group and sum(sae.nbytes for sae in _lent) > GARBAGE:
                 # nnsight keeps the frames that traced in a cycle, and those keep an earlier SAE.
                 gc.collect()
             group[n] = self.sae.load(n, str(self.model.device))
@@ -193,6 +195,8 @@ class Pooled(NamedTuple):
     """Of the residuals that were pooled: the sum of their norms, and how many."""
     left_out: int
     """Positions that were not pooled, since they are attention sinks."""
+    features: np.ndarray | None = None
+    """[D] ascending, where ``z`` is of these alone and the others are 0; None: of all."""
 
 
 class Hears(Protocol):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STAGE, FORM = "collect", 1
+STAGE, FORM = "collect", 2
 """Where it is kept in the store: not in entries of that stage, but as parts of results."""
 SOURCE = "generated"
 TOGETHER = 64
@@ -63,8 +63,17 @@ def check_heard(bench: Bench, supported: frozenset[str]) -> None:
         )
 
 
-Kept = dict[int, tuple[str, np.ndarray, np.ndarray]]
-"""By sample: a digest of its answer, its activations [D], and the sum and number of the norms."""
+class Kept(NamedTuple):
+    """What was heard of one sample at one layer."""
+
+    told: str
+    """A digest of its answer."""
+    features: np.ndarray
+    """Those that are active, ascending."""
+    values: np.ndarray
+    """Their activations."""
+    norms: np.ndarray
+    """The sum and number of the norms of its residuals."""
 
 
 class Heard:
@@ -118,7 +127,7 @@ class Heard:
             self._answer_again(rows, list(saes))
             found = {n: self._kept(n, rows) for n in saes}
         others = [
-            k for k, i in enumerate(rows) if any(kept[i][0] != told[k] for kept in found.values())
+            k for k, i in enumerate(rows) if any(kept[i].told != told[k] for kept in found.values())
         ]
         if others:  # of another batch size, or another machine
             log.info("collect: %d answers are not those that were heard; replayed", len(others))
@@ -129,15 +138,10 @@ class Heard:
                     again = pooled(
                         self._bench.model, {n: sae}, [prompt], [answer], SOURCE, self._pooling
                     )[n]
-                    found[n][rows[k]] = told[k], again.z[0], again.norms
-        return {
-            n: Pooled(
-                np.stack([kept[i][1] for i in rows]),
-                sum((kept[i][2] for i in rows), np.zeros(2)),
-                0,
-            )
-            for n, kept in found.items()
-        }
+                    active = np.flatnonzero(again.z[0])
+                    one = Kept(told[k], active, again.z[0][active], again.norms)
+                    found[n][rows[k]] = one
+        return {n: _together([kept[i] for i in rows]) for n, kept in found.items()}
 
     def clear(self) -> None:
         """The statistics are in the store."""
@@ -182,30 +186,39 @@ class Heard:
         z: np.ndarray,
         norms: np.ndarray,
     ) -> None:
-        content, cells = io.BytesIO(), np.flatnonzero(z)
+        content, cells = io.BytesIO(), np.flatnonzero(z != 0)  # of bools in a third of the time
+        sample, feature = np.divmod(cells, z.shape[1])
         np.savez(
             content,
             rows=np.array(rows),
             told=np.array(told),
-            width=z.shape[1],
-            cells=cells,
+            active=np.bincount(sample, minlength=len(rows)),
+            features=feature,
             values=z.reshape(-1)[cells],
             norms=norms,
         )
         self._parts[layer].save(f"{min(rows):08d}", content.getvalue())
 
-    def _kept(self, layer: int, rows: Sequence[int]) -> Kept:
-        """A heard batch is part of a batch of samples, and named after its first."""
-        found: Kept = {}
+    def _kept(self, layer: int, rows: Sequence[int]) -> dict[int, Kept]:
+        """By sample. A heard batch is part of a batch of samples, and named after its first."""
+        found: dict[int, Kept] = {}
         for content in self._parts[layer].load({f"{i:08d}" for i in rows}).values():
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                here, width = arrays["rows"].tolist(), int(arrays["width"])
-                z = np.zeros(len(here) * width, np.float32)
-                z[arrays["cells"]] = arrays["values"]
-                told, norms = arrays["told"].tolist(), arrays["norms"]
-            for k, i in enumerate(here):
-                found[i] = told[k], z.reshape(-1, width)[k], norms[k]
+                here, told = arrays["rows"].tolist(), arrays["told"].tolist()
+                ends = np.cumsum(arrays["active"])[:-1]
+                each = (np.split(arrays[name], ends) for name in ("features", "values"))
+                found |= zip(here, map(Kept, told, *each, arrays["norms"]), strict=True)
         return {i: found[i] for i in rows if i in found}
+
+
+def _together(some: Sequence[Kept]) -> Pooled:
+    """Activations of the features that are active in some sample."""
+    features, place = np.unique(np.concatenate([x.features for x in some]), return_inverse=True)
+    z = np.zeros((len(some), len(features)), np.float32)
+    z[np.repeat(range(len(some)), [len(x.features) for x in some]), place] = np.concatenate(
+        [x.values for x in some]
+    )
+    return Pooled(z, sum((x.norms for x in some), np.zeros(2)), 0, features)
 
 
 def _told(answers: Sequence[Sequence[int]]) -> list[str]:

@@ -320,7 +320,12 @@ def collect(
             found = heard.read(saes, rows, written)
         for layer, read in found.items():
             moments[layer].update(
-                read.z, outcomes[rows], shuffled[rows], lengths[rows], drawn[rows]
+                read.z,
+                outcomes[rows],
+                shuffled[rows],
+                lengths[rows],
+                drawn[rows],
+                features=read.features,
             )
             moments[layer].left_out += read.left_out
             moments[layer].norms += read.norms

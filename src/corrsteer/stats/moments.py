@@ -33,7 +33,7 @@ import numpy as np
 from corrsteer.errors import DegenerateOutcomesError, ModelError
 from corrsteer.records import R_BINS, RIGHT, LayerStats, Scored, r_bin
 from corrsteer.stats import scores
-from corrsteer.stats.spreads import Spreads, outcome_rows, partial_r, widened
+from corrsteer.stats.spreads import Spreads, partial_r, widened
 
 CONSTANT = 1e-12
 """A variable whose standard deviation is below this share of its mean does not vary: what is
@@ -90,31 +90,37 @@ class FeatureMoments:
         y_shuffled: np.ndarray,
         lengths: np.ndarray | None = None,
         drawn: np.ndarray | None = None,
+        features: np.ndarray | None = None,
     ) -> None:
         """Add B samples: pooled activations ``z`` [B, width] >= 0 of any float type,
         outcomes ``y`` [B] in [0, 1], their rows of :func:`shuffles`, [B, P], the ``lengths`` [B] of
         the answers (None: all alike), and their rows of :func:`resamples`, [B, R] (None: R is 0).
+        ``features``: ascending, those that ``z`` has columns of, where all others are 0.
 
         Raises ModelError if an activation is not finite.
         """
+        features = np.arange(self.width) if features is None else features
         lengths = np.zeros(len(y)) if lengths is None else lengths
         drawn = np.zeros((len(y), 0)) if drawn is None else drawn
         shapes = z.shape, y.shape, y_shuffled.shape, lengths.shape, drawn.shape
         b, q, r = len(y), len(self.y_shift), self.draws.shape[1]
-        assert shapes == ((b, self.width), (b,), (b, q - 2), (b,), (b, r)), shapes
+        assert shapes == ((b, len(features)), (b,), (b, q - 2), (b,), (b, r)), shapes
         assert ((y >= 0) & (y <= 1)).all(), "outcomes lie in [0, 1]"
         if b == 0:
             return
-        low, high = z.min(), z.max(axis=0)
+        low, high = z.min(initial=0), z.max(axis=0)
         if not (np.isfinite(low) and np.isfinite(high).all()):  # min and max pass a nan on
             raise ModelError(
                 "the SAE gave activations that are not finite (nan or inf): check that it fits "
                 "the model and run the model in float32"
             )
         assert low >= 0, "activations of an SAE are not negative"
-        self._hold(np.flatnonzero(high))
-        if len(self.features) < self.width:
-            z = z.take(self.features, axis=1)
+        live = high > 0
+        self._hold(features[live])
+        if len(self.features) < self.width or len(features) < self.width:
+            found = z[:, live]
+            z = np.zeros((b, len(self.features)), z.dtype)
+            z[:, np.searchsorted(self.features, features[live])] = found
         right = y >= RIGHT
         outcomes = np.column_stack([y, y_shuffled, lengths]).astype(np.float64)
         if self.n == 0:
@@ -286,13 +292,16 @@ class FeatureMoments:
         lengths = self.spreads.y_lengths - self.y_sum[:-1] * self.y_sum[-1] / self.n
         spread = np.sqrt(np.where(varies[:-1] & varies[-1], m2[:-1] * m2[-1], 1.0))
         beside = np.where(varies[:-1] & varies[-1], np.clip(lengths / spread, -1.0, 1.0), 0.0)
-        resampled = [m._resampled_r(row) for row in range(self.draws.shape[1])]
 
         def labellings(kind: str) -> Iterator[scores.Labelled]:
             if kind == "resamples":
-                return (m.spreads.of_resample(m, k, r) for k, r in enumerate(resampled))
-            part = slice(1) if kind == "outcomes" else slice(1, None)
-            return outcome_rows(m, part, rows, beside)
+                for part in scores.parts(0, self.draws.shape[1], len(m.features)):
+                    yield m.spreads.of_resamples(m, part, m._resampled_r(part))
+                return
+            ends = (0, 1) if kind == "outcomes" else (1, len(beside))
+            for part in scores.parts(*ends, len(m.features)):
+                partial = partial_r(rows[part], rows[-1], beside[part, None])
+                yield m.spreads.of_outcomes(m, part, rows[part], partial)
 
         made = scores.tables(labellings, self.width - len(m.features))
         return {name: scores.placed(one, m.features, self.width) for name, one in made.items()}
@@ -303,25 +312,25 @@ class FeatureMoments:
         k = min(scores.KEPT, self.width)
         best = np.zeros((self.draws.shape[1], k), dtype=np.int64)
         best_r = np.zeros(best.shape)
-        for row in range(len(best)):
-            best[row], best_r[row] = scores.best(self._resampled_r(row))
+        for part in scores.parts(0, len(best), len(self.features)):
+            for row, r in enumerate(self._resampled_r(part), part.start):
+                best[row], best_r[row] = scores.best(r)
         return best, best_r
 
-    def _resampled_r(self, row: int) -> np.ndarray:
-        """[D] correlations with the outcome in one resample, 0 where either does not vary."""
-        w, wy, wyy = self.draws[:, row]
-        wz, wyz, wzz = self.resampled[:, row]
-        n = max(w, 1.0)  # none of the samples so far may be in it
+    def _resampled_r(self, part: slice) -> np.ndarray:
+        """[R, D] correlations with the outcome in some resamples, 0 where either does not vary."""
+        w, wy, wyy = self.draws[:, part, None]
+        wz, wyz, wzz = self.resampled[:, part]
+        n = np.maximum(w, 1.0)  # none of the samples so far may be in it
         y_m2, z_m2 = wyy - wy**2 / n, wzz - wz**2 / n
         # What varies over all samples may be constant in a resample, far from the shift: then the
         # cancellation of the second moment leaves rounding. So a spread below 1e-6 of the distance
         # from the shift counts as none.
-        y_varies = _varies(y_m2, self.y_shift[0] + wy / n, n) and y_m2 > CONSTANT * wyy
+        y_varies = _varies(y_m2, self.y_shift[0] + wy / n, n) & (y_m2 > CONSTANT * wyy)
         z_varies = _varies(z_m2, self.z_shift + wz / n, n) & (z_m2 > CONSTANT * wzz)
-        if not y_varies:
-            return np.zeros(len(wz))
-        r = (wyz - wy * wz / n) / np.sqrt(np.where(z_varies, z_m2, 1.0)) / np.sqrt(y_m2)
-        return np.where(z_varies, np.clip(r, -1.0, 1.0), 0.0)
+        r = (wyz - wy * wz / n) / np.sqrt(np.where(z_varies, z_m2, 1.0))
+        r /= np.sqrt(np.where(y_varies, y_m2, 1.0))
+        return np.where(z_varies & y_varies, np.clip(r, -1.0, 1.0), 0.0)
 
     def _outcome_and_length(self) -> float:
         """Pearson r of the outcome with the length, 0 if the length does not vary."""
@@ -407,5 +416,5 @@ def pearson(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.clip(dx @ dy / (np.sqrt(xx) * np.sqrt(yy)), -1.0, 1.0))
 
 
-def _varies(m2: np.ndarray, mean: np.ndarray, n: int) -> np.ndarray:
+def _varies(m2: np.ndarray, mean: np.ndarray, n: int | np.ndarray) -> np.ndarray:
     return m2 > n * (CONSTANT * mean) ** 2
