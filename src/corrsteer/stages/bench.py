@@ -44,8 +44,8 @@ PER_CHARACTER = "per_character"
 _lent: WeakSet[LoadedSAE] = WeakSet()
 """SAEs of :meth:`Bench.in_budget` that are still in memory."""
 GARBAGE = 2**28
-"""Bytes of SAEs that are no longer used and may lie in memory: looking for garbage takes a third of a
-second, as long as collecting from a small model."""
+"""Bytes of SAEs that may lie in memory though nobody needs them: to look for garbage takes a third
+of a second, as long as collecting from a small model does."""
 
 # Backends, models and providers of SAEs are frozen dataclasses (run.build checks it): hashable.
 
