@@ -99,7 +99,8 @@ class LoadedSAE:
         import torch
 
         columns = None if features is None else list(features)
-        return torch.cat([acts for acts, _ in self._chunks(x, columns)])
+        parts = [acts for acts, _ in self._chunks(x, columns)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def pool(
         self, x: torch.Tensor, sample: torch.Tensor, n_samples: int, pooling: str
@@ -268,8 +269,8 @@ class LoadedSAE:
         products += self.b_enc[some]
         if self.threshold is None:
             return products.relu_()
-        gate = products > self.threshold[some]
-        return products.relu_().mul_(gate)
+        silent = products <= self.threshold[some]  # not where it is nan
+        return products.relu_().masked_fill_(silent, 0)
 
 
 def not_finite(sae_id: str, name: str) -> ModelError:

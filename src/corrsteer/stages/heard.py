@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from corrsteer.errors import ConfigError
 from corrsteer.models.listening import Listener
 from corrsteer.models.protocol import RESIDUALS
 from corrsteer.stages.bench import (
+    KEEP_EVERY,
     WRITING,
     Bench,
     Collect,
@@ -33,6 +35,7 @@ from corrsteer.stages.bench import (
 )
 from corrsteer.steering.arms import baseline
 from corrsteer.store.keys import digest
+from corrsteer.store.partial import Partial
 
 if TYPE_CHECKING:
     from corrsteer.models.protocol import Residuals
@@ -91,6 +94,9 @@ class Heard:
             for n in bench.layers
         }
         self._loaded: dict[int, LoadedSAE] = {}
+        self._new: dict[int, list[dict[str, np.ndarray]]] = {}  # not yet on disk
+        self._where: dict[int, dict[int, str]] = {}  # by layer: in which part a sample is
+        self._saved, self._took = time.monotonic(), 0.0
 
     def listener(self, rows: Sequence[int]) -> Listener:
         """``rows``: which samples are asked."""
@@ -121,10 +127,12 @@ class Heard:
     ) -> dict[int, Pooled]:
         """Activations of one whole batch by layer, where ``answers`` were written."""
         told = _told(answers)
+        self._save()
         found = {n: self._kept(n, rows) for n in saes}
         if any(len(kept) < len(rows) for kept in found.values()):
             self._loaded = dict(saes)
             self._answer_again(rows, list(saes))
+            self._save()
             found = {n: self._kept(n, rows) for n in saes}
         others = [
             k for k, i in enumerate(rows) if any(kept[i].told != told[k] for kept in found.values())
@@ -146,6 +154,7 @@ class Heard:
     def clear(self) -> None:
         """The statistics are in the store."""
         self._loaded.clear()
+        self._where.clear()
         for part in self._parts.values():
             part.clear()
 
@@ -162,7 +171,10 @@ class Heard:
                         np.bincount(sample, norms, len(here)),
                         np.bincount(sample, minlength=len(here)),
                     )
-                    self._keep(layer, here, told, one.z, np.stack(sums, 1))
+                    heard = _heard(here, told, one.z, np.stack(sums, 1))
+                    self._new.setdefault(layer, []).append(heard)
+            if time.monotonic() - self._saved >= KEEP_EVERY * self._took:
+                self._save()
 
         return Listener(layers, hear)
 
@@ -178,37 +190,63 @@ class Heard:
                 listener=self._listener(group, layers),
             )
 
-    def _keep(
-        self,
-        layer: int,
-        rows: Sequence[int],
-        told: Sequence[str],
-        z: np.ndarray,
-        norms: np.ndarray,
-    ) -> None:
-        content, cells = io.BytesIO(), np.flatnonzero(z != 0)  # of bools in a third of the time
-        sample, feature = np.divmod(cells, z.shape[1])
-        np.savez(
-            content,
-            rows=np.array(rows),
-            told=np.array(told),
-            active=np.bincount(sample, minlength=len(rows)),
-            features=feature,
-            values=z.reshape(-1)[cells],
-            norms=norms,
-        )
-        self._parts[layer].save(f"{min(rows):08d}", content.getvalue())
+    def _save(self) -> None:
+        """Put what is new on disk, a part per layer, named after its first sample."""
+        began = time.monotonic()
+        for layer, some in self._new.items():
+            content = io.BytesIO()
+            arrays: dict[str, Any] = {k: np.concatenate([x[k] for x in some]) for k in some[0]}
+            np.savez(content, **arrays)
+            rows = arrays["rows"].tolist()
+            name = f"{min(rows):08d}"
+            self._parts[layer].save(name, content.getvalue())
+            self._of(layer).update(dict.fromkeys(rows, name))
+        if self._new:
+            self._new = {}
+            self._saved = time.monotonic()
+            self._took = self._saved - began
+
+    def _of(self, layer: int) -> dict[int, str]:
+        """In which part each sample is, of an earlier job too."""
+        if layer not in self._where:
+            part, self._where[layer] = self._parts[layer], {}
+            for name in part.names():
+                kept = _read(part, {name})
+                self._where[layer].update(dict.fromkeys(kept, name))
+        return self._where[layer]
 
     def _kept(self, layer: int, rows: Sequence[int]) -> dict[int, Kept]:
-        """By sample. A heard batch is part of a batch of samples, and named after its first."""
-        found: dict[int, Kept] = {}
-        for content in self._parts[layer].load({f"{i:08d}" for i in rows}).values():
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                here, told = arrays["rows"].tolist(), arrays["told"].tolist()
-                ends = np.cumsum(arrays["active"])[:-1]
-                each = (np.split(arrays[name], ends) for name in ("features", "values"))
-                found |= zip(here, map(Kept, told, *each, arrays["norms"]), strict=True)
-        return {i: found[i] for i in rows if i in found}
+        where = self._of(layer)
+        kept = _read(self._parts[layer], {where[i] for i in rows if i in where})
+        return {i: kept[i] for i in rows if i in kept}
+
+
+def _heard(
+    rows: Sequence[int], told: Sequence[str], z: np.ndarray, norms: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What is kept of one batch at one layer."""
+    cells = np.flatnonzero(z != 0)  # of bools in a third of the time
+    sample, feature = np.divmod(cells, z.shape[1])
+    return {
+        "rows": np.array(rows),
+        "told": np.array(told),
+        "active": np.bincount(sample, minlength=len(rows)),
+        "features": feature,
+        "values": z.reshape(-1)[cells],
+        "norms": norms,
+    }
+
+
+def _read(part: Partial, names: Collection[str]) -> dict[int, Kept]:
+    """By sample."""
+    found: dict[int, Kept] = {}
+    for content in part.load(names).values():
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            rows, told = arrays["rows"].tolist(), arrays["told"].tolist()
+            ends = np.cumsum(arrays["active"])[:-1]
+            each = (np.split(arrays[name], ends) for name in ("features", "values"))
+            found |= zip(rows, map(Kept, told, *each, arrays["norms"]), strict=True)
+    return found
 
 
 def _together(some: Sequence[Kept]) -> Pooled:
