@@ -48,7 +48,8 @@ from corrsteer.stages.answers import answers
 from corrsteer.stages.bench import REPLAY, WRITING, Asking, Bench, Collect
 from corrsteer.stages.heard import Heard
 from corrsteer.stages.statistics import statistics
-from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
+from corrsteer.stats.moments import FeatureMoments
+from corrsteer.stats.relabelled import resamples, shuffles
 from corrsteer.steering.arms import BASELINE, baseline
 from corrsteer.store.entries import Store
 from corrsteer.tasks.bbq import BBQ

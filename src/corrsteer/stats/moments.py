@@ -92,9 +92,9 @@ class FeatureMoments:
         drawn: np.ndarray | None = None,
         features: np.ndarray | None = None,
     ) -> None:
-        """Add B samples: pooled activations ``z`` [B, width] >= 0 of any float type,
-        outcomes ``y`` [B] in [0, 1], their rows of :func:`shuffles`, [B, P], the ``lengths`` [B] of
-        the answers (None: all alike), and their rows of :func:`resamples`, [B, R] (None: R is 0).
+        """Add B samples: pooled activations ``z`` [B, width] >= 0 of any float type, outcomes
+        ``y`` [B] in [0, 1], their shuffled ones [B, P], the ``lengths`` [B] of the answers (None:
+        all alike), and how often resamples draw them, [B, R] (None: R is 0).
         ``features``: ascending, those that ``z`` has columns of, where all others are 0.
 
         Raises ModelError if an activation is not finite.
@@ -170,7 +170,9 @@ class FeatureMoments:
         assert same and self.draws.shape == other.draws.shape, (
             "other features, shuffles or resamples"
         )
-        self, other = self._with(other.features), other._with(self.features)
+        return self._with(other.features)._merged(other._with(self.features))
+
+    def _merged(self, other: FeatureMoments) -> FeatureMoments:
         if self.n == 0 or other.n == 0:
             return self.from_arrays((other if self.n == 0 else self).to_arrays())
         n = self.n + other.n
@@ -377,32 +379,6 @@ class FeatureMoments:
     def _co_moments(self) -> np.ndarray:
         """[Q, D] sums of products about both means."""
         return self.products[2:] - np.outer(self.y_sum, self.products[0] / self.n)
-
-
-def shuffles(outcomes: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """[N, n] float64: every column an independent permutation of ``outcomes`` [N].
-
-    Row i belongs to sample i, in the order of ``outcomes``: fix that order (by id) before
-    calling and index rows by sample, and the statistics do not depend on batching. A larger
-    ``n`` appends columns and leaves the earlier ones as they were.
-    """
-    rows = np.tile(np.asarray(outcomes, dtype=np.float64), (n, 1))
-    return np.ascontiguousarray(np.random.default_rng(seed).permuted(rows, axis=1).T)
-
-
-def resamples(n: int, count: int, seed: int) -> np.ndarray:
-    """[N, count] int64: how often each of ``n`` samples is drawn in each bootstrap resample, ``n``
-    draws with replacement (Efron 1979).
-
-    Row i belongs to sample i, as in :func:`shuffles`, whose random stream is another one. A larger
-    ``count`` appends columns and leaves the earlier ones as they were.
-    """
-    # Controls and the random features have spawn keys that start otherwise or are shorter.
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, 0, 0)))
-    drawn = np.zeros((count, n), dtype=np.int64)
-    for row in drawn:
-        row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
-    return np.ascontiguousarray(drawn.T)
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float:

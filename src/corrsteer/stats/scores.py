@@ -191,14 +191,17 @@ def tables(rows: Callable[[str], Iterator[Labelled]], silent: int = 0) -> dict[s
 
 
 def placed(scored: Scored, features: np.ndarray, width: int) -> Scored:
-    """The table of some of ``width`` features, as that of all: the others score neutral."""
-    arrays = {name: np.zeros(width, getattr(scored, name).dtype) for name in ("at_least", "error")}
-    for name, array in arrays.items():
-        array[features] = getattr(scored, name)
-    value = np.full(width, scored.neutral)
-    value[features] = scored.value
-    best = {n: features[getattr(scored, n)] for n in ("shuffled_best", "resampled_best")}
-    return replace(scored, value=value, **best, **arrays)
+    """The exact table of some of ``width`` features, as that of all: the others score neutral."""
+    value, at_least = np.full(width, scored.neutral), np.zeros(width, dtype=np.int64)
+    value[features], at_least[features] = scored.value, scored.at_least
+    return replace(
+        scored,
+        value=value,
+        at_least=at_least,
+        shuffled_best=features[scored.shuffled_best],
+        resampled_best=features[scored.resampled_best],
+        error=np.zeros(width),
+    )
 
 
 # -- form on disk --------------------------------------------------------------------------------
