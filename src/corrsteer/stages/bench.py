@@ -43,9 +43,6 @@ PER_CHARACTER = "per_character"
 
 _lent: WeakSet[LoadedSAE] = WeakSet()
 """SAEs of :meth:`Bench.in_budget` that are still in memory."""
-KEEP_EVERY = 20.0
-"""What is half made is saved at a batch when this many times the last saving's duration has gone
-by: saving takes under 5 % of the time, and with small SAEs happens at nearly every batch."""
 GARBAGE = 2**28
 """Bytes of SAEs that may lie in memory though nobody needs them: to look for garbage takes a third
 of a second, as long as collecting from a small model does."""

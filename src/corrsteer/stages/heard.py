@@ -23,7 +23,6 @@ from corrsteer.errors import ConfigError
 from corrsteer.models.listening import Listener
 from corrsteer.models.protocol import RESIDUALS
 from corrsteer.stages.bench import (
-    KEEP_EVERY,
     WRITING,
     Bench,
     Collect,
@@ -46,6 +45,8 @@ log = logging.getLogger(__name__)
 STAGE, FORM = "collect", 2
 """Where it is kept in the store: not in entries of that stage, but as parts of results."""
 SOURCE = "generated"
+SAVE_EVERY = 20.0
+"""Times what the last saving took, after which the next one is due: saving takes 5 % of the time."""
 TOGETHER = 64
 """Samples that are counted together at least: one costs the statistics nearly what many do."""
 
@@ -173,7 +174,7 @@ class Heard:
                     )
                     heard = _heard(here, told, one.z, np.stack(sums, 1))
                     self._new.setdefault(layer, []).append(heard)
-            if time.monotonic() - self._saved >= KEEP_EVERY * self._took:
+            if time.monotonic() - self._saved >= SAVE_EVERY * self._took:
                 self._save()
 
         return Listener(layers, hear)
