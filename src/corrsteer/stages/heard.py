@@ -46,7 +46,7 @@ STAGE, FORM = "collect", 2
 """Where it is kept in the store: not in entries of that stage, but as parts of results."""
 SOURCE = "generated"
 SAVE_EVERY = 20.0
-"""Times what the last saving took, after which the next one is due: saving takes 5 % of the time."""
+"""Times what the last saving took, after which the next one is due: that is 5 % of the time."""
 TOGETHER = 64
 """Samples that are counted together at least: one costs the statistics nearly what many do."""
 
