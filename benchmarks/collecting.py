@@ -108,6 +108,7 @@ class Asked:
     def program(self, way: str) -> list[LayerStats]:
         """``way``: that of ``collect.way``, or ``ALONE``."""
         self.model._last_batches = None  # as in a run of its own
+        self.model._last_rows.clear()
         with tempfile.TemporaryDirectory() as store:
             collect = self.bench.collect if way == ALONE else replace(self.bench.collect, way=way)
             bench = replace(self.bench, store=Store(Path(store)), collect=collect)

@@ -253,8 +253,9 @@ class FeatureMoments:
         rows = m._correlations()
         r, r_shuffled, r_length = rows[0], rows[1:-1], rows[-1]
         counts = np.zeros(R_BINS + 1, dtype=np.int64)
-        for row in r_shuffled:
-            counts += np.bincount(r_bin(row[row > 0]), minlength=R_BINS + 1)
+        for part in scores.parts(0, len(r_shuffled), len(m.features)):
+            some = r_shuffled[part]
+            counts += np.bincount(r_bin(some[some > 0]), minlength=R_BINS + 1)
         resampled_best, resampled_r = m._best_of_resamples()
         return LayerStats(
             layer=layer,
