@@ -104,7 +104,6 @@ def _statistics(
     keys = statistics_keys(bench, outcomes, layers, collect)
     shares = [Share(index, collect.shards) for index in range(collect.shards)]
     parts = [_parts(bench, keys, share) for share in shares]
-    found: dict[int, LayerStats] = {}
 
     def make(missing: list[int]) -> None:
         batches = bench.model.batches([e.prompt for e in bench.selection])
@@ -131,7 +130,7 @@ def _statistics(
                 put(n, made[n])
 
     def put(n: int, moments: FeatureMoments) -> None:
-        stats = found[n] = replace(moments.finish(n), others=moments.scores())
+        stats = replace(moments.finish(n), others=moments.scores())
 
         def write(folder: Path) -> None:
             np.savez(folder / FILE, **scores.to_arrays(stats))
@@ -142,7 +141,7 @@ def _statistics(
     entries = [bench.store.read(stage, keys[n], FORM) for n in layers]
     for part in chain.from_iterable(p.values() for p in parts):
         part.clear()
-    return [found.get(n) or read_stats(e) for n, e in zip(layers, entries, strict=True)]
+    return [read_stats(entry) for entry in entries]
 
 
 def collect_share(
