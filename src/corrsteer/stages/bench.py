@@ -169,15 +169,20 @@ class Bench:
         Drop a group before asking for the next: its SAEs are freed then.
         """
         group: dict[int, LoadedSAE] = {}
+        budget = self.sae.budget_gb * 1e9
         used = largest = 0
+        cleaned = False
         for n in layers:
-            if group and used + largest > self.sae.budget_gb * 1e9:
+            if group and used + largest > budget:
                 yield group
                 group.clear()
-                used = 0
-            if not group and sum(sae.nbytes for sae in _lent) > GARBAGE:
+                used, cleaned = 0, False
+            left = [sae.nbytes for sae in _lent if sae not in group.values()]
+            size = max(largest, *left, 0)
+            if left and not cleaned and used + sum(left) + size > min(budget, GARBAGE):
                 # nnsight keeps the frames that traced in a cycle, and those keep an earlier SAE.
                 gc.collect()
+                cleaned = True
             group[n] = self.sae.load(n, str(self.model.device))
             _lent.add(group[n])
             used += group[n].nbytes
