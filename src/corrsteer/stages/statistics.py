@@ -321,7 +321,7 @@ def collect(
             found = heard.read(saes, rows, written)
         told = [x[rows] for x in (outcomes, shuffled, lengths, drawn)]
         for layer, read in found.items():
-            moments[layer].update(read.z, *told, features=read.features)
+            moments[layer].update(read.z, *told, read.features)
             moments[layer].left_out += read.left_out
             moments[layer].norms += read.norms
         seen += rows
