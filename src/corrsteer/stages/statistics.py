@@ -319,9 +319,9 @@ def collect(
             found = pooled(model, saes, asked, written, token_source, pooling)
         else:
             found = heard.read(saes, rows, written)
-        told = [x[rows] for x in (outcomes, shuffled, lengths, drawn)]
+        told = outcomes[rows], shuffled[rows], lengths[rows], drawn[rows]
         for layer, read in found.items():
-            moments[layer].update(read.z, *told, read.features)
+            moments[layer].update(read.z, *told, features=read.features)
             moments[layer].left_out += read.left_out
             moments[layer].norms += read.norms
         seen += rows
