@@ -48,7 +48,8 @@ from corrsteer.stages.answers import answers
 from corrsteer.stages.bench import REPLAY, WRITING, Asking, Bench, Collect
 from corrsteer.stages.heard import Heard
 from corrsteer.stages.statistics import statistics
-from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
+from corrsteer.stats.moments import FeatureMoments
+from corrsteer.stats.relabelled import resamples, shuffles
 from corrsteer.steering.arms import BASELINE, baseline
 from corrsteer.store.entries import Store
 from corrsteer.tasks.bbq import BBQ
@@ -107,6 +108,7 @@ class Asked:
     def program(self, way: str) -> list[LayerStats]:
         """``way``: that of ``collect.way``, or ``ALONE``."""
         self.model._last_batches = None  # as in a run of its own
+        self.model._last_rows.clear()
         with tempfile.TemporaryDirectory() as store:
             collect = self.bench.collect if way == ALONE else replace(self.bench.collect, way=way)
             bench = replace(self.bench, store=Store(Path(store)), collect=collect)

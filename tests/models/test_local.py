@@ -275,6 +275,18 @@ def test_shapes_and_batches(model):
     assert model.batches([]) == []
 
 
+def test_prompts_that_were_put_into_batches_are_not_read_again(model, monkeypatch):
+    plain = model.generate(PROMPTS[:3], [None], max_new_tokens=2)
+    read: list = []
+    real = model._ids
+    monkeypatch.setattr(model, "_ids", lambda *some, **how: read.append(some) or real(*some, **how))
+    model.batches([*PROMPTS, "more"])
+    assert model.generate(PROMPTS[:3], [None], max_new_tokens=2) == plain
+    assert len(read) == 1
+    model.generate(["others"], [None], max_new_tokens=2)
+    assert len(read) == 2
+
+
 @pytest.mark.long
 def test_the_blocks_of_a_model_that_also_sees_are_those_of_its_text_part(tmp_path):
     """Gemma-3 from 4B on. Here the image encoder has as many blocks as the text part."""

@@ -20,7 +20,8 @@ from corrsteer.selectors.protocol import selector_name
 from corrsteer.selectors.random import Random
 from corrsteer.selectors.square_ratio import SquareRatio
 from corrsteer.stages.plan import steering_plan, strengthened
-from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
+from corrsteer.stats.moments import FeatureMoments
+from corrsteer.stats.relabelled import resamples, shuffles
 from corrsteer.steering import coefficients as c
 from corrsteer.steering.controls import KINDS, control_plans
 from corrsteer.steering.operators import Add, Clamp, Fill

@@ -99,7 +99,7 @@ def test_what_was_cached_changes_no_bit(bench, tmp_path, monkeypatch):
             heard(killed)
     passes = counted(monkeypatch, "generate")
     _, resumed, _ = heard(killed)
-    assert len(passes) == 2
+    assert len(passes) in (2, 3)  # and a batch that was heard after the last saving
     paged = emptied(bench, tmp_path / "paged", sae=replace(bench.sae, budget_gb=1e-9))
     _, in_turn, _ = heard(paged)
     for other in (again, resumed, in_turn):

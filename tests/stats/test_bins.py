@@ -7,7 +7,7 @@ import pytest
 from scipy import stats as sps
 
 from corrsteer.stats.bins import BINS, QUANTILES, FeatureBins
-from corrsteer.stats.moments import resamples, shuffles
+from corrsteer.stats.relabelled import resamples, shuffles
 
 N, WIDTH, P, R = 400, 14, 3, 2
 

@@ -12,7 +12,8 @@ from scipy import stats as sps
 
 from corrsteer.errors import DegenerateOutcomesError, ModelError
 from corrsteer.records import R_BINS, r_bin
-from corrsteer.stats.moments import FeatureMoments, pearson, resamples, shuffles
+from corrsteer.stats.moments import FeatureMoments, pearson
+from corrsteer.stats.relabelled import resamples, shuffles
 
 SEED = 3
 

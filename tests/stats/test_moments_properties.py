@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as sps
 
-from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
+from corrsteer.stats.moments import FeatureMoments
+from corrsteer.stats.relabelled import resamples, shuffles
 from corrsteer.stats.scores import NOT_KEPT
 
 pytestmark = pytest.mark.long

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import binomtest
 
 from corrsteer.selectors.correlation import Correlation
-from corrsteer.stats.moments import FeatureMoments, shuffles
+from corrsteer.stats.moments import FeatureMoments
+from corrsteer.stats.relabelled import shuffles
 
 DATASETS, N, WIDTH, SHUFFLES = 500, 60, 40, 99
 

@@ -22,7 +22,8 @@ from corrsteer.stats.intervals import (
     holm,
     mcnemar_exact,
 )
-from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
+from corrsteer.stats.moments import FeatureMoments
+from corrsteer.stats.relabelled import resamples, shuffles
 from corrsteer.stats.seeds import gain_by_sample
 
 pytestmark = pytest.mark.long

@@ -11,7 +11,8 @@ from scipy import stats as sps
 
 from corrsteer.records import ceiling
 from corrsteer.stats.bins import BINNED, FeatureBins
-from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
+from corrsteer.stats.moments import FeatureMoments
+from corrsteer.stats.relabelled import resamples, shuffles
 from corrsteer.stats.scores import SCORES, best, from_arrays, to_arrays
 
 N, WIDTH, P, R = 90, 12, 4, 3

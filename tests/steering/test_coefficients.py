@@ -10,7 +10,8 @@ import pytest
 from corrsteer.errors import ConfigError, DataError
 from corrsteer.selectors.correlation import Correlation
 from corrsteer.stages.plan import steering_plan, strengthened, with_coefficients
-from corrsteer.stats.moments import FeatureMoments, shuffles
+from corrsteer.stats.moments import FeatureMoments
+from corrsteer.stats.relabelled import shuffles
 from corrsteer.steering.coefficients import (
     FixedNorm,
     MeanActive,

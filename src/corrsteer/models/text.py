@@ -6,6 +6,7 @@ Everything here is the tokenizer's work and costs no pass of the model.
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ class Text:
         self._checks_start = model.chat_template
         # Every stage asks for those of the same prompts, and telling tokens takes a while.
         self._last_batches: tuple[Any, list[list[int]]] | None = None
+        self._last_rows: dict[str, array[int]] = {}  # of those prompts: they are soon asked
         if not self._eos:
             log.warning(
                 "no file of model %r names an end of text (eos_token_id): answers run to"
@@ -68,8 +70,9 @@ class Text:
         """
         asked = tuple(prompts), batch_size
         if self._last_batches is None or self._last_batches[0] != asked:
-            lengths = [len(row) for row in self._encode(prompts)]
-            self._last_batches = asked, self._batches(lengths, batch_size)
+            rows = self._encode(prompts)
+            self._last_rows = {p: array("i", row) for p, row in zip(prompts, rows, strict=True)}
+            self._last_batches = asked, self._batches([len(row) for row in rows], batch_size)
         return [list(batch) for batch in self._last_batches[1]]
 
     def _batches(self, lengths: list[int], batch_size: int | None = None) -> list[list[int]]:
@@ -80,6 +83,8 @@ class Text:
     def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Token ids per prompt. A chat template writes its own BOS. An empty prompt is one token:
         BOS or, for a tokenizer without one, the end of text."""
+        if self._last_rows and all(prompt in self._last_rows for prompt in prompts):
+            return [self._last_rows[prompt].tolist() for prompt in prompts]
         whole = seen(self._model, prompts)
         rows = self._ids(whole, special=not self._model.chat_template)
         if self._start is not None:

@@ -99,7 +99,8 @@ class LoadedSAE:
         import torch
 
         columns = None if features is None else list(features)
-        return torch.cat([acts for acts, _ in self._chunks(x, columns)])
+        parts = [acts for acts, _ in self._chunks(x, columns)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def pool(
         self, x: torch.Tensor, sample: torch.Tensor, n_samples: int, pooling: str
@@ -113,6 +114,8 @@ class LoadedSAE:
 
         if pooling not in ("max", "mean"):
             raise ConfigError(f"pooling {pooling!r} is unknown: use max or mean.")
+        if len(sample) == n_samples and sample.tolist() == list(range(n_samples)):
+            return self.encode(x)
         if pooling == "max" and self._monotone:
             return self._highest(x, sample, n_samples)
         # Activations are never negative, so 0 is neutral for the maximum too.
@@ -266,8 +269,8 @@ class LoadedSAE:
         products += self.b_enc[some]
         if self.threshold is None:
             return products.relu_()
-        gate = products > self.threshold[some]
-        return products.relu_().mul_(gate)
+        silent = products <= self.threshold[some]  # not where it is nan
+        return products.relu_().masked_fill_(silent, 0)
 
 
 def not_finite(sae_id: str, name: str) -> ModelError:

@@ -42,8 +42,10 @@ PER_CHARACTER = "per_character"
 """How options were compared before that could be chosen: cache keys do not name it."""
 
 _lent: WeakSet[LoadedSAE] = WeakSet()
-"""SAEs of :meth:`Bench.in_budget` that are still in memory. Without any there is no garbage worth
-looking for, which takes a third of a second."""
+"""SAEs of :meth:`Bench.in_budget` that are still in memory."""
+GARBAGE = 2**28
+"""Bytes of SAEs that may lie in memory though nobody needs them: to look for garbage takes a third
+of a second, as long as collecting from a small model does."""
 
 # Backends, models and providers of SAEs are frozen dataclasses (run.build checks it): hashable.
 
@@ -167,15 +169,20 @@ class Bench:
         Drop a group before asking for the next: its SAEs are freed then.
         """
         group: dict[int, LoadedSAE] = {}
+        budget = self.sae.budget_gb * 1e9
         used = largest = 0
+        cleaned = False
         for n in layers:
-            if group and used + largest > self.sae.budget_gb * 1e9:
+            if group and used + largest > budget:
                 yield group
                 group.clear()
-                used = 0
-            if not group and _lent:
+                used, cleaned = 0, False
+            left = [sae.nbytes for sae in _lent if sae not in group.values()]
+            size = max(largest, *left, 0)
+            if left and not cleaned and used + sum(left) + size > min(budget, GARBAGE):
                 # nnsight keeps the frames that traced in a cycle, and those keep an earlier SAE.
                 gc.collect()
+                cleaned = True
             group[n] = self.sae.load(n, str(self.model.device))
             _lent.add(group[n])
             used += group[n].nbytes
@@ -193,6 +200,8 @@ class Pooled(NamedTuple):
     """Of the residuals that were pooled: the sum of their norms, and how many."""
     left_out: int
     """Positions that were not pooled, since they are attention sinks."""
+    features: np.ndarray | None = None
+    """[D] ascending, where ``z`` is of these alone and the others are 0; None: of all."""
 
 
 class Hears(Protocol):

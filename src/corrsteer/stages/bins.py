@@ -20,7 +20,7 @@ from corrsteer.progress import progress
 from corrsteer.records import LayerStats
 from corrsteer.stages.bench import Bench, Collect, pooled, statistics_keys
 from corrsteer.stats.bins import BINS, QUANTILES, FeatureBins
-from corrsteer.stats.moments import resamples, shuffles
+from corrsteer.stats.relabelled import resamples, shuffles
 from corrsteer.stats.scores import scored_from_arrays, scored_to_arrays
 
 log = logging.getLogger(__name__)

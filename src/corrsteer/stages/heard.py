@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from corrsteer.stages.bench import (
 )
 from corrsteer.steering.arms import baseline
 from corrsteer.store.keys import digest
+from corrsteer.store.partial import Partial
 
 if TYPE_CHECKING:
     from corrsteer.models.protocol import Residuals
@@ -40,9 +42,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STAGE, FORM = "collect", 1
+STAGE, FORM = "collect", 2
 """Where it is kept in the store: not in entries of that stage, but as parts of results."""
 SOURCE = "generated"
+SAVE_EVERY = 20.0
+"""Times what the last saving took, after which the next one is due: that is 5 % of the time."""
 TOGETHER = 64
 """Samples that are counted together at least: one costs the statistics nearly what many do."""
 
@@ -63,8 +67,17 @@ def check_heard(bench: Bench, supported: frozenset[str]) -> None:
         )
 
 
-Kept = dict[int, tuple[str, np.ndarray, np.ndarray]]
-"""By sample: a digest of its answer, its activations [D], and the sum and number of the norms."""
+class Kept(NamedTuple):
+    """What was heard of one sample at one layer."""
+
+    told: str
+    """A digest of its answer."""
+    features: np.ndarray
+    """Those that are active, ascending."""
+    values: np.ndarray
+    """Their activations."""
+    norms: np.ndarray
+    """The sum and number of the norms of its residuals."""
 
 
 class Heard:
@@ -82,6 +95,9 @@ class Heard:
             for n in bench.layers
         }
         self._loaded: dict[int, LoadedSAE] = {}
+        self._new: dict[int, list[dict[str, np.ndarray]]] = {}  # not yet on disk
+        self._where: dict[int, dict[int, str]] = {}  # by layer: in which part a sample is
+        self._saved, self._took = time.monotonic(), 0.0
 
     def listener(self, rows: Sequence[int]) -> Listener:
         """``rows``: which samples are asked."""
@@ -112,13 +128,15 @@ class Heard:
     ) -> dict[int, Pooled]:
         """Activations of one whole batch by layer, where ``answers`` were written."""
         told = _told(answers)
+        self._save()
         found = {n: self._kept(n, rows) for n in saes}
         if any(len(kept) < len(rows) for kept in found.values()):
             self._loaded = dict(saes)
             self._answer_again(rows, list(saes))
+            self._save()
             found = {n: self._kept(n, rows) for n in saes}
         others = [
-            k for k, i in enumerate(rows) if any(kept[i][0] != told[k] for kept in found.values())
+            k for k, i in enumerate(rows) if any(kept[i].told != told[k] for kept in found.values())
         ]
         if others:  # of another batch size, or another machine
             log.info("collect: %d answers are not those that were heard; replayed", len(others))
@@ -129,19 +147,15 @@ class Heard:
                     again = pooled(
                         self._bench.model, {n: sae}, [prompt], [answer], SOURCE, self._pooling
                     )[n]
-                    found[n][rows[k]] = told[k], again.z[0], again.norms
-        return {
-            n: Pooled(
-                np.stack([kept[i][1] for i in rows]),
-                sum((kept[i][2] for i in rows), np.zeros(2)),
-                0,
-            )
-            for n, kept in found.items()
-        }
+                    active = np.flatnonzero(again.z[0])
+                    one = Kept(told[k], active, again.z[0][active], again.norms)
+                    found[n][rows[k]] = one
+        return {n: _together([kept[i] for i in rows]) for n, kept in found.items()}
 
     def clear(self) -> None:
         """The statistics are in the store."""
         self._loaded.clear()
+        self._where.clear()
         for part in self._parts.values():
             part.clear()
 
@@ -158,7 +172,10 @@ class Heard:
                         np.bincount(sample, norms, len(here)),
                         np.bincount(sample, minlength=len(here)),
                     )
-                    self._keep(layer, here, told, one.z, np.stack(sums, 1))
+                    heard = _heard(here, told, one.z, np.stack(sums, 1))
+                    self._new.setdefault(layer, []).append(heard)
+            if time.monotonic() - self._saved >= SAVE_EVERY * self._took:
+                self._save()
 
         return Listener(layers, hear)
 
@@ -174,38 +191,73 @@ class Heard:
                 listener=self._listener(group, layers),
             )
 
-    def _keep(
-        self,
-        layer: int,
-        rows: Sequence[int],
-        told: Sequence[str],
-        z: np.ndarray,
-        norms: np.ndarray,
-    ) -> None:
-        content, cells = io.BytesIO(), np.flatnonzero(z)
-        np.savez(
-            content,
-            rows=np.array(rows),
-            told=np.array(told),
-            width=z.shape[1],
-            cells=cells,
-            values=z.reshape(-1)[cells],
-            norms=norms,
-        )
-        self._parts[layer].save(f"{min(rows):08d}", content.getvalue())
+    def _save(self) -> None:
+        """Put what is new on disk, a part per layer, named after its first sample."""
+        began = time.monotonic()
+        for layer, some in self._new.items():
+            content = io.BytesIO()
+            arrays: dict[str, Any] = {k: np.concatenate([x[k] for x in some]) for k in some[0]}
+            np.savez(content, **arrays)
+            rows = arrays["rows"].tolist()
+            name = f"{min(rows):08d}"
+            self._parts[layer].save(name, content.getvalue())
+            self._of(layer).update(dict.fromkeys(rows, name))
+        if self._new:
+            self._new = {}
+            self._saved = time.monotonic()
+            self._took = self._saved - began
 
-    def _kept(self, layer: int, rows: Sequence[int]) -> Kept:
-        """A heard batch is part of a batch of samples, and named after its first."""
-        found: Kept = {}
-        for content in self._parts[layer].load({f"{i:08d}" for i in rows}).values():
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                here, width = arrays["rows"].tolist(), int(arrays["width"])
-                z = np.zeros(len(here) * width, np.float32)
-                z[arrays["cells"]] = arrays["values"]
-                told, norms = arrays["told"].tolist(), arrays["norms"]
-            for k, i in enumerate(here):
-                found[i] = told[k], z.reshape(-1, width)[k], norms[k]
-        return {i: found[i] for i in rows if i in found}
+    def _of(self, layer: int) -> dict[int, str]:
+        """In which part each sample is, of an earlier job too."""
+        if layer not in self._where:
+            part, self._where[layer] = self._parts[layer], {}
+            for name in part.names():
+                kept = _read(part, {name})
+                self._where[layer].update(dict.fromkeys(kept, name))
+        return self._where[layer]
+
+    def _kept(self, layer: int, rows: Sequence[int]) -> dict[int, Kept]:
+        where = self._of(layer)
+        kept = _read(self._parts[layer], {where[i] for i in rows if i in where})
+        return {i: kept[i] for i in rows if i in kept}
+
+
+def _heard(
+    rows: Sequence[int], told: Sequence[str], z: np.ndarray, norms: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What is kept of one batch at one layer."""
+    cells = np.flatnonzero(z != 0)  # of bools in a third of the time
+    sample, feature = np.divmod(cells, z.shape[1])
+    return {
+        "rows": np.array(rows),
+        "told": np.array(told),
+        "active": np.bincount(sample, minlength=len(rows)),
+        "features": feature,
+        "values": z.reshape(-1)[cells],
+        "norms": norms,
+    }
+
+
+def _read(part: Partial, names: Collection[str]) -> dict[int, Kept]:
+    """By sample."""
+    found: dict[int, Kept] = {}
+    for content in part.load(names).values():
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            rows, told = arrays["rows"].tolist(), arrays["told"].tolist()
+            ends = np.cumsum(arrays["active"])[:-1]
+            each = (np.split(arrays[name], ends) for name in ("features", "values"))
+            found |= zip(rows, map(Kept, told, *each, arrays["norms"]), strict=True)
+    return found
+
+
+def _together(some: Sequence[Kept]) -> Pooled:
+    """Activations of the features that are active in some sample."""
+    features, place = np.unique(np.concatenate([x.features for x in some]), return_inverse=True)
+    z = np.zeros((len(some), len(features)), np.float32)
+    z[np.repeat(range(len(some)), [len(x.features) for x in some]), place] = np.concatenate(
+        [x.values for x in some]
+    )
+    return Pooled(z, sum((x.norms for x in some), np.zeros(2)), 0, features)
 
 
 def _told(answers: Sequence[Sequence[int]]) -> list[str]:

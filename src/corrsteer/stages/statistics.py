@@ -37,7 +37,8 @@ from corrsteer.stages.bench import (
     statistics_keys,
 )
 from corrsteer.stats import scores
-from corrsteer.stats.moments import FeatureMoments, resamples, shuffles
+from corrsteer.stats.moments import FeatureMoments
+from corrsteer.stats.relabelled import resamples, shuffles
 from corrsteer.store.partial import Partial
 
 if TYPE_CHECKING:
@@ -207,9 +208,9 @@ def _collected(
     """One group's accumulators, going on from what ``parts`` holds and keeping it up to date.
 
     A kill costs the batch at work and those since the last saving: up to ``KEEP_EVERY`` times
-    what a saving takes (6 layers of 1,024 features: 70 ms, so under 2 seconds; 26 of 16,384:
-    3 to 6 s for 880 MB). All layers of a saving count or none, and sums go on in the order
-    of an undisturbed run, so the result has the same bits.
+    what a saving takes (6 layers of 1,024 features: 70 ms, so under 2 seconds; 26 of 16,384 that
+    were all active: 3 to 6 s for 880 MB). All layers of a saving count or none, and sums go on in
+    the order of an undisturbed run, so the result has the same bits.
     """
     start, slots = kept_moments({n: parts[n] for n in saes})
     prompts = [e.prompt for e in bench.selection]
@@ -318,10 +319,9 @@ def collect(
             found = pooled(model, saes, asked, written, token_source, pooling)
         else:
             found = heard.read(saes, rows, written)
+        told = outcomes[rows], shuffled[rows], lengths[rows], drawn[rows]
         for layer, read in found.items():
-            moments[layer].update(
-                read.z, outcomes[rows], shuffled[rows], lengths[rows], drawn[rows]
-            )
+            moments[layer].update(read.z, *told, features=read.features)
             moments[layer].left_out += read.left_out
             moments[layer].norms += read.norms
         seen += rows
@@ -363,7 +363,7 @@ def savings(part: Partial) -> Iterator[tuple[Seen, str, Mapping[str, np.ndarray]
     """(samples seen, slot, accumulator) of a layer's savings; arrays are read when asked for."""
     for slot, content in part.load().items():
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            if "squares" in arrays:  # an earlier version kept less
+            if "features" in arrays:  # an earlier version kept all
                 yield tuple(arrays["seen"].tolist()), slot, arrays
 
 

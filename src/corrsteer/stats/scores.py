@@ -13,7 +13,7 @@ score, ``3 D + 2 P + 40 R`` numbers. Precision: sums about the shifts of the mom
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,13 +26,14 @@ that it holds ineligible."""
 ROUNDING = 1e-10
 """Scores that differ by this share are equal."""
 TINY = 1e-12
+CELLS = 2**14
 COUNTS = ("layer", "n", "n_right", "left_out")
 NOT_KEPT = ("mirror", "shuffled_sign")
 """Fields that are put together of several entries."""
 
 
 class Labelled(NamedTuple):
-    """What a score may read of one labelling of the samples as right and wrong; all [D]."""
+    """What a score may read of some labellings of the samples as right and wrong; all [L, D]."""
 
     mean_right: np.ndarray
     mean_wrong: np.ndarray
@@ -52,7 +53,7 @@ class Score(NamedTuple):
     neutral: float = 0.0
 
     def of(self, x: Labelled) -> np.ndarray:
-        """[D] scores under one labelling."""
+        """[L, D] scores under each labelling."""
         return np.where(x.varies, self.by(x), self.neutral)
 
 
@@ -80,7 +81,8 @@ def square_ratio(x: Labelled) -> np.ndarray:
     features are told apart by a: up to 1e-9 is added."""
     a, b = x.square_right, x.square_wrong
     ratio = (a / np.where(a + b > 0, a + b, 1.0)).round(12)
-    only_right = ratio + 1e-9 * a / max(a.max(), np.finfo(float).tiny)
+    most = np.maximum(a.max(axis=-1, keepdims=True), np.finfo(float).tiny)
+    only_right = ratio + 1e-9 * a / most
     return np.where(a + b > 0, np.where(ratio == 1, only_right, ratio), 0.5)
 
 
@@ -108,30 +110,33 @@ def best(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Table:
-    """The table of one score in the making: ``value`` [D] on the outcomes, to which rows [D] are
-    added one by one. ``neutral``: what says nothing of a feature."""
+    """The table of one score in the making: ``value`` [D] on the outcomes, to which rows [L, D]
+    are added. ``neutral``: what says nothing of a feature. ``silent``: so many features
+    more, for which every row would have that."""
 
-    def __init__(self, value: np.ndarray, neutral: float) -> None:
+    def __init__(self, value: np.ndarray, neutral: float, silent: int = 0) -> None:
         self.value, self.neutral = value, neutral
         found = np.flatnonzero(value > neutral)
         bar = value[found] - ROUNDING * np.abs(value[found])
         order = np.argsort(bar)  # sorted bars are searched several times as fast
         self._found, self._bar = found[order], bar[order]
+        self._beside = silent * (self._bar <= neutral)
         self._at_least = np.zeros(len(value), dtype=np.int64)
         self._highest: list[float] = []
         self._first: list[int] = []
         self._best: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def add_shuffled(self, row: np.ndarray) -> None:
+    def add_shuffled(self, rows: np.ndarray) -> None:
         """On shuffled outcomes."""
-        place = int(row.argmax())
-        self._highest.append(row[place])
-        self._first.append(place)
-        self._at_least[self._found] += len(row) - np.searchsorted(np.sort(row), self._bar)
+        self._highest += rows.max(axis=1).tolist()
+        self._first += rows.argmax(axis=1).tolist()
+        values = np.sort(rows, axis=None)
+        self._at_least[self._found] += values.size - np.searchsorted(values, self._bar)
+        self._at_least[self._found] += len(rows) * self._beside
 
-    def add_resampled(self, row: np.ndarray) -> None:
-        """In a resample."""
-        self._best.append(best(row))
+    def add_resampled(self, rows: np.ndarray) -> None:
+        """In resamples."""
+        self._best += map(best, rows)
 
     def done(self, error: np.ndarray | None = None) -> Scored:
         k = min(KEPT, len(self.value))
@@ -157,17 +162,25 @@ def tabled(
     """The table of one score, whose rows are made by themselves and read once."""
     table = Table(value, neutral)
     for row in shuffled:
-        table.add_shuffled(row)
+        table.add_shuffled(row[None])
     for row in resampled:
-        table.add_resampled(row)
+        table.add_resampled(row[None])
     return table.done(error)
 
 
-def tables(rows: Callable[[str], Iterator[Labelled]]) -> dict[str, Scored]:
+def parts(first: int, end: int, features: int) -> Iterator[slice]:
+    """Numbers of labellings, as many at once as a processor's cache holds sums of."""
+    step = max(1, CELLS // features)
+    return (slice(at, min(at + step, end)) for at in range(first, end, step))
+
+
+def tables(rows: Callable[[str], Iterator[Labelled]], silent: int = 0) -> dict[str, Scored]:
     """Every score's table. ``rows``: of ``outcomes`` (one), ``shuffles`` and ``resamples``, each
-    read once: making them costs more than all scores of them."""
+    read once: making them costs more than all scores of them. ``silent``: see :class:`Table`."""
     (outcomes,) = rows("outcomes")
-    made = {name: Table(score.of(outcomes), score.neutral) for name, score in SCORES.items()}
+    made = {
+        name: Table(score.of(outcomes)[0], score.neutral, silent) for name, score in SCORES.items()
+    }
     for x in rows("shuffles"):
         for name, table in made.items():
             table.add_shuffled(SCORES[name].of(x))
@@ -175,6 +188,20 @@ def tables(rows: Callable[[str], Iterator[Labelled]]) -> dict[str, Scored]:
         for name, table in made.items():
             table.add_resampled(SCORES[name].of(x))
     return {name: table.done() for name, table in made.items()}
+
+
+def placed(scored: Scored, features: np.ndarray, width: int) -> Scored:
+    """The exact table of some of ``width`` features, as that of all: the others score neutral."""
+    value, at_least = np.full(width, scored.neutral), np.zeros(width, dtype=np.int64)
+    value[features], at_least[features] = scored.value, scored.at_least
+    return replace(
+        scored,
+        value=value,
+        at_least=at_least,
+        shuffled_best=features[scored.shuffled_best],
+        resampled_best=features[scored.resampled_best],
+        error=np.zeros(width),
+    )
 
 
 # -- form on disk --------------------------------------------------------------------------------

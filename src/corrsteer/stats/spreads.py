@@ -7,7 +7,8 @@ activation, y the shifted outcome, l the shifted length, w the weight of a sampl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,19 +18,20 @@ from corrsteer.stats.scores import TINY, Labelled
 if TYPE_CHECKING:
     from corrsteer.stats.moments import FeatureMoments
 
-_ARRAYS = ("squares", "y_lengths", "draws_length", "resampled_squares", "resampled_length")
+_OF_FEATURES = ("squares", "resampled_squares", "resampled_length")
+_ARRAYS = (*_OF_FEATURES, "y_lengths", "draws_length")
 
 
 class Spreads:
-    """D = ``width`` features, P = ``n_shuffles``, R = ``n_resamples``."""
+    """D = ``features`` features, P = ``n_shuffles``, R = ``n_resamples``."""
 
-    def __init__(self, width: int, n_shuffles: int, n_resamples: int) -> None:
+    def __init__(self, features: int, n_shuffles: int, n_resamples: int) -> None:
         # Sums of:
-        self.squares = np.zeros((1 + n_shuffles, width))  # y * d ** 2, of each outcome
+        self.squares = np.zeros((1 + n_shuffles, features))  # y * d ** 2, of each outcome
         self.y_lengths = np.zeros(1 + n_shuffles)  # y * l
         self.draws_length = np.zeros((3, n_resamples))  # w * l, w * l ** 2, w * y * l
-        self.resampled_squares = np.zeros((n_resamples, width))  # w * y * d ** 2
-        self.resampled_length = np.zeros((n_resamples, width))  # w * l * d
+        self.resampled_squares = np.zeros((n_resamples, features))  # w * y * d ** 2
+        self.resampled_length = np.zeros((n_resamples, features))  # w * l * d
 
     def update(
         self, d: np.ndarray, squares: np.ndarray, outcomes: np.ndarray, drawn: np.ndarray
@@ -70,6 +72,13 @@ class Spreads:
         out.resampled_length += dl * (wz + np.outer(w, dz))
         return out
 
+    def widened(self, places: np.ndarray, features: int) -> Spreads:
+        """The same of more features: :func:`widened`."""
+        out = copy.copy(self)
+        for name in _OF_FEATURES:
+            setattr(out, name, widened(getattr(self, name), places, features))
+        return out
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         return {name: getattr(self, name).copy() for name in _ARRAYS}
 
@@ -79,38 +88,50 @@ class Spreads:
 
     # -- what scores read ----------------------------------------------------------------------
 
-    def of_outcome(self, m: FeatureMoments, q: int, r: np.ndarray, partial: np.ndarray) -> Labelled:
-        """Outcome ``q``: 0 is the real one. ``r``, ``partial``: [D], of it."""
-        shift = m.y_shift[q]
-        right = m.y_sum[q] + m.n * shift
-        yz = m.products[2 + q] + shift * m.products[0]
-        sums = m.products[0], m.z_sq, yz, self.squares[q] + shift * m.z_sq
-        return _labelled(m.z_shift, m.n, right, sums, r, partial)
+    def of_outcomes(
+        self, m: FeatureMoments, part: slice, r: np.ndarray, partial: np.ndarray
+    ) -> Labelled:
+        """``part`` of the outcomes, of which 0 is the real one. ``r``, ``partial``: [L, D]."""
+        shift = m.y_shift[part, None]
+        right = m.y_sum[part, None] + m.n * shift
+        yz = m.products[2:][part] + shift * m.products[0]
+        sums = m.products[0], m.z_sq, yz, self.squares[part] + shift * m.z_sq
+        return _labelled(m.z_shift, np.array(m.n), right, sums, r, partial)
 
-    def of_resample(self, m: FeatureMoments, row: int, r: np.ndarray) -> Labelled:
+    def of_resamples(self, m: FeatureMoments, part: slice, r: np.ndarray) -> Labelled:
         shift = m.y_shift[0]
-        w, wy, _ = m.draws[:, row]
-        wz, wyz, wzz = m.resampled[:, row]
-        sums = wz, wzz, wyz + shift * wz, self.resampled_squares[row] + shift * wzz
-        partial = self._resampled_partial(m, row, r)
+        w, wy, _ = m.draws[:, part, None]
+        wz, wyz, wzz = m.resampled[:, part]
+        sums = wz, wzz, wyz + shift * wz, self.resampled_squares[part] + shift * wzz
+        partial = self._resampled_partial(m, part, r)
         return _labelled(m.z_shift, w, wy + shift * w, sums, r, partial)
 
-    def _resampled_partial(self, m: FeatureMoments, row: int, r: np.ndarray) -> np.ndarray:
-        w, wy, wyy = m.draws[:, row]
-        wz, _, wzz = m.resampled[:, row]
-        wl, wll, wyl = self.draws_length[:, row]
-        n = max(w, 1.0)
+    def _resampled_partial(self, m: FeatureMoments, part: slice, r: np.ndarray) -> np.ndarray:
+        w, wy, wyy = m.draws[:, part, None]
+        wz, _, wzz = m.resampled[:, part]
+        wl, wll, wyl = self.draws_length[:, part, None]
+        n = np.maximum(w, 1.0)
         l_m2, y_m2, z_m2 = wll - wl**2 / n, wyy - wy**2 / n, wzz - wz**2 / n
-        if not (l_m2 > TINY * (wll + n) and y_m2 > 0):
-            return r
-        r_length = (self.resampled_length[row] - wl * wz / n) / np.sqrt(
+        vary = (l_m2 > TINY * (wll + n)) & (y_m2 > 0)
+        l_m2, y_m2 = np.where(vary, l_m2, 1.0), np.where(vary, y_m2, 1.0)
+        r_length = (self.resampled_length[part] - wl * wz / n) / np.sqrt(
             np.where(r != 0, np.maximum(z_m2, np.finfo(float).tiny), 1.0) * l_m2
         )
-        return partial_r(r, np.clip(r_length, -1, 1), (wyl - wy * wl / n) / np.sqrt(y_m2 * l_m2))
+        beside = (wyl - wy * wl / n) / np.sqrt(y_m2 * l_m2)
+        return np.where(vary, partial_r(r, np.clip(r_length, -1, 1), beside), r)
 
 
-def partial_r(r: np.ndarray, r_length: np.ndarray, outcome_and_length: float) -> np.ndarray:
-    """[D] correlation with the outcome of what length leaves unexplained of both (the partial
+def widened(x: np.ndarray, places: np.ndarray, features: int) -> np.ndarray:
+    """``x`` [..., D] at ``places`` of its last axis, and 0 elsewhere, [..., features]."""
+    out = np.zeros((*x.shape[:-1], features), x.dtype)
+    out[..., places] = x
+    return out
+
+
+def partial_r(
+    r: np.ndarray, r_length: np.ndarray, outcome_and_length: float | np.ndarray
+) -> np.ndarray:
+    """[L, D] correlation with the outcome of what length leaves unexplained of both (the partial
     correlation); 0 where length explains all of either."""
     rest = (1 - r_length**2) * (1 - outcome_and_length**2)
     within = rest > TINY
@@ -118,30 +139,18 @@ def partial_r(r: np.ndarray, r_length: np.ndarray, outcome_and_length: float) ->
     return np.where(within & (r != 0), np.clip(adjusted, -1.0, 1.0), 0.0)
 
 
-def outcome_rows(
-    m: FeatureMoments, part: slice, correlations: np.ndarray, with_length: np.ndarray
-) -> Iterator[Labelled]:
-    """Of ``part`` of the outcomes: the real one and then each shuffled one. ``correlations``
-    [2 + P, D] of all outcomes and the length; ``with_length`` [1 + P]: of each outcome with the
-    length."""
-    for q in range(len(with_length))[part]:
-        r = correlations[q]
-        beside = float(with_length[q])
-        yield m.spreads.of_outcome(m, q, r, partial_r(r, correlations[-1], beside))
-
-
 def _labelled(
     z_shift: np.ndarray,
-    n: float,
-    right: float,
+    n: np.ndarray,
+    right: np.ndarray,
     sums: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     r: np.ndarray,
     partial: np.ndarray,
 ) -> Labelled:
-    """``n``, ``right``: weights of all samples and of right ones. ``sums``: of d and d ** 2, and
-    the same over right samples, all [D]."""
+    """``n``, ``right``: weights of all samples and of right ones, [L, 1]. ``sums``: of d and
+    d ** 2, and the same over right samples, [L, D]; what is the same of all may lack the L."""
     z, z_sq, yz, yz_sq = sums
-    n_right, n_wrong = max(right, TINY), max(n - right, TINY)
+    n_right, n_wrong = np.maximum(right, TINY), np.maximum(n - right, TINY)
     m1, m0 = yz / n_right, (z - yz) / n_wrong
     s1, s0 = yz_sq / n_right, (z_sq - yz_sq) / n_wrong
     return Labelled(

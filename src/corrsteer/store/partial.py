@@ -44,6 +44,10 @@ class Partial:
                 if part["name"] == name and old != file:
                     old.unlink(missing_ok=True)
 
+    def names(self) -> list[str]:
+        """Of all parts."""
+        return [part["name"] for _, part in self._files()]
+
     def load(self, names: Collection[str] | None = None) -> dict[str, bytes]:
         """All parts that are what was written, by name, or some of them."""
         parts = {}
