@@ -106,9 +106,11 @@ class CorrSteer:
         ranked = strengthened(bench.selector.rank(observed.stats), self.coefficient)
         chosen = self.choose(ranked)
         if not chosen:
+            right = int((observed.selection["score"] >= RIGHT).sum())
             raise DataError(
-                f"no feature {bench.selector.criterion} on any chosen layer; "
-                "steer more layers (layers=all) or give more samples (limit=null)"
+                f"no feature {bench.selector.criterion} on any chosen layer ({right} of"
+                f" {len(observed.selection)} answers of the selection split are right): give more"
+                " samples (a larger limit=, or limit=null), or layers= others"
             )
         cards: list[Mapping[str, Any]] = []
         if bench.selector.classes is not None:
