@@ -85,11 +85,13 @@ def test_what_is_no_plan_or_was_changed_is_one_line(tmp_path, capsys):
 
 def test_a_model_is_compared_with_the_plan_s(run_of, tiny_model, tmp_path, capsys):
     run, tiny = run_of("llama"), tiny_model("llama")
+    another = tiny_model("gpt2")  # shows how it is written
+    capsys.readouterr()
     assert main(["verify", str(run)]) == 0
     assert f"{tiny}: the plan's" in capsys.readouterr().out
     assert main(["verify", str(run / "plan"), str(tiny)]) == 0
     assert f"{tiny}: the plan's" in capsys.readouterr().out
-    assert "made for a llama" in refused(capsys, "verify", run, tiny_model("gpt2"))
+    assert "made for a llama" in refused(capsys, "verify", run, another)
     assert "no such folder" in refused(capsys, "verify", run, tmp_path / "none")
     shutil.copytree(tiny, tmp_path / "other")
     (tmp_path / "other" / "more.txt").write_text("trained on")

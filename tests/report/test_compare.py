@@ -420,7 +420,7 @@ def test_what_a_control_gains_is_said_everywhere(with_control):
     [
         (0.05, 0.2, "not shown to gain anything"),
         (0.05, 0.01, "by the form of an answer"),
-        (-0.05, 0.01, "it does worse"),
+        (-0.05, 0.01, "fewer answers are right"),
     ],
 )
 def test_a_control_gains_nothing_or_it_is_told(gain, p, says):

@@ -74,7 +74,7 @@ def _gains_nothing(row: Row) -> str:
     if gain.p <= SIGNIFICANT and gain.gain > 0:
         says = "so much is gained by the form of an answer, or by one that is often right"
     elif gain.p <= SIGNIFICANT:
-        says = "it does worse"
+        says = "fewer answers are right than without it"
     return (
         f"{row.name}, a control that was trained on answers of other questions:"
         f" {points(gain.gain)} points {interval(gain.ci)} over the unsteered model,"
