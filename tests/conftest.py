@@ -12,6 +12,7 @@ import importlib
 import os
 import re
 import resource
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,11 @@ from hypothesis import HealthCheck, settings
 # A machine that is busy generates slowly, which says nothing of a test.
 settings.register_profile("busy", suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+# What a shell starts in the background ignores Ctrl-C, and so does all that it starts: the program
+# would not hear what a test sends it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Test files run side by side; threads of one would only slow the others.
