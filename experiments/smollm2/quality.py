@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
 
     folders = args.saes or [Path(composed("model=smollm2_135m_it").sae.path)]
     layers = sorted(set.intersection(*(set(Folder(str(f)).layers()) for f in folders)))
-    recipe = TrainSAE("-", "-", heldout_positions=args.positions)
-    recipe = replace(recipe, loss_positions=args.positions // 4)
+    recipe = TrainSAE(
+        "-", "-", heldout_positions=args.positions, loss_positions=args.positions // 4
+    )
     files = {place: text_files([place], "--text") for place in args.text}
     model = Local().load(smollm2())
     found: list[dict[str, Any]] = []
