@@ -47,6 +47,7 @@ finally:
     [
         ("", "COMMAND"),
         ("reprot x", "invalid choice: 'reprot'"),
+        ("task=bbq limit=8", "task=bbq is a setting of a run: corrsteer task=bbq"),
         ("report", "FOLDER"),
         ("report {place}/none", "there is no folder {place}/none"),
         ("report {place}", "no finished run in {place}"),

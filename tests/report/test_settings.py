@@ -26,10 +26,15 @@ def test_a_dial_of_the_strategy_alone_is_a_setting(tmp_path):
     assert leaves(tmp_path)["strategy.coef"] == "3"
 
 
-def test_a_setting_that_another_method_has_is_not_in_a_name():
+def test_a_setting_that_another_method_has_or_that_is_null_is_not_in_a_name():
     methods = ["CorrSteer", "LoRA", "LoRA"]
     done = pd.DataFrame({"job": [0, 1, 2], "method": methods, "question": "", "overrides": ""})
     configs = {0: {}, 1: {"strategy.match": "None"}, 2: {"strategy.match": "0.9"}}
-    assert labels(done, configs, ["method"]).tolist() == [
-        "CorrSteer", "LoRA, strategy.match None", "LoRA, strategy.match 0.9",
-    ]  # fmt: skip
+    found = labels(done, configs, ["method"]).tolist()
+    assert found == ["CorrSteer", "LoRA", "LoRA, strategy.match 0.9"]
+
+
+def test_what_tells_jobs_apart_by_itself_is_named_if_it_is_null():
+    done = pd.DataFrame({"job": [0, 1], "method": "CorrSteer", "question": "", "overrides": ""})
+    found = labels(done, {0: {"limit": "None"}, 1: {"limit": "9"}}, ["method"]).tolist()
+    assert found == ["limit null", "limit 9"]

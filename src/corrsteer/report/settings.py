@@ -128,8 +128,10 @@ def _typed(done: pd.DataFrame, whole: Sequence[Hashable]) -> dict[str, list[Hash
 
 
 def _text(values: Mapping[str, Hashable]) -> str:
-    """Without settings that a job does not have, another method's."""
+    """Without settings that a job does not have, another method's, and without those that are null
+    beside others."""
     some = {name: v for name, v in values.items() if v is not None}
+    some = {name: v for name, v in some.items() if v != "None"} or dict.fromkeys(some, "null")
     words = (str(v) if name in BARE else f"{name} {v}" for name, v in some.items())
     return ", ".join(word for word in words if word)
 
