@@ -5,21 +5,25 @@ score.
 
 ``PATH``: the authors' ``input_data.jsonl``, or its folder. All 541 requests, greedy answers of at
 most 1,280 tokens, in the chat template. Answers are written as they come; a run that was stopped
-goes on.
+goes on. With ``--engine llama.cpp`` the file itself is run, by :mod:`.llama_cpp`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 from rich.progress import track
 
 from corrsteer import config
+from corrsteer.models import reading
+from corrsteer.models.gguf import GGUF
 from corrsteer.models.local import Local
+from corrsteer.models.spec import Model
+from corrsteer.records import Example
 from corrsteer.stats.intervals import proportion_ci
 from corrsteer.tasks.ifeval import IFEval
 from experiments.smollm2.text import composed, smollm2
@@ -37,28 +41,20 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--limit", type=int, help="so many requests")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of an answer, at most")
     parser.add_argument("--dtype", default="auto", help="of the model: float32, bfloat16")
+    parser.add_argument("--engine", default="ours", choices=["ours", "llama.cpp"])
     args = parser.parse_args(argv)
 
     task = config.instantiate(composed("task=ifeval", f"task.data={args.data}").task, IFEval)
     examples = task.examples()[: args.limit]
     lines = args.out.read_text(encoding="utf-8").splitlines() if args.out.exists() else []
     answers = {row["id"]: row["answer"] for row in map(json.loads, lines)}
-    model = Local(batch_size=BATCH).load(smollm2(args.dtype))
+    left = [example for example in examples if example.id not in answers]
+    write = _by_llama_cpp if args.engine == "llama.cpp" else _by_ours
     with args.out.open("a", encoding="utf-8") as out:
-        # A batch takes as long as its longest answer, so long ones are written among themselves.
-        for tokens in (args.tokens // FIRST, args.tokens):
-            left = [example for example in examples if example.id not in answers]
-            batches = model.batches([example.prompt for example in left])
-            for batch in track(batches, description=f"answers of up to {tokens} tokens"):
-                prompts = [left[i].prompt for i in batch]
-                (made,) = model.generate(prompts, [None], max_new_tokens=tokens)
-                for i, answer in zip(batch, made, strict=True):
-                    if len(answer.tokens) == tokens < args.tokens:
-                        continue
-                    answers[left[i].id] = answer.text
-                    row = {"id": left[i].id, "answer": answer.text, "tokens": len(answer.tokens)}
-                    out.write(json.dumps(row) + "\n")
-                out.flush()
+        for example, answer, tokens in write(smollm2(args.dtype), left, args.tokens):
+            answers[example.id] = answer
+            out.write(json.dumps({"id": example.id, "answer": answer, "tokens": tokens}) + "\n")
+            out.flush()
     table = pd.DataFrame({"answer": [answers[example.id] for example in examples]})
     numbers = dict(task.metrics(examples, table))
     for name, share in numbers.items():
@@ -67,6 +63,45 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     low, high = proportion_ci(right, len(examples))
     print(f"{len(examples)} requests, strict_prompt {100 * low:.1f} to {100 * high:.1f} %")
     return numbers
+
+
+def _by_ours(
+    model: Model, left: Sequence[Example], tokens: int
+) -> Iterator[tuple[Example, str, int]]:
+    """Examples with their answers and the tokens of these."""
+    loaded = Local(batch_size=BATCH).load(model)
+    # A batch takes as long as its longest answer, so long ones are written among themselves.
+    for most in (tokens // FIRST, tokens):
+        longer = []
+        batches = loaded.batches([example.prompt for example in left])
+        for batch in track(batches, description=f"answers of up to {most} tokens"):
+            (made,) = loaded.generate([left[i].prompt for i in batch], [None], max_new_tokens=most)
+            for i, answer in zip(batch, made, strict=True):
+                if len(answer.tokens) == most < tokens:
+                    longer.append(left[i])
+                else:
+                    yield left[i], answer.text, len(answer.tokens)
+        left = longer
+
+
+def _by_llama_cpp(
+    model: Model, left: Sequence[Example], tokens: int
+) -> Iterator[tuple[Example, str, int]]:
+    """The same, of a GGUF file."""
+    from experiments.smollm2.llama_cpp import Engine
+
+    assert isinstance(model, GGUF)
+    words = reading.tokenizer(model)
+    texts = reading.seen(model, [example.prompt for example in left])
+    prompts = [words(text, add_special_tokens=False)["input_ids"] for text in texts]
+    longest = max(map(len, prompts), default=0) + tokens
+    found = Engine(model.file(), longest).answers(prompts, tokens, reading.ends(model))
+    for n, ids in track(found, total=len(left), description=f"answers of up to {tokens} tokens"):
+        yield (
+            left[n],
+            words.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False),
+            len(ids),
+        )
 
 
 if __name__ == "__main__":

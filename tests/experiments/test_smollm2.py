@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from corrsteer.config import instantiate
 from corrsteer.models.spec import Model
 from corrsteer.run.build import build
 from experiments.smollm2 import ifeval, quality, text
+from tests.export.test_formats import plain
+from tests.models.gguf_files import write_gguf
 
 pytestmark = pytest.mark.night
 
@@ -95,3 +98,31 @@ def test_sae_folders_are_judged_on_the_same_rows_of_each_text(model, tmp_path, m
     assert (parts[str(one), str(saes)] == parts[str(one), str(again)]).all()
     assert (parts[str(one), str(saes)] != parts[str(other), str(saes)]).any()
     assert (table["explained"] <= 1).all()
+
+
+def test_llama_cpp_answers_as_transformers_does_whatever_is_beside(tiny_llama, tmp_path):
+    pytest.importorskip(
+        "llama_cpp",
+        reason="llama.cpp is not installed: pip install --no-binary llama-cpp-python"
+        " llama-cpp-python builds it in 20 minutes",
+    )
+    from experiments.smollm2 import llama_cpp
+
+    file = write_gguf(tiny_llama, tmp_path / "tiny.gguf", kind="F32")
+    model = plain(tiny_llama)
+    prompts = [list(range(40, 41 + n)) for n in range(2 * llama_cpp.PLACES + 1)]
+
+    def slow(ids, ends, tokens):
+        made: list[int] = []
+        while len(made) < tokens and not (made and made[-1] in ends):
+            with torch.no_grad():
+                made.append(int(model(torch.tensor([ids + made])).logits[0, -1].argmax()))
+        return made
+
+    free = [slow(ids, (), 12) for ids in prompts]
+    ends = {free[0][0], free[3][5]}  # the first token of one, and one within another
+    engine = llama_cpp.Engine(file, longest=len(prompts[-1]) + 12)
+    for stops in (ends, set()):
+        found = dict(engine.answers(prompts, 12, stops))
+        assert found == {n: slow(ids, stops, 12) for n, ids in enumerate(prompts)}
+    assert len({len(made) for made in map(lambda ids: slow(ids, ends, 12), prompts)}) > 1
