@@ -189,8 +189,21 @@ def test_an_arm_of_huge_vectors_moves_no_other(tiny_llama):
 def test_half_precision_answers_beside_each_other(tiny_llama, passes):
     model = Local(device="cpu").load(Model("tiny", str(tiny_llama), dtype="bfloat16"))
     answers = model.generate(SHORT, ARMS, max_new_tokens=2)
-    assert "alone" not in passes
+    assert passes.count("alone") == sum(arm is None or arm.does_nothing for arm in ARMS)
     assert [a.steered for a in answers[1]] == [len(a.tokens) for a in answers[1]]
+
+
+def test_dial_0_is_the_unsteered_model_in_half_precision_whoever_answers_beside(tiny_llama):
+    model = Local(device="cpu").load(Model("tiny", str(tiny_llama), dtype="bfloat16"))
+    prompts = [f"{n} or {n * n}?" for n in range(40)]
+    (unsteered,) = model.generate(prompts, [None], max_new_tokens=8)
+    for arms in ([plan_of(), plan_of([1], seed=2)], [plan_of()]):
+        some = [*arms, plan_of(coef=0.0), None, Plan(())]
+        found = model.generate(prompts, some, max_new_tokens=8)
+        tokens = [[answer.tokens for answer in answers] for answers in found]
+        for n in range(len(arms), len(some)):
+            assert tokens[n] == [answer.tokens for answer in unsteered]
+        assert tokens[0] != tokens[-1]
 
 
 def test_an_arm_that_misses_a_layer_is_an_error(tiny_llama, monkeypatch):

@@ -265,11 +265,20 @@ class LocalModel(SharedPrompts):
     def _groups(
         self, inputs: dict[str, torch.Tensor], interventions: Sequence[Prepared], steps: int
     ) -> dict[int, list[int]]:
-        """Indices of interventions that answer beside each other, by the first of each group."""
+        """Indices of interventions that answer beside each other, by the first of each group.
+
+        In half precision, where rounding is not told from a choice, none that changes nothing: so
+        dial 0 has the unsteered answers, whoever is asked with it."""
+        import torch
+
         from corrsteer.models import beside
 
         rows, width = inputs["input_ids"].shape
-        sharing = [n for n, how in enumerate(interventions) if not how.changes_prompt]
+        told = self._module.dtype == torch.float32
+        sharing = [
+            n for n, how in enumerate(interventions)
+            if not how.changes_prompt and (told or not how.idle)
+        ]  # fmt: skip
         most = min(max(width, beside.CELLS) // steps, LOGITS_BYTES // (rows * self._vocabulary * 4))
         if width < 2 or min(most, len(sharing)) < 2:
             return {}
