@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     Listen = Callable[[Sequence[int]], Listener]
 
 FILE = "answers.parquet"
-SAVE_EVERY = 20.0
+SAVE_EVERY = 50.0
 """Times what the last saving took, after which the next one is due: small batches share one."""
 
 # -- the stage ---------------------------------------------------------------------------------
