@@ -2,11 +2,12 @@
 (``collect.way=writing``).
 
 The residuals at the generation positions of one batch, of several where they are small, are kept
-while the model answers, then encoded and pooled, every SAE once, in large matrix products. What is pooled is kept on
-disk, by batch, until the statistics are made of it: those need the outcomes of all samples. So a
-second pass over prompts and answers is saved, and memory does not grow with the samples. A batch
-that was not heard, since its answers are from elsewhere, is answered again, so that a result does
-not depend on what was there.
+while the model answers, then encoded and pooled, every SAE once, in large matrix products. What is
+pooled is kept on disk until the statistics are made of it: those need the outcomes of all samples.
+So a second pass over prompts and answers is saved, and memory does not grow with the samples. A
+batch that was not heard, since its answers are from elsewhere, is answered again, so that a result
+does not depend on what was there. A kill costs what is not encoded yet, fewer than ``TOGETHER``
+positions and a batch, and what came since the last saving.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -183,7 +185,8 @@ class Heard:
             self._waiting.append(Waiting(here, _told(written), residuals))
             # At the end of what is counted together, too: it may be heard again as a whole, and
             # has the same bits only if the same positions are encoded together.
-            if self._ends & set(here) or sum(map(_positions, self._waiting)) >= TOGETHER:
+            positions = sum(len(one.residuals.token) for one in self._waiting)
+            if positions >= TOGETHER or not self._ends.isdisjoint(here):
                 self._encode()
                 if time.monotonic() - self._saved >= SAVE_EVERY * self._took:
                     self._save()
@@ -198,26 +201,28 @@ class Heard:
 
     def _encode(self) -> None:
         """What was waiting."""
+        import torch
+
         some, self._waiting = self._waiting, []
         if not some:
             return
-        rows, told = ([x for one in some for x in one[k]] for k in (0, 1))
+        rows = [row for one in some for row in one.rows]
+        told = [text for one in some for text in one.told]
         firsts = np.cumsum([0, *(len(one.rows) for one in some[:-1])]).tolist()
-        import torch
-
-        sample = torch.cat([x.residuals.sample + n for x, n in zip(some, firsts, strict=True)])
+        heard = [one.residuals for one in some]
+        sample = torch.cat([x.sample + first for x, first in zip(heard, firsts, strict=True)])
         owner = sample.cpu().numpy()
-        for saes in self.in_budget(list(some[0].residuals.layers)):
+        for saes in self.in_budget(list(heard[0].layers)):
             for layer, sae in saes.items():
-                x = torch.cat([one.residuals.layers[layer] for one in some])
-                z = sae.pool(x, sample, len(rows), self._pooling).cpu().numpy()
+                x = torch.cat([one.layers[layer] for one in heard])
+                active = sae.active(x, sample, len(rows), self._pooling)
                 norms = x.norm(dim=1).cpu().double().numpy()
                 sums = (
                     np.bincount(owner, norms, len(rows)),
                     np.bincount(owner, minlength=len(rows)),
                 )
-                heard = _heard(rows, told, z, np.stack(sums, 1))
-                self._new.setdefault(layer, []).append(heard)
+                new = _heard(rows, told, active, np.stack(sums, 1))
+                self._new.setdefault(layer, []).append(new)
 
     def _answer_again(self, rows: Sequence[int], layers: Sequence[int]) -> None:
         asking, examples = self._bench.asking, self._bench.selection
@@ -263,17 +268,19 @@ class Heard:
 
 
 def _heard(
-    rows: Sequence[int], told: Sequence[str], z: np.ndarray, norms: np.ndarray
+    rows: Sequence[int],
+    told: Sequence[str],
+    active: tuple[np.ndarray, np.ndarray, np.ndarray],
+    norms: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """What is kept of one batch at one layer."""
-    cells = np.flatnonzero(z != 0)  # of bools in a third of the time
-    sample, feature = np.divmod(cells, z.shape[1])
+    """What is kept of some samples at one layer. ``active``: samples, features, activations."""
+    sample, features, values = active
     return {
         "rows": np.array(rows),
         "told": np.array(told),
         "active": np.bincount(sample, minlength=len(rows)),
-        "features": feature,
-        "values": z.reshape(-1)[cells],
+        "features": features,
+        "values": values,
         "norms": norms,
     }
 
@@ -284,8 +291,9 @@ def _read(part: Partial, names: Collection[str]) -> dict[int, Kept]:
     for content in part.load(names).values():
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             rows, told = arrays["rows"].tolist(), arrays["told"].tolist()
-            ends = np.cumsum(arrays["active"])[:-1]
-            each = (np.split(arrays[name], ends) for name in ("features", "values"))
+            bounds = list(pairwise([0, *np.cumsum(arrays["active"]).tolist()]))
+            both = arrays["features"], arrays["values"]
+            each = ([array[start:end] for start, end in bounds] for array in both)
             found |= zip(rows, map(Kept, told, *each, arrays["norms"]), strict=True)
     return found
 
@@ -298,10 +306,6 @@ def _together(some: Sequence[Kept]) -> Pooled:
         [x.values for x in some]
     )
     return Pooled(z, sum((x.norms for x in some), np.zeros(2)), 0, features)
-
-
-def _positions(waiting: Waiting) -> int:
-    return len(waiting.residuals.sample)
 
 
 def _told(answers: Sequence[Sequence[int]]) -> list[str]:
