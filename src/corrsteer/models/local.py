@@ -285,7 +285,9 @@ class LocalModel(SharedPrompts):
             answers = list(self._answers(inputs, [UNSTEERED], options))
         for passes in steps.values():
             # Those before do not choose a token that is answered: the prompt's own, for one.
-            del passes[: len(passes) - answers[0][0].shape[1]]
+            more = len(passes) - answers[0][0].shape[1]
+            assert more >= 0, len(passes)
+            del passes[:more]
         return answers, steps
 
     def _groups(
