@@ -101,9 +101,8 @@ class Asked:
         )
         self._right = np.array([any_half(e, "").value for e in self.bench.selection])
         self._held = {n: provider.load(n) for n in self.bench.layers}
-        ids = self.model._encode([e.prompt for e in self.bench.selection])
-        rows = self.model._batches(list(map(len, ids)))
-        self._batches = [(some, self.model._pad_left([ids[i] for i in some])) for some in rows]
+        self._prompts = [e.prompt for e in self.bench.selection]
+        self._batches = self.model._batches(list(map(len, self.model._encode(self._prompts))))
 
     def program(self, way: str) -> list[LayerStats]:
         """``way``: that of ``collect.way``, or ``ALONE``."""
@@ -118,12 +117,12 @@ class Asked:
             return [] if way == ALONE else statistics(bench, frames[BASELINE], heard=heard)
 
     def plain(self) -> None:
-        for _, inputs in self._batches:
-            self._generate(inputs)
+        for rows in self._batches:
+            self._generate(rows)
 
     def encoders(self) -> None:
         """Bare products, of as many positions at once as the program encodes."""
-        for rows, _ in self._batches:
+        for rows in self._batches:
             for sae in self._held.values():
                 for part in torch.ones(len(rows) * self.tokens, sae.d_model).split(sae._rows()):
                     part @ sae.W_enc
@@ -143,9 +142,9 @@ class Asked:
             pooled[layer] = new if layer not in pooled else torch.maximum(pooled[layer], new)
 
         with self._reading(encode):
-            for rows, inputs in self._batches:
+            for rows in self._batches:
                 pooled.clear()
-                self._generate(inputs)
+                self._generate(rows)
                 for n, found in pooled.items():
                     z[n][rows] = found.numpy()
         self._moments = self._counted(z[self.bench.layers[0]])
@@ -154,12 +153,12 @@ class Asked:
     def stored(self) -> np.ndarray:
         kept: dict[int, list[torch.Tensor]] = {n: [] for n in self._held}
         with self._reading(lambda layer, hidden: kept[layer].append(hidden.clone())):
-            for _, inputs in self._batches:
-                self._generate(inputs)
+            for rows in self._batches:
+                self._generate(rows)
         z = {n: np.zeros((len(self._right), sae.width)) for n, sae in self._held.items()}
         for n, steps in kept.items():
             left = iter(steps)
-            for rows, _ in self._batches:
+            for rows in self._batches:
                 read = torch.cat([next(left) for _ in range(self.tokens)])
                 acts = self._held[n].encode(read).reshape(self.tokens, len(rows), -1)
                 z[n][rows] = acts.amax(0).numpy()
@@ -200,7 +199,10 @@ class Asked:
             for handle in handles:
                 handle.remove()
 
-    def _generate(self, inputs: dict[str, torch.Tensor]) -> None:
+    def _generate(self, rows: Sequence[int]) -> None:
+        """Of texts, as the program's cases: their tokens take up to 2 % of one-token answers."""
+        self.model._last_rows.clear()
+        inputs = self.model._pad_left(self.model._encode([self._prompts[i] for i in rows]))
         with torch.no_grad():
             self.model._module.generate(**inputs, max_new_tokens=self.tokens)
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from corrsteer.errors import ConfigError, DataError, ModelError
+from corrsteer.models import beside
+from corrsteer.models.listening import Listener
 from corrsteer.models.local import Local
 from corrsteer.models.spec import Model
 from corrsteer.steering.plan import Plan, PlanEntry
@@ -97,6 +99,26 @@ def test_the_shared_prompt_cache_changes_nothing(model, monkeypatch):
     cached = model.generate(PROMPTS, plans, max_new_tokens=8)
     monkeypatch.setattr(model, "_prompt_cache", lambda inputs, left, room: None)
     assert model.generate(PROMPTS, plans, max_new_tokens=8) == cached
+
+
+def test_a_token_without_steering_takes_one_pass_unless_rounding_could_choose_it(
+    model, monkeypatch
+):
+    together, _ = model.generate(PROMPTS, [None, plan_of()], max_new_tokens=1)
+    passes, told = [], []
+    counting = model._module.register_forward_hook(lambda *_: passes.append(1))
+    listener = Listener([0, 2], lambda *heard: told.append(heard))
+    for n in (1, 3):
+        for ears in (None, listener):
+            passes.clear()
+            assert model.generate(PROMPTS, [None], max_new_tokens=1, listener=ears) == [together]
+            assert len(passes) == n
+        rows, written, found = told.pop()
+        read = model.replay([PROMPTS[i] for i in rows], written, [0, 2], "generated")
+        for layer, x in found.layers.items():
+            torch.testing.assert_close(x, read.layers[layer], rtol=1e-4, atol=1e-5)
+        monkeypatch.setattr(beside, "tolerance", lambda logits: float("inf"))
+    counting.remove()
 
 
 def test_the_order_of_a_plans_entries_does_not_matter(llama):

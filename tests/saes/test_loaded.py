@@ -178,6 +178,31 @@ def test_the_maximum_is_that_of_encoded_positions_to_the_bit(
     assert torch.equal(loaded.pool(residuals, sample, 5, "max"), expected)
 
 
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_active_is_what_is_pooled_to_the_bit(
+    kind, pooling, save_sae, tmp_path, residuals, monkeypatch
+):
+    monkeypatch.setattr(module, "_CHUNK_ACTIVATIONS", 256 * 16)
+    save_sae(tmp_path / "layer_0", 0, kind=kind.removesuffix("_by_norm"), **KINDS[kind])
+    loaded = Folder(str(tmp_path)).load(0)
+    if loaded.threshold is not None:
+        loaded.threshold[:50] -= 2  # below 0, and not a number
+        loaded.threshold[7] = torch.nan
+    for sample, n in ((torch.arange(40), 40), (torch.arange(40) // 9 + 1, 7)):
+        pooled = loaded.pool(residuals, sample, n, pooling)
+        row, feature, value = loaded.active(residuals, sample, n, pooling)
+        assert 0 < len(value) < pooled.numel()
+        places = torch.stack([torch.from_numpy(row), torch.from_numpy(feature)], 1)
+        assert torch.equal(places, pooled.nonzero())
+        assert torch.equal(torch.from_numpy(value), pooled[pooled != 0])
+    broken = residuals.clone()
+    broken[3, 5] = torch.nan
+    row, _, value = loaded.active(broken, torch.arange(40), 40, pooling)
+    assert set(row[np.isnan(value)]) <= {3}
+    assert np.isnan(value).any() == loaded.pool(broken, torch.arange(40), 40, pooling).isnan().any()
+
+
 def test_no_positions_at_all_pool_to_zero(sae):
     empty = torch.zeros(0, 32)
     assert sae.encode(empty).shape == (0, 256)

@@ -11,11 +11,12 @@ from corrsteer.errors import ConfigError
 from corrsteer.methods.corrsteer import CorrSteer
 from corrsteer.models.local import LocalModel
 from corrsteer.models.protocol import STEERING
+from corrsteer.stages import heard as heard_module
 from corrsteer.stages.answers import answers
 from corrsteer.stages.heard import Heard, check_heard
 from corrsteer.stages.statistics import statistics
 from corrsteer.steering.arms import BASELINE, baseline
-from tests.stages.made import Stop, bench, emptied, unsteered
+from tests.stages.made import Stop, bench, emptied, stop_after, unsteered
 
 __all__ = ["bench"]  # a fixture
 
@@ -73,6 +74,40 @@ def test_small_batches_are_counted_together(bench):
     assert ears.batches([[3], list(range(200))]) == [[3, *range(200)]]
     large = [list(range(128)), list(range(128, 256)), [256]]
     assert ears.batches(large) == large
+
+
+def test_small_batches_are_encoded_together_and_the_same_ones_after_a_kill(
+    bench, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(heard_module, "TOGETHER", 16)
+    groups: dict[int, tuple[int, ...]] = {}
+    real = heard_module._heard
+
+    def noted(rows, *rest):
+        groups.update(dict.fromkeys(rows, tuple(rows)))
+        return real(rows, *rest)
+
+    monkeypatch.setattr(heard_module, "_heard", noted)
+    alone = replace(bench, backend=replace(bench.backend, batch_size=1))
+    answered, whole, _ = heard(emptied(alone, tmp_path / "whole"))
+    together, groups = groups, {}
+    positions = [sum(len(answered["tokens"][i]) for i in group) for group in set(together.values())]
+    assert len(positions) <= 16 and sum(n >= 16 for n in positions) >= 12  # 4 are ends of 16 rows
+    _, batches, _ = heard(emptied(bench, tmp_path / "batches"))
+    for one, other in zip(whole, batches, strict=True):
+        np.testing.assert_allclose(one.r, other.r, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(one.residual, other.residual, rtol=1e-5)
+    killed = emptied(alone, tmp_path / "killed")
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalModel, "generate", stop_after(22, LocalModel.generate))
+        with pytest.raises(Stop):
+            heard(killed)
+    groups.clear()
+    _, resumed, _ = heard(killed)
+    assert groups and all(together[i] == group for i, group in groups.items())
+    for one, same in zip(whole, resumed, strict=True):
+        assert one.r.tobytes() == same.r.tobytes()
+        assert one.residual == same.residual
 
 
 @pytest.mark.night

@@ -229,6 +229,11 @@ class LocalModel(SharedPrompts):
         options: dict[str, Any],
     ) -> Iterator[Answer]:
         steps, restricted = options["max_new_tokens"], "suppress_tokens" in options
+        if steps == 1 and not restricted and list(interventions) == [UNSTEERED]:
+            once = self._at_once(inputs)
+            if once is not None:
+                yield *once, None
+                return
         # The likelihoods of letters are kept: they must not depend on who answers beside.
         groups = {} if restricted else self._groups(inputs, interventions, steps)
         room = steps * max(map(len, groups.values()), default=1)
@@ -247,9 +252,31 @@ class LocalModel(SharedPrompts):
                 self._logits = self._finite = None
                 shared = None if how.changes_prompt else cache
                 answers = self._continue(inputs, shared, how, options)
-                if self._finite is not None and not self._finite:
-                    raise not_finite(self._model.name, "logits", bool(how.layers))
+                self._check_finite(how)
                 yield *answers, self._logits if restricted else None
+
+    def _at_once(self, inputs: dict[str, torch.Tensor]) -> Answered | None:
+        """One token without steering, in one pass over whole prompts. None where the prompts' own
+        pass and one of their last tokens could choose another by rounding: what is answered must
+        not depend on who is asked along, and those share the first of these passes."""
+        import torch
+
+        from corrsteer.models import beside
+
+        if self._module.dtype != torch.float32:
+            return None
+        self._logits = self._finite = None
+        # Not by ``generate``, which prepares for a quarter of the time of so short an answer.
+        self._module(**inputs, use_cache=False, logits_to_keep=1)
+        self._check_finite(UNSTEERED)
+        assert self._logits is not None
+        best, tokens = self._logits.topk(2)
+        close = best[:, 0] - best[:, 1] <= beside.tolerance(self._logits)
+        return None if close.any() else (tokens[:, :1], [])
+
+    def _check_finite(self, how: Prepared) -> None:
+        if self._finite is not None and not self._finite:
+            raise not_finite(self._model.name, "logits", bool(how.layers))
 
     def _overheard(
         self, inputs: dict[str, torch.Tensor], options: dict[str, Any], layers: Sequence[int]
@@ -257,9 +284,10 @@ class LocalModel(SharedPrompts):
         with heard({n: self._blocks[n]._module for n in layers}) as steps:
             answers = list(self._answers(inputs, [UNSTEERED], options))
         for passes in steps.values():
-            # The prompt's own pass, where there is one, ends before its last token.
-            del passes[: int(inputs["input_ids"].shape[1] > 1)]
-            assert len(passes) == answers[0][0].shape[1], len(passes)
+            # Those before do not choose a token that is answered: the prompt's own, for one.
+            more = len(passes) - answers[0][0].shape[1]
+            assert more >= 0, len(passes)
+            del passes[:more]
         return answers, steps
 
     def _groups(

@@ -225,21 +225,25 @@ def share(cfg: DictConfig, folder: Path) -> float:
 def answer_shard(cfg: DictConfig, folder: Path, index: int) -> float:
     """Answers its share of the selection split; ``collect.shards`` says of how many."""
     bench = build(cfg).bench
-    share, heard = Share(index, bench.collect.shards), _heard(bench)
+    share = Share(index, bench.collect.shards)
+    heard = _heard(bench, share)
     listen = heard.listener if heard else None
     answer_share(bench, bench.asking, "selection", share, listen)
+    if heard is not None:
+        heard.save()
     return math.nan
 
 
-def _heard(bench: Bench) -> Heard | None:
-    return Heard(bench, bench.collect) if bench.collect.way == WRITING else None
+def _heard(bench: Bench, share: Share) -> Heard | None:
+    return Heard(bench, bench.collect, share) if bench.collect.way == WRITING else None
 
 
 def collect_shard(cfg: DictConfig, folder: Path, index: int) -> float:
     """Statistics of its share of the selection split, for the shared stage to merge."""
     bench = build(cfg).bench
     answered = answers(bench, bench.asking, "selection", [baseline()])[BASELINE]
-    collect_share(bench, answered, Share(index, bench.collect.shards), _heard(bench))
+    share = Share(index, bench.collect.shards)
+    collect_share(bench, answered, share, _heard(bench, share))
     return math.nan
 
 

@@ -114,10 +114,11 @@ class LoadedSAE:
 
         if pooling not in ("max", "mean"):
             raise ConfigError(f"pooling {pooling!r} is unknown: use max or mean.")
-        if len(sample) == n_samples and sample.tolist() == list(range(n_samples)):
+        products = self._pooled_products(x, sample, n_samples, pooling)
+        if products is not None:
+            return self._activated(products)
+        if _one_each(sample, n_samples):
             return self.encode(x)
-        if pooling == "max" and self._monotone:
-            return self._highest(x, sample, n_samples)
         # Activations are never negative, so 0 is neutral for the maximum too.
         pooled = torch.zeros(n_samples, self.width, device=self.W_enc.device)
         sample = sample.to(pooled.device)
@@ -130,25 +131,57 @@ class LoadedSAE:
             pooled /= torch.bincount(sample, minlength=n_samples).clamp(min=1)[:, None]
         return pooled
 
-    @property
-    def _monotone(self) -> bool:
-        """Whether an activation never falls where the input's product with its row rises."""
-        return self.architecture in ("standard", "jumprelu") and self.scaling == "none"
+    def active(
+        self, x: torch.Tensor, sample: torch.Tensor, n_samples: int, pooling: str
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What of :meth:`pool` is not 0, to the bit: the samples, the features and the activations,
+        ordered by sample, then feature.
 
-    def _highest(self, x: torch.Tensor, sample: torch.Tensor, n_samples: int) -> torch.Tensor:
-        """:meth:`pool` by maximum, to the bit: of what rises together, rounding included, the
-        maximum may be taken before the rest is computed, of one row per sample."""
+        Few features are: so those are looked for before activations are made of the products, and
+        by numpy, since torch compares a fifth as fast and looks for what is true a tenth as fast.
+        """
+        products = self._pooled_products(x, sample, n_samples, pooling)
+        if products is None:
+            pooled = self.pool(x, sample, n_samples, pooling).cpu().numpy()
+            silent = pooled == 0
+        else:
+            pooled = products.cpu().numpy()
+            pooled += self.b_enc.cpu().numpy()
+            silent = pooled <= (0 if self.threshold is None else self.threshold.cpu().numpy())
+        cells = np.flatnonzero(~silent)
+        values = np.maximum(pooled.reshape(-1)[cells], 0)
+        some = values != 0  # a threshold may be below 0
+        rows, features = np.divmod(cells[some], self.width)
+        return rows, features, values[some]
+
+    def _pooled_products(
+        self, x: torch.Tensor, sample: torch.Tensor, n_samples: int, pooling: str
+    ) -> torch.Tensor | None:
+        """[n_samples, D] products with encoder rows, whose activations are the pooled ones, to the
+        bit; None where there are none: of what rises together, rounding included, the maximum may
+        be taken before the rest is computed, of one row per sample."""
         import torch
 
+        monotone = self.architecture in ("standard", "jumprelu") and self.scaling == "none"
+        alone = _one_each(sample, n_samples)
+        if not monotone or not (alone or pooling == "max"):
+            return None
         home = self.W_enc.device
-        highest = torch.full((n_samples, self.width), -torch.inf, device=home)
+        highest = torch.empty(n_samples, self.width, device=home)
         owners = sample.to(home).split(self._rows())
+        if not alone:
+            highest.fill_(-torch.inf)
+        at = 0
         for part, rows in zip(x.split(self._rows()), owners, strict=True):
             with torch.no_grad():
-                u = self._scaled(part.to(home, torch.float32)).u
-                products = self._input(u) @ self.W_enc
-                highest.scatter_reduce_(0, rows[:, None].expand_as(products), products, "amax")
-        return self._activated(highest)
+                u = self._input(self._scaled(part.to(home, torch.float32)).u)
+                if alone:
+                    torch.mm(u, self.W_enc, out=highest[at : at + len(u)])
+                    at += len(u)
+                else:
+                    products = u @ self.W_enc
+                    highest.scatter_reduce_(0, rows[:, None].expand_as(products), products, "amax")
+        return highest
 
     def directions(self, features: Sequence[int]) -> np.ndarray:
         """Decoder rows of the features, [k, M] float32, in units of the raw residual stream."""
@@ -271,6 +304,11 @@ class LoadedSAE:
             return products.relu_()
         silent = products <= self.threshold[some]  # not where it is nan
         return products.relu_().masked_fill_(silent, 0)
+
+
+def _one_each(sample: torch.Tensor, n_samples: int) -> bool:
+    """Whether every sample has one position."""
+    return len(sample) == n_samples and sample.tolist() == list(range(n_samples))
 
 
 def not_finite(sae_id: str, name: str) -> ModelError:

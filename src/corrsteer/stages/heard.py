@@ -1,12 +1,13 @@
 """What features did while the unsteered answers to the selection split were written
 (``collect.way=writing``).
 
-The residuals at the generation positions of one batch are kept while the model answers, then
-encoded and pooled, every SAE once per batch, in large matrix products. What is pooled is kept on
-disk, by batch, until the statistics are made of it: those need the outcomes of all samples. So a
-second pass over prompts and answers is saved, and memory does not grow with the samples. A batch
-that was not heard, since its answers are from elsewhere, is answered again, so that a result does
-not depend on what was there.
+The residuals at the generation positions of one batch, of several where they are small, are kept
+while the model answers, then encoded and pooled, every SAE once, in large matrix products. What is
+pooled is kept on disk until the statistics are made of it: those need the outcomes of all samples.
+So a second pass over prompts and answers is saved, and memory does not grow with the samples. A
+batch that was not heard, since its answers are from elsewhere, is answered again, so that a result
+does not depend on what was there. A kill costs what is not encoded yet, fewer than ``TOGETHER``
+positions and a batch, and what came since the last saving.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import io
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,8 +30,8 @@ from corrsteer.stages.bench import (
     Bench,
     Collect,
     Pooled,
+    Share,
     answers_key,
-    encoded,
     groups,
     pooled,
 )
@@ -45,10 +48,11 @@ log = logging.getLogger(__name__)
 STAGE, FORM = "collect", 2
 """Where it is kept in the store: not in entries of that stage, but as parts of results."""
 SOURCE = "generated"
-SAVE_EVERY = 20.0
-"""Times what the last saving took, after which the next one is due: that is 5 % of the time."""
+SAVE_EVERY = 50.0
+"""Times what the last saving took, after which the next one is due: that is 2 % of the time."""
 TOGETHER = 64
-"""Samples that are counted together at least: one costs the statistics nearly what many do."""
+"""Positions that are encoded together at least, and samples that are counted together: one costs
+nearly what so many do."""
 
 
 def check_heard(bench: Bench, supported: frozenset[str]) -> None:
@@ -80,10 +84,18 @@ class Kept(NamedTuple):
     """The sum and number of the norms of its residuals."""
 
 
-class Heard:
-    """What was heard of the answers to a bench's selection split."""
+class Waiting(NamedTuple):
+    """A batch that was heard and is not encoded yet."""
 
-    def __init__(self, bench: Bench, collect: Collect) -> None:
+    rows: list[int]
+    told: list[str]
+    residuals: Residuals
+
+
+class Heard:
+    """What was heard of the answers to a bench's selection split. ``share``: of these batches."""
+
+    def __init__(self, bench: Bench, collect: Collect, share: Share | None = None) -> None:
         asked = answers_key(bench, bench.asking, bench.selection, baseline())
         self._bench, self._pooling = bench, collect.pooling
         self._parts = {
@@ -94,7 +106,9 @@ class Heard:
             )
             for n in bench.layers
         }
+        self._share = share or Share()
         self._loaded: dict[int, LoadedSAE] = {}
+        self._waiting: list[Waiting] = []
         self._new: dict[int, list[dict[str, np.ndarray]]] = {}  # not yet on disk
         self._where: dict[int, dict[int, str]] = {}  # by layer: in which part a sample is
         self._saved, self._took = time.monotonic(), 0.0
@@ -128,12 +142,12 @@ class Heard:
     ) -> dict[int, Pooled]:
         """Activations of one whole batch by layer, where ``answers`` were written."""
         told = _told(answers)
-        self._save()
+        self.save()
         found = {n: self._kept(n, rows) for n in saes}
         if any(len(kept) < len(rows) for kept in found.values()):
             self._loaded = dict(saes)
             self._answer_again(rows, list(saes))
-            self._save()
+            self.save()
             found = {n: self._kept(n, rows) for n in saes}
         others = [
             k for k, i in enumerate(rows) if any(kept[i].told != told[k] for kept in found.values())
@@ -152,9 +166,15 @@ class Heard:
                     found[n][rows[k]] = one
         return {n: _together([kept[i] for i in rows]) for n, kept in found.items()}
 
+    def save(self) -> None:
+        """Put all that was heard on disk."""
+        self._encode()
+        self._save()
+
     def clear(self) -> None:
         """The statistics are in the store."""
         self._loaded.clear()
+        self._waiting.clear()
         self._where.clear()
         for part in self._parts.values():
             part.clear()
@@ -162,22 +182,47 @@ class Heard:
     def _listener(self, rows: Sequence[int], layers: Sequence[int]) -> Listener:
         def hear(batch: list[int], written: list[tuple[int, ...]], residuals: Residuals) -> None:
             here = [rows[i] for i in batch]
-            told = _told(written)
-            for saes in self.in_budget(layers):
-                each = encoded(residuals, saes, len(here), SOURCE, self._pooling)
-                for layer, one in each.items():
-                    norms = residuals.layers[layer].norm(dim=1).cpu().double().numpy()
-                    sample = residuals.sample.cpu().numpy()
-                    sums = (
-                        np.bincount(sample, norms, len(here)),
-                        np.bincount(sample, minlength=len(here)),
-                    )
-                    heard = _heard(here, told, one.z, np.stack(sums, 1))
-                    self._new.setdefault(layer, []).append(heard)
-            if time.monotonic() - self._saved >= SAVE_EVERY * self._took:
-                self._save()
+            self._waiting.append(Waiting(here, _told(written), residuals))
+            # At the end of what is counted together, too: it may be heard again as a whole, and
+            # has the same bits only if the same positions are encoded together.
+            positions = sum(len(one.residuals.token) for one in self._waiting)
+            if positions >= TOGETHER or not self._ends.isdisjoint(here):
+                self._encode()
+                if time.monotonic() - self._saved >= SAVE_EVERY * self._took:
+                    self._save()
 
         return Listener(layers, hear)
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        """The last sample of each of :meth:`batches`."""
+        batches = self._bench.model.batches([e.prompt for e in self._bench.selection])
+        return frozenset(group[-1] for group in self.batches(self._share.batches(batches)))
+
+    def _encode(self) -> None:
+        """What was waiting."""
+        import torch
+
+        some, self._waiting = self._waiting, []
+        if not some:
+            return
+        rows = [row for one in some for row in one.rows]
+        told = [text for one in some for text in one.told]
+        firsts = np.cumsum([0, *(len(one.rows) for one in some[:-1])]).tolist()
+        heard = [one.residuals for one in some]
+        sample = torch.cat([x.sample + first for x, first in zip(heard, firsts, strict=True)])
+        owner = sample.cpu().numpy()
+        for saes in self.in_budget(list(heard[0].layers)):
+            for layer, sae in saes.items():
+                x = torch.cat([one.layers[layer] for one in heard])
+                active = sae.active(x, sample, len(rows), self._pooling)
+                norms = x.norm(dim=1).cpu().double().numpy()
+                sums = (
+                    np.bincount(owner, norms, len(rows)),
+                    np.bincount(owner, minlength=len(rows)),
+                )
+                new = _heard(rows, told, active, np.stack(sums, 1))
+                self._new.setdefault(layer, []).append(new)
 
     def _answer_again(self, rows: Sequence[int], layers: Sequence[int]) -> None:
         asking, examples = self._bench.asking, self._bench.selection
@@ -223,17 +268,19 @@ class Heard:
 
 
 def _heard(
-    rows: Sequence[int], told: Sequence[str], z: np.ndarray, norms: np.ndarray
+    rows: Sequence[int],
+    told: Sequence[str],
+    active: tuple[np.ndarray, np.ndarray, np.ndarray],
+    norms: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """What is kept of one batch at one layer."""
-    cells = np.flatnonzero(z != 0)  # of bools in a third of the time
-    sample, feature = np.divmod(cells, z.shape[1])
+    """What is kept of some samples at one layer. ``active``: samples, features, activations."""
+    sample, features, values = active
     return {
         "rows": np.array(rows),
         "told": np.array(told),
         "active": np.bincount(sample, minlength=len(rows)),
-        "features": feature,
-        "values": z.reshape(-1)[cells],
+        "features": features,
+        "values": values,
         "norms": norms,
     }
 
@@ -244,8 +291,9 @@ def _read(part: Partial, names: Collection[str]) -> dict[int, Kept]:
     for content in part.load(names).values():
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             rows, told = arrays["rows"].tolist(), arrays["told"].tolist()
-            ends = np.cumsum(arrays["active"])[:-1]
-            each = (np.split(arrays[name], ends) for name in ("features", "values"))
+            bounds = list(pairwise([0, *np.cumsum(arrays["active"]).tolist()]))
+            both = arrays["features"], arrays["values"]
+            each = ([array[start:end] for start, end in bounds] for array in both)
             found |= zip(rows, map(Kept, told, *each, arrays["norms"]), strict=True)
     return found
 
