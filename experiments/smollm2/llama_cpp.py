@@ -36,6 +36,7 @@ class Engine:
         how.n_ctx, how.n_seq_max, how.kv_unified = PLACES * longest, PLACES, False
         how.n_batch = how.n_ubatch = BATCH
         how.n_threads = how.n_threads_batch = threads
+        how.flash_attn_type = self._c.LLAMA_FLASH_ATTN_TYPE_DISABLED  # half as fast on a CPU
         self._context = self._c.llama_init_from_model(self._model, how)
         vocabulary = self._c.llama_model_get_vocab(self._model)
         self._words = self._c.llama_vocab_n_tokens(vocabulary)
