@@ -134,10 +134,10 @@ def claims(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     parser = _parser()
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and "=" in words[0] and not words[0].startswith("-"):
-        parser.error(f"{words[0]} is a setting of a run: corrsteer {words[0]}, without python -m")
-    options = parser.parse_args(words)
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    if typed and "=" in typed[0] and not typed[0].startswith("-"):
+        parser.error(f"{typed[0]} is a setting of a run: corrsteer {typed[0]}, without python -m")
+    options = parser.parse_args(typed)
     try:
         if options.command == "cache":
             if options.delete and options.older_than is None:

@@ -585,3 +585,20 @@ def test_stories_replay_equals_hooks(stories):
             theirs = seen[layer][len(ids) - 1 :]
             mine = found.layers[layer][found.sample == row]
             torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_prompts_are_tokenised_some_at_a_time(tiny_llama, monkeypatch):
+    prompts = [f"{n} or {'x' * n}?" for n in range(9)]
+    at_once = load(tiny_llama).batches(prompts), load(tiny_llama)._encode(prompts)
+    monkeypatch.setattr("corrsteer.models.text._AT_ONCE", 2)
+    model, sizes = load(tiny_llama), []
+    tokenizer = model._tokenizer
+
+    def counted(texts, **settings):
+        sizes.append(len(texts))
+        return tokenizer(texts, **settings)
+
+    monkeypatch.setattr(model, "_tokenizer", counted)
+    assert model._ids(prompts, special=True) == at_once[1]
+    assert sizes == [2, 2, 2, 2, 1]
+    assert load(tiny_llama).batches(prompts) == at_once[0]
