@@ -51,7 +51,7 @@ def test_what_is_trained_on_is_what_is_asked_and_the_loss_is_on_the_answer(model
     monkeypatch.setattr(
         model._module, "generate", lambda **k: asked.append(k) or begun(**k), raising=False
     )
-    model.generate(PROMPTS, [None], max_new_tokens=1)
+    model.generate(PROMPTS, [None], max_new_tokens=2)
 
     def rows(batches, name):
         real = [(b["attention_mask"].bool(), b[name]) for b in batches]

@@ -101,6 +101,13 @@ def tolerance(logits: torch.Tensor) -> float:
     return ROUNDING * precision * largest
 
 
+def likeliest(logits: torch.Tensor) -> torch.Tensor | None:
+    """The tokens [B, 1] of logits [B, V]; None where rounding could have chosen another."""
+    best, tokens = logits.topk(2)
+    close = best[:, 0] - best[:, 1] <= tolerance(logits)
+    return None if close.any() else tokens[:, :1]
+
+
 def agree(module: Any, inputs: Mapping[str, torch.Tensor]) -> bool | None:
     """Whether a model takes columns: the logits behind some prompts are the same for two columns,
     two tokens long, as for two answers. None where prompts are too long to tell.

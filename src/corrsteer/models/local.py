@@ -35,6 +35,7 @@ from corrsteer.models.protocol import (
 from corrsteer.models.recipe import Epoch, Recipe
 from corrsteer.models.shared_prompts import SharedPrompts
 from corrsteer.models.spec import Model
+from corrsteer.models.text import processed
 from corrsteer.models.weighing import LOGITS_BYTES, not_finite
 from corrsteer.steering.adapter import Adapter
 from corrsteer.steering.protocol import Intervention
@@ -229,17 +230,16 @@ class LocalModel(SharedPrompts):
         options: dict[str, Any],
     ) -> Iterator[Answer]:
         steps, restricted = options["max_new_tokens"], "suppress_tokens" in options
-        if steps == 1 and not restricted and list(interventions) == [UNSTEERED]:
-            once = self._at_once(inputs)
-            if once is not None:
-                yield *once, None
-                return
+        one = steps == 1 and not restricted and list(interventions) == [UNSTEERED]
+        if one and (once := self._at_once(inputs)) is not None:
+            yield *once, None
+            return
         # The likelihoods of letters are kept: they must not depend on who answers beside.
         groups = {} if restricted else self._groups(inputs, interventions, steps)
         room = steps * max(map(len, groups.values()), default=1)
         shares = not all(how.changes_prompt for how in interventions)
         cache = self._prompt_cache(inputs, 1, room) if shares else None
-        options = self._processed(options)
+        options = processed(options, str(self.device))
         beside: dict[int, Answered] = {}
         for n, how in enumerate(interventions):
             if n in groups and cache is not None:
@@ -256,23 +256,18 @@ class LocalModel(SharedPrompts):
                 yield *answers, self._logits if restricted else None
 
     def _at_once(self, inputs: dict[str, torch.Tensor]) -> Answered | None:
-        """One token without steering, in one pass over whole prompts. None where the prompts' own
-        pass and one of their last tokens could choose another by rounding: what is answered must
-        not depend on who is asked along, and those share the first of these passes."""
-        import torch
-
+        """One token without steering, in one pass over whole prompts. None where rounding could
+        choose another than in two passes, which is how it is answered beside other arms."""
         from corrsteer.models import beside
 
-        if self._module.dtype != torch.float32:
+        if self._module.dtype.itemsize < 4:
             return None
         self._logits = self._finite = None
         # Not by ``generate``, which prepares for a quarter of the time of so short an answer.
-        self._module(**inputs, use_cache=False, logits_to_keep=1)
+        logits = self._module(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1]
         self._check_finite(UNSTEERED)
-        assert self._logits is not None
-        best, tokens = self._logits.topk(2)
-        close = best[:, 0] - best[:, 1] <= beside.tolerance(self._logits)
-        return None if close.any() else (tokens[:, :1], [])
+        token = beside.likeliest(logits)
+        return None if token is None else (token, [])
 
     def _check_finite(self, how: Prepared) -> None:
         if self._finite is not None and not self._finite:
@@ -293,20 +288,14 @@ class LocalModel(SharedPrompts):
     def _groups(
         self, inputs: dict[str, torch.Tensor], interventions: Sequence[Prepared], steps: int
     ) -> dict[int, list[int]]:
-        """Indices of interventions that answer beside each other, by the first of each group.
-
-        In half precision, where rounding is not told from a choice, none that changes nothing: so
-        dial 0 has the unsteered answers, whoever is asked with it."""
-        import torch
-
+        """Indices of interventions that answer beside each other, by the first of each group; in
+        half precision none that changes nothing, so that dial 0 has the unsteered answers."""
         from corrsteer.models import beside
 
         rows, width = inputs["input_ids"].shape
-        told = self._module.dtype == torch.float32
-        sharing = [
-            n for n, how in enumerate(interventions)
-            if not how.changes_prompt and (told or not how.idle)
-        ]  # fmt: skip
+        told = self._module.dtype.itemsize >= 4
+        asked = enumerate(interventions)
+        sharing = [n for n, how in asked if not how.changes_prompt and (told or not how.idle)]
         most = min(max(width, beside.CELLS) // steps, LOGITS_BYTES // (rows * self._vocabulary * 4))
         if width < 2 or min(most, len(sharing)) < 2:
             return {}
@@ -384,17 +373,6 @@ class LocalModel(SharedPrompts):
         self._logits = output.logits[:, -1]
         finite = (self._logits < float("inf")).all()
         self._finite = finite if self._finite is None else self._finite & finite
-
-    def _processed(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The options with suppressed tokens as an object. nnsight walks through all that it is
-        given, and as a list they are nearly the whole vocabulary."""
-        from transformers import LogitsProcessorList, SuppressTokensLogitsProcessor
-
-        if "suppress_tokens" not in options:
-            return options
-        others = {name: value for name, value in options.items() if name != "suppress_tokens"}
-        processor = SuppressTokensLogitsProcessor(options["suppress_tokens"], str(self.device))
-        return {**others, "logits_processor": LogitsProcessorList([processor])}
 
     def _continue(
         self,

@@ -316,3 +316,15 @@ class Text:
 def _after(text: str, answer: str) -> str:
     """An answer as it follows a text: without its leading space after white space or nothing."""
     return answer.lstrip() if not text or text[-1].isspace() else answer
+
+
+def processed(options: dict[str, Any], device: str) -> dict[str, Any]:
+    """The options of ``generate`` with suppressed tokens as an object. nnsight walks through all
+    that it is given, and as a list they are nearly the whole vocabulary."""
+    from transformers import LogitsProcessorList, SuppressTokensLogitsProcessor
+
+    if "suppress_tokens" not in options:
+        return options
+    others = {name: value for name, value in options.items() if name != "suppress_tokens"}
+    processor = SuppressTokensLogitsProcessor(options["suppress_tokens"], device)
+    return {**others, "logits_processor": LogitsProcessorList([processor])}

@@ -135,11 +135,8 @@ class LoadedSAE:
         self, x: torch.Tensor, sample: torch.Tensor, n_samples: int, pooling: str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What of :meth:`pool` is not 0, to the bit: the samples, the features and the activations,
-        ordered by sample, then feature.
-
-        Few features are: so those are looked for before activations are made of the products, and
-        by numpy, since torch compares a fifth as fast and looks for what is true a tenth as fast.
-        """
+        ordered by sample, then feature. Few are, so they are looked for among the products, and by
+        numpy, since torch compares a fifth as fast and looks for what is true a tenth as fast."""
         products = self._pooled_products(x, sample, n_samples, pooling)
         if products is None:
             pooled = self.pool(x, sample, n_samples, pooling).cpu().numpy()
