@@ -297,3 +297,18 @@ def test_memory_is_bounded_and_stated():
     assert used <= 2e9 and size % recipe.batch == 0
     more, larger = TrainSAE("x", "y", memory_gb=4.0).memory(30, 576)
     assert used < more <= 4e9 and larger > size
+
+
+def test_a_text_that_is_too_short_leaves_a_folder_free_and_a_file_is_refused(
+    tiny_llama, text, tmp_path
+):
+    short = tmp_path / "short.txt"
+    short.write_text("x")
+    with pytest.raises(DataError, match="too short"):
+        run(settings(tiny_llama, short, tmp_path / "saes"), tmp_path)
+    (tmp_path / "saes" / ".training" / "stopped" / "checkpoints").mkdir(parents=True)
+    assert run(settings(tiny_llama, text, tmp_path / "saes"), tmp_path)["layers"]
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConfigError, match="is a file: give a folder"):
+        job.run(settings(tiny_llama, text, file), tmp_path)

@@ -13,7 +13,7 @@ from corrsteer.errors import ConfigError, DataError
 from corrsteer.records import Question
 from corrsteer.tasks.bbq import BBQ
 from corrsteer.tasks.mmlu import COLUMNS, MMLU
-from corrsteer.tasks.reading import official_part
+from corrsteer.tasks.reading import data_files, official_part
 
 ROWS = {
     "bbq": BBQ_ROW,
@@ -488,3 +488,8 @@ def test_bad_settings_of_a_task():
         build(BBQ, "bbq", "bundled", context="ambiguous")
     with pytest.raises(ConfigError, match="max_new_tokens=0"):
         build(MMLU, "mmlu", "bundled", max_new_tokens=0)
+
+
+def test_bundled_data_is_offered_where_there_is_some():
+    with pytest.raises(DataError, match="does not exist; give the folder with the original ifeval"):
+        data_files("none", "ifeval", ["*.jsonl"])

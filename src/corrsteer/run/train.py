@@ -103,7 +103,10 @@ def run(cfg: DictConfig, folder: Path) -> float:
 
     parts = build(cfg)
     out = Path(parts.recipe.out).expanduser()
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ConfigError(f"job.out={out} is a file: give a folder") from error
     claim = lock(out / ".lock")
     if claim is None:
         raise ConfigError(f"job.out={out} is being written by {holder(out / '.lock')}")
@@ -135,16 +138,17 @@ def _trained(parts: Parts, out: Path) -> dict[str, Any]:
             return record
         raise ConfigError(f"job.out={out} holds other SAEs: give another folder")
     work = out / WORK / key
-    others = [f for f in (out / WORK).glob("*") if f != work]
+    # One without a file holds nothing: it was stopped before its first checkpoint.
+    begun = {f for f in (out / WORK).glob("*") if any(p.is_file() for p in f.rglob("*"))}
+    others = begun - {work}
     if others:
         raise ConfigError(
             f"job.out={out} holds unfinished training with other settings: type the same command"
             f" to go on with it, delete {out / WORK}, or give another folder"
         )
-    work.mkdir(parents=True, exist_ok=True)
-
     model = parts.backend.load(parts.spec)
     rows, heldout = _rows(parts, model)
+    work.mkdir(parents=True, exist_ok=True)
     recipe, layers = parts.recipe, parts.layers
     sinks, seen, model_s = 0, 0, 0.0
 

@@ -82,14 +82,16 @@ class Row:
         return DataError(f"{self.where}: field '{field}' {problem}")
 
 
+def _give(task: str) -> str:
+    bundled = "data=bundled or " if (BUNDLED / task).exists() else ""
+    return f"give {bundled}the folder with the original {task} files"
+
+
 def data_files(data: str, task: str, patterns: Sequence[str]) -> list[Path]:
     """The files of a task: bundled, one file, or those in a folder that match ``patterns``."""
     root = BUNDLED / task if data == "bundled" else Path(data).expanduser()
     if not root.exists():
-        raise DataError(
-            f"no data at '{data}': the path does not exist; "
-            f"give data=bundled or the folder with the original {task} files"
-        )
+        raise DataError(f"no data at '{data}': the path does not exist; {_give(task)}")
     if root.is_file():
         return [root]
     found = {f for pattern in patterns for f in root.rglob(pattern)}
@@ -108,8 +110,7 @@ def data_files(data: str, task: str, patterns: Sequence[str]) -> list[Path]:
         )
     if not files:
         raise DataError(
-            f"no {task} files in '{data}': expected {' or '.join(patterns)}; "
-            f"give data=bundled or the folder with the original {task} files"
+            f"no {task} files in '{data}': expected {' or '.join(patterns)}; {_give(task)}"
         )
     return files
 
