@@ -1,14 +1,12 @@
 """Answers of any number of arms to a set of questions, scored, and kept batch by batch.
 
 Cost: one prompt pass per batch, shared by all arms with the same prompts and decoding, then one
-short pass per arm and new token. Answers are kept as they come; a kill costs the batch at work and
-those since the last saving, up to ``SAVE_EVERY`` times what a saving takes.
+short pass per arm and new token. A batch is the unit that is never lost.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
     Listen = Callable[[Sequence[int]], Listener]
 
 FILE = "answers.parquet"
-SAVE_EVERY = 50.0
-"""Times what the last saving took, after which the next one is due: small batches share one."""
 
 # -- the stage ---------------------------------------------------------------------------------
 
@@ -173,43 +169,26 @@ def _made(
     batches: Sequence[Sequence[int]] = bench.model.batches([e.prompt for e in examples])
     if share is not None:
         label, batches = f"{label}, {share}", share.batches(batches)
-    unsaved: dict[str, dict[int, Completion]] = {}
-    saved, took = time.monotonic(), 0.0
-
-    def save() -> None:
-        nonlocal saved, took
-        began = time.monotonic()
-        for arm, column in unsaved.items():
-            keep_answers(parts[arm], column)
-        unsaved.clear()
-        saved = time.monotonic()
-        took = saved - began
-
     with progress(label, sum(map(len, batches))) as show:
 
         def keep(new: Mapping[str, Mapping[int, Completion]], done: int) -> None:
             for arm, column in new.items():
-                unsaved.setdefault(arm, {}).update(column)
-            if unsaved and time.monotonic() - saved >= SAVE_EVERY * took:
-                save()
+                keep_answers(parts[arm], column)
             show(done, known=not new)
 
-        try:
-            return generate(
-                bench.model,
-                examples,
-                arms,
-                batches=batches,
-                max_new_tokens=asking.task.max_new_tokens,
-                decoding=arms[0].decoding or asking.decoding,
-                stop=asking.stop,
-                likelihood=asking.likelihood,
-                known={arm: kept_answers(part) for arm, part in parts.items()},
-                on_batch=keep,
-                listen=listen,
-            )
-        finally:
-            save()
+        return generate(
+            bench.model,
+            examples,
+            arms,
+            batches=batches,
+            max_new_tokens=asking.task.max_new_tokens,
+            decoding=arms[0].decoding or asking.decoding,
+            stop=asking.stop,
+            likelihood=asking.likelihood,
+            known={arm: kept_answers(part) for arm, part in parts.items()},
+            on_batch=keep,
+            listen=listen,
+        )
 
 
 # -- the computation ---------------------------------------------------------------------------
